@@ -1,4 +1,4 @@
-"""Cells of a report's tables: figures with their intervals, which stand small after a line feed."""
+"""Cells of a report's tables: figures with their intervals, in small type after a line feed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PLAYER_STYLES = {
 }
 """A player's class in the style sheet; any other's is `other`."""
 ACTIVE = frozenset(("random", "simple rule", "untrained network"))
-"""Baselines that trade at random or by a rule of their own: they may lie far outside."""
+"""Baselines that trade at random or by a rule: their results may lie far outside a plot."""
 Row = tuple[str, ...]
 
 
@@ -61,5 +61,5 @@ def difference(gap: Interval, sessions: int) -> str:
 
 
 def variant_word(f: Findings) -> str:
-    """What the variants of a study's trials are called: rewards of option desks, settings of desks of shares."""
+    """The word for a study's variants: rewards on option desks, settings on share desks."""
     return "setting" if f.compounds else "reward"

@@ -23,7 +23,7 @@ from training.report.cells import Row, fall, sharpe, with_interval
 T = TypeVar("T")
 TEMPLATE = Path(__file__).with_name("compare.html")
 _EXPECTED = "give the folders of finished runs, or of versions"
-LEFT_OUT = frozenset({"bars", "bars_sha256", "made_with", "processes_a_trial"})  # of the settings that may differ
+LEFT_OUT = frozenset({"bars", "bars_sha256", "made_with", "processes_a_trial"})  # settings that are not compared
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def read_runs(folders: Sequence[Path]) -> list[FinishedRun]:
 
 
 def _names(places: Sequence[Path]) -> list[str]:
-    """The last parts of each path, as many as tell all of them apart."""
+    """Each path's shortest tail that makes all of them distinct."""
     count = 1
     while len({place.parts[-count:] for place in places}) < len(places):
         count += 1
@@ -89,7 +89,7 @@ def page(runs: Sequence[FinishedRun]) -> str:
 
 
 def comparable(runs: Sequence[FinishedRun]) -> str:
-    """Return what may be read from the figures side by side, as a sentence."""
+    """Return a sentence on whether the runs' figures are comparable."""
     tested = {(run.findings.data_sha256, run.findings.first_session, run.findings.last_session) for run in runs}
     if len(tested) > 1:
         return "These runs were tested on different sessions or files: their figures cannot be compared one to one."
@@ -98,7 +98,7 @@ def comparable(runs: Sequence[FinishedRun]) -> str:
 
 
 def rows_of(runs: Sequence[FinishedRun]) -> list[Row]:
-    """What each run was, earned and showed."""
+    """A row for each run: its settings, results and evidence."""
     findings = [run.findings for run in runs]
     return [
         ("strategy, network", *(f"{f.strategy}, {f.network}" for f in findings)),

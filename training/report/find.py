@@ -1,4 +1,4 @@
-"""The figures of a report, found in a study: checks, lines of players, folds, trials and rewards, differences.
+"""Computes a report's figures from a study: checks, lines of players, folds, trials and rewards, differences.
 
 Each figure comes from the study alone.
 """
@@ -145,7 +145,7 @@ def choosing(study: Study, returns: Series) -> Choosing:
         deflated=deflated_sharpe(
             returns,
             [*ratios.tolist(), *study.prior_sharpes],
-            least_deviation=float(deviations(ratios)),  # earlier trials that agree undo no deflation
+            least_deviation=float(deviations(ratios)),  # agreeing earlier trials must not reduce the deflation
             trials=len(study.trials) + prior,
             effective=effective_trials(matrix) + prior if matrix.shape[1] else None,
         ),
@@ -153,7 +153,7 @@ def choosing(study: Study, returns: Series) -> Choosing:
 
 
 def _others(study: Study, own_runs: Series) -> int:
-    """How many trials the headline's were chosen among: earlier ones, and other settings where validation chose one."""
+    """The number of further trials behind the headline: earlier ones, and other settings if validation chose one."""
     settings = len(study.trials) // len(study.folds) - own_runs.shape[1] if study.settings.get("select") == "iqm" else 0
     return len(study.prior_sharpes) + max(settings, 0)
 
@@ -242,7 +242,7 @@ def find(study: Study) -> Findings:
 
 
 def risk_of(runs: RiskRuns, capital_usd: float) -> KeptRisk | None:
-    """What the tests say of a stated risk; None where they are too few."""
+    """The tests' result for a stated risk; None with too few sessions."""
     policy, twice, passive = (joined(folds) for folds in (runs.policy, runs.twice, runs.passive))
     series = RiskSeries(
         policy=session_returns(policy, capital_usd),
@@ -278,7 +278,7 @@ def _differences(study: Study, returns: Series) -> dict[str, Interval]:
 
 ALL_LOST_USD = 1e-4
 ALIKE_USD = 0.005
-ALL_BUT_LOST = -1.0 + 1e-9  # a session's return of which a logarithm exists
+ALL_BUT_LOST = -1.0 + 1e-9  # least return whose log growth is finite
 
 
 def line_of(
@@ -327,14 +327,14 @@ def account_line(study: Study) -> AccountLine | None:
 
 
 def _compound(returns: Series) -> Interval:
-    """The net return of an account: what the mean of its logarithmic returns comes to over as many sessions."""
+    """The interval of an account's net return, from that of its mean log return."""
     growth, count = interval(np.log1p(np.maximum(returns, ALL_BUT_LOST)), "mean"), len(returns)
     grown = {name: math.expm1(getattr(growth, name) * count) for name in ("estimate", "low", "high")}
     return msgspec.structs.replace(growth, **grown)
 
 
 def _net(results: Sequence[SessionResult], capital_usd: float) -> float:
-    """What they earned, as a fraction of what the first one began with."""
+    """The profit of sessions as a fraction of the first one's capital."""
     began = results[0].capital_usd if results else 0.0
     return math.fsum(result.pnl_usd for result in results) / (began or capital_usd)
 
@@ -345,7 +345,7 @@ def seeds_of(study: Study, fold: int) -> set[int]:
 
 
 def fold_line(study: Study, index: int) -> FoldLine:
-    """What was chosen in a fold and what it earned there."""
+    """The choice in a fold, and its result there."""
     fold, trial = study.folds[index], study.headline[index]
     tested = chosen_results(study)[index].sessions
     return FoldLine(
@@ -368,7 +368,7 @@ def fold_line(study: Study, index: int) -> FoldLine:
 
 
 def _over_passive(trial: Trial, capital_usd: float) -> Interval | None:
-    """What validation sessions earned more than the passive policy on them, with an interval over sessions."""
+    """The trial's profit on validation less the passive policy's, with an interval over sessions."""
     if not trial.passive:
         return None
     policy_returns, theirs = (session_returns(results, capital_usd) for results in (trial.validate, trial.passive))
@@ -440,8 +440,8 @@ def _scores(study: Study, reward: str) -> list[Series]:
 def random_p(study: Study, folds: Sequence[int]) -> float | None:
     """The share of random traders that did as well over these folds together; None where some fold has none.
 
-    On one account through all folds, each one's growth over these folds is compared, else the sums in USD. Where a
-    fold's draws are all alike the policy held one portfolio there: it is each of them, whatever market played it.
+    With one account through all folds, growth over these folds is compared, else sums in USD. Where all draws of a fold
+    are equal, the policy held one portfolio there, and its result counts as equal to the draws.
     """
     draws = [study.random_pnl_usd[index] for index in folds if index < len(study.random_pnl_usd)]
     if len(draws) < len(folds) or not all(draws):
@@ -464,7 +464,7 @@ def random_p(study: Study, folds: Sequence[int]) -> float | None:
 
 
 def random_ranges(study: Study) -> tuple[tuple[float, float], ...]:
-    """Between which net returns nine of ten random traders are at each fold's end, added up or compounded."""
+    """The 5 % and 95 % quantiles of random traders' net returns at each fold's end, added up or compounded."""
     draws = study.random_pnl_usd
     if len(draws) != len(study.folds) or not all(draws):
         return ()
@@ -478,8 +478,8 @@ def random_ranges(study: Study) -> tuple[tuple[float, float], ...]:
 def rank_correlation(study: Study) -> tuple[float | None, float | None]:
     """Spearman's, of validation and test return over the seeds of a fold; the mean over folds that have three runs.
 
-    The second value is what one in twenty such means exceeds without any link: the variance of one of n runs is then
-    1 / (n - 1) (Kendall & Gibbons 1990, chapter 4), and the mean is taken as normal.
+    The second value is exceeded with probability 0.05 by chance: without a link a correlation over n runs has the
+    variance 1 / (n - 1) (Kendall & Gibbons 1990, chapter 4), and the mean is taken as normal.
     """
     ranks, variances = [], []
     for fold in range(len(study.folds)):
@@ -505,7 +505,7 @@ def _ranks(spans: Sequence[Sequence[SessionResult]], study: Study) -> Series:
 
 
 def least_learnt(study: Study) -> NetworkChange | None:
-    """What the fold's policy learned whose answers moved least from its start; None where one was not measured."""
+    """The change of the fold's policy that changed least from its start; None where one was not measured."""
     changes = [trial.learnt for trial in study.headline]
     measured = [change for change in changes if change is not None]
     return min(measured, key=lambda change: change.kl or 0.0) if len(measured) == len(changes) else None

@@ -76,7 +76,7 @@ def _both(before: Interval, after: Interval) -> str:
 
 
 def changes(findings: ForecasterFindings) -> str:
-    """What the temperatures changed over the tested years, in a sentence."""
+    """A sentence on the effect of the temperatures over the tested years."""
     if findings.scores is None:
         return ""
     intervals = (
@@ -92,7 +92,7 @@ def changes(findings: ForecasterFindings) -> str:
 
 
 def judgement(findings: ForecasterFindings) -> str:
-    """What the forecasters tell apart, and whether they know more than how often each class comes."""
+    """Sentences on the forecasters' skill, and whether it exceeds the class frequencies."""
     if findings.scores is None:
         return "No row of the tested years has a label, so nothing is known."
     risk = risk_words(findings.risk)
@@ -100,7 +100,7 @@ def judgement(findings: ForecasterFindings) -> str:
 
 
 def knowledge(findings: ForecasterFindings) -> str:
-    """What the forecasters can say and what they cannot, for the first lines of a report."""
+    """Sentences on what the forecasters can and cannot predict, for a report's first lines."""
     sides = findings.skill.sides if findings.skill is not None else None
     cannot = sides is not None and sides.low <= 0.5
     lead = "The forecaster says who moves, not where. " if cannot else ""
@@ -166,7 +166,7 @@ def _above_half(interval: Interval) -> str:
 
 
 def accuracy_words(scores: Calibrated) -> str:
-    """Accuracy beside the commonest class, in a sentence: of a forecaster that knows no side it is no skill of one."""
+    """A sentence on accuracy against the most frequent class; without skill in direction it shows none."""
     accuracy, base = scores.after.accuracy, scores.after.base_rate
     if accuracy.low > base.high:
         lead = "so it is right more often than always naming the commonest class, beyond chance"
@@ -179,7 +179,7 @@ def accuracy_words(scores: Calibrated) -> str:
 
 
 def confusion_rows(figures: ForecasterPlots) -> list[Row]:
-    """A row for each true class: how often each one was predicted."""
+    """A row for each true class: how often each class was predicted."""
     rows = []
     for name, counts in zip(CLASSES, figures.confusion, strict=True):
         total = sum(counts)
@@ -253,7 +253,7 @@ def by_year_plots(findings: ForecasterFindings) -> list[tuple[Markup, str]]:
     return [(plot, f"{title}. {words} {thin}") for plot, title, words in plotted if plot]
 
 
-FEWEST = 100  # rows of a bin, or trades: fewer scatter over the whole plot
+FEWEST = 100  # least number of rows of a bin, or of trades: fewer scatter over the whole plot
 _SURE = (percent, "confidence")
 _COVERED = (percent, "share of rows, the most confident first")
 Curve = Callable[[ForecasterPlots], list[tuple[float, float]]]

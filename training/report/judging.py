@@ -1,6 +1,6 @@
-"""What the figures of a study come to: criteria, verdict, and the first sentences of a report.
+"""The judgement of a study's figures: criteria, verdict, and the first sentences of a report.
 
-Words only, from findings that are already there; never more than the figures show.
+It only words findings that exist, and claims no more than they show.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def stated_risk(study: Study) -> RiskStatement | None:
 
 
 def _claim_sentences(claim: StatedClaim | None, findings: Findings) -> tuple[str, ...]:
-    """What is claimed, and what the tests found of a risk."""
+    """Sentences on the claim, and on the tests' result for a risk."""
     if claim is None:
         return ()
     risk = findings.risk if claim.kind == RISK else None
@@ -86,7 +86,7 @@ def _unproven_risk(study: Study, findings: Findings, claim: StatedClaim | None) 
 
 
 def _twin(study: Study, findings: Findings) -> str:
-    """Which baseline the policy did the same as in every session; "" for none, or where it did nothing."""
+    """A sentence if the policy's results equal a baseline's in every session; "" otherwise, or without trades."""
     sessions = [(session.pnl_usd, session.trades) for session in headline(study)]
     for baseline in study.baselines:
         is_same = [(session.pnl_usd, session.trades) for session in joined(baseline.folds)] == sessions
@@ -95,7 +95,7 @@ def _twin(study: Study, findings: Findings) -> str:
     return ""
 
 
-# --- what a criterion found, in the unit of its limit and next to it --------------------------------------------------
+# --- a criterion's figure and limit, in one unit ----------------------------------------------------------------------
 
 
 def with_limits(criteria: Sequence[Judged], f: Findings) -> tuple[Judged, ...]:
@@ -206,7 +206,7 @@ _WORDS: dict[str, Callable[[Findings], str]] = {
 
 
 def verdict(findings: Findings, criteria: Sequence[Judged]) -> str:
-    """What the policy is worth, in one sentence of plain words."""
+    """The verdict on the policy in one plain sentence."""
     figures = findings.policy.figures
     ahead = [line for line in findings.rivals if line.figures.net_return >= figures.net_return]
     over = f"over {counted(figures.sessions, 'test session')}{' of made-up bars' if findings.synthetic else ''}"
@@ -247,14 +247,14 @@ def verdict(findings: Findings, criteria: Sequence[Judged]) -> str:
 
 
 def _of_the_lead(findings: Findings) -> str:
-    """Return the ratio that has a limit, next to it."""
+    """Return the lead's ratio and its limit, as text."""
     if findings.imported or findings.lead is None or findings.lead.deflated is None:
         return ""
     return f", of its lead {number(findings.lead.deflated)} (at least {DEFLATED} for real money)"
 
 
 def _better_parts(findings: Findings) -> str:
-    """Which of the policy's own parts earned more than the whole."""
+    """A sentence that names the policy's parts that earned more than the whole."""
     net, parts = (
         findings.policy.figures.net_return,
         [line for line in findings.baselines if line.name in findings.parts],
@@ -264,7 +264,7 @@ def _better_parts(findings: Findings) -> str:
 
 
 def account_words(findings: Findings) -> str:
-    """What one account through all tests came to, with its halts; "" where the verdict's figures are that account's."""
+    """Words on the account through all tests and its halts; "" where the verdict is on that account anyway."""
     account = findings.account
     if account is None or not (account.anew or account.halts):
         return ""
@@ -277,7 +277,7 @@ def account_words(findings: Findings) -> str:
 
 
 def _halt_text(findings: Findings) -> str:
-    """When and why the account halted, and what it did after it."""
+    """Words on when and why the account halted, and its trades after that."""
     account = findings.account
     if account is None or not account.halts:
         return ""
@@ -293,9 +293,9 @@ def _halt_text(findings: Findings) -> str:
 
 
 def abstract(f: Findings, study: Study, known_today: str = "") -> tuple[str, ...]:
-    """What was tested, what it earned, and what so few sessions can show: a sentence or a few each.
+    """The abstract: what was tested, its result, and what the number of sessions can show.
 
-    `known_today` is what the choice of symbols flatters, "" for nothing.
+    `known_today` describes the bias from choosing symbols with hindsight; "" for none.
     """
     policy = f.policy
     openings = counted(f.prior_openings, "earlier opening") if f.prior_openings else "no earlier opening"
@@ -330,7 +330,7 @@ def abstract(f: Findings, study: Study, known_today: str = "") -> tuple[str, ...
 
 
 def _learnt(f: Findings, study: Study) -> str:
-    """How much was learned."""
+    """A sentence on how much was learned."""
     change = f.learnt
     assert change is not None, "asked for a study that measured it"
     steps = f"{change.gradient_steps:,} gradient steps to the chosen checkpoint"

@@ -1,6 +1,6 @@
 """The report on a study: one page and one file of figures; it begins with the verdict on the policy.
 
-The study is the only input; what is not in it is reported as unknown. Same study, same bytes. The page is
+The study is the only input; missing facts are reported as unknown. Equal studies give equal bytes. The page is
 self-contained HTML: no script, no external font or picture; `page.html` has the order and the words.
 """
 
@@ -46,7 +46,7 @@ def write_report(study: Study, folder: Path) -> Findings:
 
 
 def judge_again(study: Study, findings: Findings, folder: Path) -> Findings:
-    """Write the report once more for a study that now says what is exported; returns the figures, judged again."""
+    """Write the report again once the study records what is exported; returns the figures, judged again."""
     again = judged(study, findings)
     _write(study, again, folder)
     return again
@@ -87,7 +87,7 @@ def page(study: Study, findings: Findings, *, exported: Mapping[str, Any] | None
         study=study,
         f=findings,
         reference=reference_of(study.strategy),
-        passive=study.passive and not findings.untrained,  # the figures are then of something else
+        passive=study.passive and not findings.untrained,  # the report's figures are then not of the exported policy
         exported=exported,
         version=version,
         fall=fall,
@@ -139,7 +139,7 @@ def _facts(study: Study, f: Findings) -> list[Row]:
 
 
 def _calibration(study: Study) -> list[Row]:
-    """The calibration that the prices of the option market rest on."""
+    """The calibration of the modelled option prices."""
     calibration = study.settings.get("calibration")
     if not calibration:
         return []
@@ -148,7 +148,7 @@ def _calibration(study: Study) -> list[Row]:
 
 
 def _coverage_text(study: Study) -> str:
-    """How much of what the run could trade has a recorded quote; "" for a run without any."""
+    """Words on the share of tradable contract minutes with a recorded quote; "" without recorded quotes."""
     coverage = study.settings.get("option_quote_coverage")
     if not coverage:
         return ""

@@ -1,7 +1,7 @@
 """Tables and plots of the page: against baselines, over time, by fold, seed and reward, at other conditions, of heads.
 
-Every figure comes from the findings, every curve from the study. Missing values are named. A plot's axis is made for
-the policy and the passive baselines: others are cut where they leave it, and named.
+Every figure comes from the findings, every curve from the study. Missing values are stated. A plot's axis fits the
+policy and the passive baselines; other players are clipped to it, with their values in the label.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from training.evidence.wording import UNKNOWN, number, percent, share
 from training.report.cells import ACTIVE, PLAYER_STYLES, Row, fall, sharpe, variant_word, with_interval, with_share
 from training.study.study import PlayResult, SessionResult, SizesPlayed, Study, ValidationCheck
 
-ROOM = 0.5  # of the range of all others, on each side of it
+ROOM = 0.5  # margin on each side, as a part of the others' range
 
 Range = tuple[float, float]
 
@@ -256,14 +256,14 @@ def seed_rows(f: Findings) -> list[Row]:
 
 
 def _policy_of(f: Findings, fold: FoldLine) -> str:
-    """Which policy a fold ended with."""
+    """Words for a fold's chosen policy."""
     if f.imported:
         return "not known"
     return f"mean of {f.members}" if f.members > 1 else f"{fold.seed}\nat {millions(fold.chosen_steps)}"
 
 
 def chosen_rows(study: Study) -> list[Row]:
-    """What validation chose for each fold of a study with several agents, and which of them count as dead."""
+    """A row for each fold of a study with several agents: validation's choices, and dead agents."""
     return [
         (
             str(fold),
@@ -300,7 +300,7 @@ def _scenarios(f: Findings) -> list[tuple[str, PlayerLine, str]]:
 
 
 def seeds_plot(f: Findings) -> Markup:
-    """What every seed of a fold earned."""
+    """The result of every seed by fold."""
     rows = []
     for index, group in groupby(_runs(f), key=lambda run: run.fold):
         runs = list(group)
@@ -466,7 +466,7 @@ _OFF_POLICY = (
 
 
 def update_to_data(study: Study) -> str:
-    """How many gradient steps each agent took for a transition, in a sentence; "" where no agent has a replay."""
+    """A sentence on each agent's gradient steps per transition; "" where no agent has a replay."""
     last_points = {point.agent: point for trial in study.trials for point in trial.curve if point.agent}
     ratios = [
         f"{agent.upper()} {number(point.figures['update_to_data'], 4)} (after {point.steps:,} steps)"
@@ -515,7 +515,7 @@ def score_rows(scores: HeadScores) -> list[Row]:
 
 
 def scored(scores: HeadScores) -> str:
-    """What was scored, in a sentence for each head."""
+    """A sentence for each head on the scored rows."""
     texts = []
     if scores.direction is not None:
         score = scores.direction

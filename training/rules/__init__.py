@@ -1,1 +1,1 @@
-"""Rules of one's own: played, searched and swept over their parameters, and exported. Nothing in here imports torch."""
+"""A user's own rules: played, searched, swept over their parameters, and exported. Nothing here imports torch."""

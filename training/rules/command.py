@@ -1,4 +1,4 @@
-"""`train-and-export`, its `sweep` and its `search` for a rule: what they need is numpy, and Optuna for the search."""
+"""`train-and-export`, its `sweep` and its `search` for a rule; they need only numpy, and Optuna for the search."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ERRORS = (
 
 
 def of_rule(words: Sequence[str]) -> bool:
-    """Whether these words are about a rule: its strategy is imported for that. Raises ValueError as `add`."""
+    """Whether this command line is for a rule; imports the named strategy to find out. Raises ValueError as `add`."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--strategy")
     chosen, remaining = parser.parse_known_args(list(words))
@@ -120,7 +120,7 @@ def _swept(task: RuleTask, chosen: argparse.Namespace) -> int:
 
 
 def _print_study(study: RuleStudy, what: str, chosen: argparse.Namespace) -> int:
-    """Print the best trials and what they show; write the study."""
+    """Print the best trials and their statistics; write the study."""
     path = write_study(study, chosen.out or Path("runs") / f"{what}-{study.strategy}")
     for trial, ratio in study.ranked[:SHOWN]:
         _say(f"Sharpe ratio {number(ratio)}  trades {trial.trades:>5,}  {values_text(trial.values)}")

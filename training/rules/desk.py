@@ -1,4 +1,4 @@
-"""A rule on a bars file: its desk in memory, with core, gates, orders and paper broker, and its baselines."""
+"""A rule's desk on a bars file, in memory, with core, gates, orders and paper broker; and the rule's baselines."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from training.evaluate.bars import BarDesk
 from training.evaluate.machine import Numbers
 from training.study.study import PlayResult
 
-CERTAIN = 10.0  # the number of the action that a baseline takes; the others have 0
+CERTAIN = 10.0  # the value of the action that a baseline takes; other actions have 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class RuleDesk:
     """One account of a rule's desk on the sessions of a file."""
 
     strategy: AnyStrategy
-    days: tuple[str, ...]  # that can be decided on, ascending
+    days: tuple[str, ...]  # sessions that have a decision, ascending
     sha256: str  # of the bars
     synthetic: str  # the label of made-up bars
     play: Callable[[Numbers, Sequence[str], Trading], PlayResult]  # one account through all of these sessions

@@ -1,4 +1,4 @@
-"""A search over the parameters of a rule: Optuna's TPE suggests values, by what they earned before the first test."""
+"""A search over a rule's parameters: Optuna's TPE suggests values, by their results before the first test."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from training.studies.grid import OF_THE_STRATEGY, Value
 
 
 def search(task: RuleTask, trials: int, seed: int, listen: Callable[[str], None]) -> RuleStudy:
-    """Play `trials` sets of values, the first without a change, and judge them together.
+    """Play `trials` sets of values, first the unchanged ones, and judge all together.
 
-    A suggestion is worth its Sharpe ratio on the sessions before the first fold's test, and no later one decides what
+    The objective is the Sharpe ratio on the sessions before the first fold's test; later sessions do not influence what
     is tried. The same seed tries the same values.
 
     Raises:
@@ -46,7 +46,7 @@ def search(task: RuleTask, trials: int, seed: int, listen: Callable[[str], None]
         values = {f"{OF_THE_STRATEGY}{name}": _suggest(trial, name, parameter) for name, parameter in declared.items()}
         try:
             result = played(task, values if place else {}, dates)
-        except ValueError as error:  # values that do not go together, such as a fast average that is the slow one
+        except ValueError as error:  # incompatible values, such as a fast average longer than the slow one
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
             listen(f"{place + 1:>5}  left out: {error}")
             continue

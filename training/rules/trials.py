@@ -1,9 +1,9 @@
-"""Trials of a rule: the returns of each set of values on all sessions, and what they show together.
+"""Trials of a rule: the returns of each set of values on all sessions, and their joint statistics.
 
 A trial is played once, on one account through all sessions. Walk-forward: each fold takes the values with the largest
-Sharpe ratio on the sessions before its test, and is worth what these earned in its test. The best of all trials
-flatters: its deflated Sharpe ratio counts them all, those of the store's ledger too, beside the probability of backtest
-overfitting.
+Sharpe ratio on the sessions before its test; its result is that of these values in its test. The best of all trials is
+biased upwards, so its deflated Sharpe ratio counts all trials, including those of the store's ledger, beside the
+probability of backtest overfitting.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ class RuleTask:
     strategy: str
     bars: Path
     store: Path
-    config: Path | None = None  # of the desk, whose rules and parameters hold; None: the defaults
-    words: tuple[str, ...] = ()  # parameters in place of the configuration's, such as `fast=20`
+    config: Path | None = None  # configuration of the desk, with rules and parameters; None: the defaults
+    words: tuple[str, ...] = ()  # parameters that override the configuration's, such as `fast=20`
     folds: int = 3
 
     @property
     def usual(self) -> Mapping[str, Value]:
-        """The parameters without any change. Raises ValueError as `text_of`."""
+        """The unchanged parameters. Raises ValueError as `text_of`."""
         declared = entry(self.strategy).parameters
         words = self.words or (() if self.config is None else self._settings({}).desk.parameters)
         return values_of(declared, text_of(declared, given_by(words)))
@@ -71,7 +71,7 @@ class RuleTask:
 
 
 class RuleTrial(msgspec.Struct, frozen=True, kw_only=True):
-    """What one set of values earned. Returns are of sessions, parts of what each began with."""
+    """The returns of one set of values, by session, as parts of each session's capital."""
 
     values: dict[str, Value]  # by dotted key: those that the trials vary
     returns: tuple[float, ...]
@@ -79,7 +79,7 @@ class RuleTrial(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WalkedFold(msgspec.Struct, frozen=True, kw_only=True):
-    """A fold's test, and the values that the sessions before it chose."""
+    """A fold's test, and the values chosen on the sessions before it."""
 
     first: str
     last: str
@@ -89,7 +89,7 @@ class WalkedFold(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RuleStudy(msgspec.Struct, frozen=True, kw_only=True):
-    """All trials, and what they show: `trials.json`."""
+    """All trials and their statistics: `trials.json`."""
 
     strategy: str
     bars: str
@@ -109,7 +109,7 @@ class RuleStudy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def folds_of(task: RuleTask) -> tuple[tuple[str, ...], tuple[Fold, ...]]:
-    """The sessions of the file and its folds, by the look-back of the usual values; one of 60/20/20 of a short file."""
+    """The file's sessions and its folds, by the unchanged values' look-back; one 60/20/20 fold for a short file."""
     desk = rule_desk(task.strategy, task.bars, task.trading(), task.text({}))
     rule = walk_of(desk.spec)
     if is_short(desk.days, rule):
@@ -124,7 +124,7 @@ def folds_of(task: RuleTask) -> tuple[tuple[str, ...], tuple[Fold, ...]]:
 
 
 def played(task: RuleTask, values: Mapping[str, Value], dates: Sequence[str]) -> RuleTrial:
-    """Play the sessions with these values; a session before which they are not warm yet earns nothing."""
+    """Play the sessions with these values; sessions in their warm-up have a return of 0."""
     trading = task.trading(parted(values)[1])
     desk = rule_desk(task.strategy, task.bars, trading, task.text(values))
     warm = tuple(date for date in dates if date in frozenset(desk.days))
@@ -141,7 +141,7 @@ def played(task: RuleTask, values: Mapping[str, Value], dates: Sequence[str]) ->
 def judged(
     task: RuleTask, what: str, dates: tuple[str, ...], folds: Sequence[Fold], trials: Sequence[RuleTrial]
 ) -> RuleStudy:
-    """What the trials show; each is a line of the store's ledger."""
+    """The study of these trials; writes each as a line into the store's ledger."""
     desk = rule_desk(task.strategy, task.bars, task.trading(), task.text({}))
     matrix = np.array([trial.returns for trial in trials], dtype=np.float64).T
     ratios = sharpes(matrix.T)
@@ -196,7 +196,7 @@ def _identity(what: str, task: RuleTask, desk: RuleDesk, dates: Sequence[str]) -
 
 
 def count_test(task: RuleTask, desk: RuleDesk, dates: Sequence[str], ratio: float) -> None:
-    """Write into the store's ledger that the rule was tested on these sessions: once for each Sharpe ratio a session.
+    """Record in the store's ledger that the rule was tested on these sessions; equal results are recorded once.
 
     Raises `LedgerError`.
     """
@@ -209,7 +209,7 @@ def count_test(task: RuleTask, desk: RuleDesk, dates: Sequence[str], ratio: floa
 
 
 def _walk_fold(trials: Sequence[RuleTrial], matrix: Any, dates: Sequence[str], fold: Fold) -> WalkedFold:
-    """The best values of the sessions up to the fold's validation, in its test."""
+    """The values with the best Sharpe ratio up to the end of validation, and their result in the fold's test."""
     place = {date: at for at, date in enumerate(dates)}
     rows_before = [place[date] for date in (*fold.train, *fold.validate) if date in place]
     test = [place[date] for date in fold.test if date in place]

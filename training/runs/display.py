@@ -1,7 +1,7 @@
 """Progress of a run on standard error: bars with the speed and the time left, and lines of results.
 
-Shows, and decides nothing. Bars are for terminals; elsewhere the lines stand alone, with one now and then for a phase
-that takes long.
+Shows, and decides nothing. Progress bars are for terminals; elsewhere there are only lines, with one at intervals in
+long phases.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from training.runs.progress import StepCount
 from training.study.progress import PhaseProgress
 from training.study.study import SessionResult, Trial, ValidationCheck
 
-LINE_EVERY_S = 30.0  # of a phase that takes long, where there is no bar
-SHORT_S = 1.0  # a phase that is over sooner leaves no line
+LINE_EVERY_S = 30.0  # seconds between lines of a long phase, without a bar
+SHORT_S = 1.0  # a phase shorter than this prints no line
 
 
 @dataclass(slots=True)
 class _Phase:
-    """A phase under way. The first piece counts for no speed: it may do what the others find done."""
+    """A running phase. Its first piece is left out of the speed, because it may do work that the others reuse."""
 
     began_s: float
     counted_s: float = 0.0  # when the first piece was done
@@ -36,7 +36,7 @@ class _Phase:
     bar: TaskID | None = field(default=None)
 
     def left(self, part: PhaseProgress, now_s: float) -> str:
-        """The time that the other pieces will take at this speed, "" where that is unknown."""
+        """The estimated time for the remaining pieces; "" where unknown."""
         if part.done == 0:
             self.counted_s, self.counted = 0.0, 0
         elif not self.counted:
@@ -45,7 +45,7 @@ class _Phase:
         if count <= 0 or part.done >= part.total:
             return ""
         seconds = (now_s - self.counted_s) / count * (part.total - part.done)
-        return f"{_duration(seconds)} left" if seconds >= 1.0 else ""  # never "0:00:00 left" of work that goes on
+        return f"{_duration(seconds)} left" if seconds >= 1.0 else ""  # never "0:00:00 left" while work goes on
 
 
 class Display:
@@ -62,12 +62,12 @@ class Display:
             disable=not self._console.is_terminal,
         )
         self._title, self._unit = "training", "steps"
-        self._in_lines: set[str] | None = None  # tasks of this stage that are done; None where trials have lines
+        self._in_lines: set[str] | None = None  # finished tasks of this stage; None where trials print their own lines
         self._trials = trials
         self._count = StepCount(trials, steps)
         self._task: TaskID | None = None
         self._began_s = 0.0
-        self._earlier: dict[str, int] = {}  # steps that do not count for the speed
+        self._earlier: dict[str, int] = {}  # steps that are left out of the speed
         self._done = 0
         self._phases: dict[tuple[str, str], _Phase] = {}
 
@@ -95,7 +95,7 @@ class Display:
     # --- the steps of a stage ---------------------------------------------------------------------------------------
 
     def _stage(self, stage: Stage) -> None:
-        """Begin to count anew: the steps of one stage are not those of another."""
+        """Restart the count for a new stage."""
         self._print(f"{stage.name}: {stage.tasks}")
         self._without_bar()
         self._trials, self._began_s, self._done = stage.tasks, 0.0, 0
@@ -150,7 +150,7 @@ class Display:
         )
 
     def _counted(self, name: str, steps: int, total: int) -> None:
-        """Bring the bar up to date with one trial."""
+        """Update the bar with one trial's progress."""
         self._count.count(name, steps, total)
         if self._task is None:
             self._task = self._bar.add_task(self._title, count="", speed="")
@@ -166,7 +166,7 @@ class Display:
 
     @property
     def total(self) -> int:
-        """Steps that the run will have, as far as one knows."""
+        """The total steps of the run, as far as known."""
         return self._count.total
 
     @property
@@ -194,7 +194,7 @@ class Display:
             del self._phases[key]
             if phase.bar is not None:
                 self._bar.remove_task(phase.bar)
-            has_line = bool(part.task) and self._in_lines is not None  # its task has one
+            has_line = bool(part.task) and self._in_lines is not None  # its task has a bar
             if now_s - phase.began_s >= SHORT_S and not has_line:
                 self._print(f"{title}: {_duration(now_s - phase.began_s)}")
             return
@@ -218,7 +218,7 @@ def _duration(seconds: float) -> str:
 
 
 def _learnt(point: ValidationCheck) -> str:
-    """How the learning went at a look: of PPO, or of the agent with a replay that is under way."""
+    """Words on the training at a validation check, for PPO or for the off-policy agent in training."""
     if not point.agent:
         return f"entropy {point.entropy:.3f}  explained {point.explained_variance:+.2f}"
     shown_names = ("gain", "cost", "bonus", "critic loss", "Q mean", "update_to_data")

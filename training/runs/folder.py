@@ -45,14 +45,14 @@ from training.sinks.sink import MetricsFile, TrialSinks
 from training.study.study import Trial
 
 RUNS = Path("runs")
-"""Where the folders of runs and studies lie that are given no other place."""
+"""The default parent folder of runs and studies."""
 MADE_WITH = "made_with"
 CHECKPOINT_FILE, BEST_FILE, TRIAL_FILE = "checkpoint.pt", "best.pt", "trial.json"
 OURS = frozenset(
     {RUN_FILE, STUDY_FILE, TRIALS_FOLDER, TRAINING_LOCK, REPORT_PAGE, REPORT_FILE, PROGRESS_FILE, TAGS_FILE}
     | {"search.json", "study.log", "study.log.lock", "lock", "coefficients.json"}
 )
-"""All that a run or a search writes into its folder; `--restart` removes nothing else."""
+"""All files that a run or a search writes into its folder; `--restart` removes only these."""
 
 
 class RunFolderError(ValueError):
@@ -62,8 +62,8 @@ class RunFolderError(ValueError):
 def code_version(strategy: str = "") -> str:
     """Twelve digits of a digest over the code that a trial depends on: all of ours that `training.runs.tasks` imports.
 
-    What only reads finished trials (report, promotion, commands) is not in it: a word changed there throws none away.
-    Nor is what only other strategies than `strategy` are trained by; without a name all are in it. Raises `ValueError`
+    Code that only reads finished trials (report, promotion, commands) is left out, so a change there invalidates no
+    trial. Code that trains only other strategies is left out, too; without a name all is included. Raises `ValueError`
     for an unknown name.
     """
     root = Path(__file__).resolve().parents[2]
@@ -133,7 +133,7 @@ def _imports_of(source: bytes) -> tuple[str, ...]:
 
 
 def machine(device: str, processes: int) -> dict[str, str]:
-    """What the numbers may depend on apart from code and data."""
+    """Facts besides code and data on which the numbers may depend."""
     return {
         "torch": str(torch.__version__),
         "python": platform.python_version(),
@@ -146,7 +146,7 @@ def machine(device: str, processes: int) -> dict[str, str]:
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Make the folder; no other run works in it while this lasts.
+    """Make the folder and hold its lock.
 
     Raises:
         RunFolderError: another process is at work in it, or it is no run's folder.
@@ -160,7 +160,7 @@ def held(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def alone(path: Path, busy: str = "") -> Iterator[None]:
-    """Hold the lock file `path` while this lasts. Waits for another holder, or raises RunFolderError(`busy`)."""
+    """Hold the lock file `path`. With `busy` "" it waits for another holder, else it raises RunFolderError(`busy`)."""
     with path.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
@@ -212,7 +212,7 @@ def _refuse_foreign(folder: Path) -> None:
 
 
 def _clear(folder: Path) -> None:
-    """Remove what runs and searches write, but for the lock; anything else there, and nothing is removed."""
+    """Remove the files of runs and searches except the lock; if there is any other file, remove nothing."""
     entries = {path.name: path for path in folder.iterdir()} if folder.exists() else {}
     for name in sorted(entries):
         if name not in OURS and not name.endswith(".part"):
@@ -220,7 +220,7 @@ def _clear(folder: Path) -> None:
                 f"--restart would throw {folder} away, but {name} in it is no run's: move it, or use another --run-dir"
             )
     entries.pop(TRAINING_LOCK, None)
-    for name in sorted(entries, key=lambda name: name == RUN_FILE):  # last: a killed restart can be given again
+    for name in sorted(entries, key=lambda name: name == RUN_FILE):  # last, so that a killed restart can be repeated
         if entries[name].is_dir() and not entries[name].is_symlink():
             shutil.rmtree(entries[name])
         else:
@@ -235,12 +235,12 @@ class _Finished(msgspec.Struct, frozen=True):
 
 
 class TrialFolder:
-    """The files of one trial. `identity` is what a checkpoint or a result must have been made with to be taken up."""
+    """The files of one trial. A checkpoint or result is used only if it was made with the same `identity`."""
 
     def __init__(self, folder: Path, identity: str) -> None:
         self.path = folder
         self.feed: Callable[[int], TrialSinks] | None = (
-            None  # opens the sinks of a trial that has so many updates behind it
+            None  # opens the sinks of a trial that has already done this number of updates
         )
         self._identity = identity
         folder.mkdir(parents=True, exist_ok=True)
@@ -276,7 +276,7 @@ class TrialFolder:
 
     @property
     def outdated(self) -> bool:
-        """Whether there is work in it that other code or settings did, so that the trial begins anew."""
+        """Whether it holds work of other code or settings, so that the trial begins anew."""
         if self.finished() is not None:
             return False
         has_work = (self.path / TRIAL_FILE).exists() or (self.path / CHECKPOINT_FILE).exists()
@@ -304,7 +304,7 @@ class TrialFolder:
 
     @property
     def identity(self) -> str:
-        """What its work is made with, as a digest."""
+        """The digest of code and settings of its work."""
         return self._identity
 
     def metrics(self, keep: int) -> MetricsFile:

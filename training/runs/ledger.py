@@ -23,7 +23,7 @@ import msgspec
 from daemon.host.whole_files import sync
 
 LEDGER_FILE = "ledger.jsonl"
-RISK_CLAIM = "states a risk:"  # how the note of such an opening begins
+RISK_CLAIM = "states a risk:"  # prefix of the note of an opening that states a risk
 AFTER_TORN = b'{"after_torn":true'
 DIGEST_LENGTH = 64  # hexadecimal digits of a SHA-256
 
@@ -53,7 +53,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     @property
     def same(self) -> tuple[str, str, str, float | None]:
-        """Equal for two lines about one thing: a trial repeated with the same result, or the same opening."""
+        """A key that is equal for two lines on the same trial with the same result, or on the same opening."""
         return self.kind, self.study, self.note, self.sharpe
 
     def __post_init__(self) -> None:
@@ -146,7 +146,7 @@ class Ledger:
         return self._parsed(data)
 
     def record(self, *lines: Line) -> None:
-        """Append those that are not here yet (`same`): a run that goes on, or is made again, is counted once.
+        """Append the lines that are not here yet (by `same`): a resumed or repeated run is counted once.
 
         Raises `LedgerError` as `read` and `append` do.
         """
@@ -156,9 +156,10 @@ class Ledger:
     def prior(self, test_dates: Collection[str], *, own_lines: Collection[Line] = ()) -> tuple[tuple[float, ...], int]:
         """Session Sharpe ratios of other trials that count, and the number of openings of any of these test dates.
 
-        Those trials count that saw a session from the first test date on: later ones too, for who has seen them and
-        then tests earlier ones chooses his span. The bars file does not matter: a file with one more day is still the
-        same data. A line that is the `same` as one of `own_lines` does not count. Raises `LedgerError` as `read` does.
+        A trial counts if it saw any session from the first test date on, later sessions included: whoever has seen
+        those chose the tested span with knowledge of them. The bars file does not matter: a file with one more day is
+        the same data. A line that is the `same` as one of `own_lines` does not count. Raises `LedgerError` as `read`
+        does.
         """
         ours = {line.same for line in own_lines}
         lines = [line for line in self._since(test_dates) if line.same not in ours]
@@ -168,14 +169,14 @@ class Ledger:
         )
 
     def trials(self, test_dates: Collection[str]) -> int:
-        """How many trials, each counted once, have seen a session from the first test date on.
+        """The number of distinct trials that saw a session from the first test date on.
 
         Raises `LedgerError` as `read` does.
         """
         return len({line.same for line in self._since(test_dates) if line.kind == "trial"})
 
     def claims(self, test_dates: Collection[str], *, own_lines: Collection[Line] = ()) -> int:
-        """How many risks were stated on spans that reach beyond the first test date, without those of `own_lines`.
+        """The number of risks stated on spans that reach beyond the first test date, without those of `own_lines`.
 
         Raises `LedgerError` as `read` does.
         """
@@ -189,7 +190,7 @@ class Ledger:
         return [] if first is None else [line for line in self.read().lines if line.last >= first]
 
     def _parsed(self, data: bytes) -> Contents:
-        """A broken line is torn when it is the unfinished last one, or when the line after it marks it so."""
+        """Parse all lines. A broken line counts as torn if it is the last one, or if the next line marks it as torn."""
         *texts, unfinished = data.split(b"\n")
         if unfinished:
             texts.append(unfinished)

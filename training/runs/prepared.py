@@ -1,4 +1,4 @@
-"""What a process needs for any task of a run: settings, data, folds and folders, read once."""
+"""The inputs of a run's tasks, read once in each process: settings, data, folds and folders."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Prepared:
         return Span(dates, variant or self.settings.rewards[0], self.trading)
 
     def passive_span(self, dates: Sequence[str], variant: str) -> Span:
-        """These sessions for the passive policy of what plays them by this variant: by its own, where it has one."""
+        """These sessions for the passive policy: by its own variant if it has one, else by this one."""
         own_variant = "" if self.kind.passive is None else self.kind.passive.variant
         return self.span(dates, own_variant or variant)
 
@@ -57,16 +57,16 @@ class Prepared:
         return self.kind.policy(request.network, request.seed, weights)
 
     def mean_policy(self, requests: Sequence[Request], weights: Sequence[Mapping[str, Any]]) -> nn.Module:
-        """The policies of requests that differ by their seed as one, which answers with their mean."""
+        """The ensemble of the policies of requests that differ in their seed."""
         members = [
             self.policy(request, member_weights) for request, member_weights in zip(requests, weights, strict=True)
         ]
         return together(members, self.machine.spec.recurrent_shape)
 
     def begin(self, request: Request) -> Callable[[Any], None] | None:
-        """What is done to a network before its training. Raises `ValueError` where the kind names no passive policy.
+        """The function applied to a network before training, if any. Raises `ValueError` without a passive policy.
 
-        Seeds take the members of a version in their order, and again from the first where these are fewer.
+        With a warm start, seeds take the version's members in turn.
         """
         if self.warm:
             weights = self.warm[self.settings.seeds.index(request.seed) % len(self.warm)]
@@ -74,7 +74,7 @@ class Prepared:
         return self.kind.beginning(request.begins)
 
     def untrained(self, network: str, seed: int, train: Sequence[str]) -> nn.Module | None:
-        """The policy of a network as it is drawn, scaled by these sessions; None where it is not of one network."""
+        """The policy of an untrained network, scaled by these sessions; None where a policy has several networks."""
         learner: Any = self.kind.procedure.learner(self.data, network, seed, train)
         return None if learner is None else self.kind.policy(network, seed, learner.state_dict())
 
@@ -94,7 +94,7 @@ class Prepared:
         return self.kind.policy(network, 0, learner.state_dict())
 
     def task(self, request: Request, keeper: TrialFolder | None = None) -> Task[Any, Any]:
-        """What a task of this request works with; its files are `keeper`'s, the trial's for None."""
+        """The `Task` of this request; its files are `keeper`'s, or the trial's."""
         return Task(
             request,
             request.plan,
@@ -110,13 +110,13 @@ class Prepared:
         return self.task_folder(request.name)
 
     def task_folder(self, name: str) -> TrialFolder:
-        """The files of a task by its name: a trial, the mean of several, or what comes before or after all trials."""
+        """The files of a task by name: of a trial, of a mean of trials, or of a task before or after all trials."""
         settings = self.settings.identity(self.data.info.sha256)
         identity = json.dumps([settings, name, self.version], sort_keys=True)
         return TrialFolder(self.folder / TRIALS_FOLDER / name, hashlib.sha256(identity.encode()).hexdigest())
 
     def done(self, task: str) -> dict[str, Any]:
-        """What a task before the trials ended with. Raises RunFolderError where its file is gone."""
+        """The result of a task that came before the trials. Raises RunFolderError where its file is missing."""
         folder = self.task_folder(task)
         checkpoint = folder.checkpoint()
         if checkpoint is None:

@@ -1,7 +1,7 @@
-"""How far a run is: counted from its news, and written into its folder for whoever looks on from outside.
+"""The progress of a run, counted from its news and written into its folder for other programs.
 
-What is shown on the terminal (`training.runs.display`) and what the file says are one count. The file decides nothing:
-a disk that refuses it stops no run.
+The terminal (`training.runs.display`) and the file show the same count. A failure to write the file does not stop the
+run.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from training.desks.trial import News, Stage, trial_name
 from training.study.progress import PhaseProgress
 from training.study.study import Trial
 
-EVERY_S = 2.0  # at most that often the file is written, but for a new stage
+EVERY_S = 2.0  # least seconds between two writes, except at a new stage
 
 
 class StepCount:

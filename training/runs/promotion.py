@@ -1,6 +1,6 @@
 """Promotion of a version for real money: its report, judged again from its figures, must pass every criterion.
 
-Nothing but `promote` writes, and it writes one thing: the manifest of the version.
+Only `promote` writes, and only the version's manifest.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class _Quotes(msgspec.Struct, frozen=True):
 
 
 class _Summary(msgspec.Struct, frozen=True):
-    """The parts of such a summary that count; `option_quotes` is null for any other run."""
+    """The fields of such a summary that are used; `option_quotes` is null for other runs."""
 
     strategy: str
     model: str
@@ -97,9 +97,9 @@ def learned_until(manifest: Manifest) -> str:
 def promote(version_folder: Path, recorded: Path | None = None, claim: str = "") -> Judgement:
     """Set `promoted` in the manifest of a version of the model store whose report passes every criterion.
 
-    The report's own judgement counts for nothing: its figures are judged again, with those of the dry run on recorded
-    option quotes whose summary is `recorded`. The manifest is replaced by one rename. `claim` is a lead or a risk; ""
-    is the one that the version makes, a lead where it makes none.
+    The report's own judgement is ignored: its figures are judged again, with those of the dry run on recorded option
+    quotes whose summary is `recorded`. The manifest is replaced by one rename. `claim` is a lead or a risk; "" is the
+    one that the version makes, a lead where it makes none.
 
     Raises:
         PromotionError: a file is missing or damaged, the report is of another policy or other data or not the one that
@@ -145,8 +145,8 @@ def promote(version_folder: Path, recorded: Path | None = None, claim: str = "")
 def _refuse_uncounted(store: Path, findings: Findings) -> None:
     """Raise PromotionError unless the store's ledger has the very trials that the report counts.
 
-    The first of many trials is chosen among all of them, as the last one is. Fewer: it is not the ledger of the
-    training, which may have any number of further trials.
+    Every trial of a study is chosen among all of them, the first as well as the last. A ledger with fewer trials is not
+    the training's; one with more means that further trials saw these sessions.
     """
     path, counted = ledger_path(store, findings.strategy), (findings.counted_trials, findings.counted_risks)
     dates = [fold.test[0] for fold in findings.folds]
@@ -174,7 +174,7 @@ def _counts(counts: tuple[int, int | None]) -> str:
 def _claim_kind(manifest: Manifest, findings: Findings, requested: str) -> str:
     """The kind of claim to judge. Raises PromotionError where the version makes another one, or a risk without rules.
 
-    A version promoted by a risk trades real money under the rules of its tests alone, so it has to name them.
+    A version promoted by a risk may trade real money only under the rules of its tests, so its manifest must name them.
     """
     claim_kind = LEAD if manifest.claim is None else manifest.claim.kind
     again = f"train again with --claim {requested or claim_kind}: the same run, nothing is trained twice"

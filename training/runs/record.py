@@ -1,4 +1,4 @@
-"""What a run leaves behind: lines of the ledger, the study, and the version in the store with its report."""
+"""The results of a run: lines of the ledger, the study, and the version in the store with its report."""
 
 from __future__ import annotations
 
@@ -50,17 +50,17 @@ from training.study.study import (
 )
 
 PROBES = 1000
-DRAWDOWN_MOST = 0.99  # that can be stated: an account without leverage loses no more than all
+DRAWDOWN_MOST = 0.99  # largest drawdown that can be stated: an account without leverage loses at most everything
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a run made: the version in the store, the run's folder, and the report's findings."""
+    """The result of a run: the version in the store, the run's folder, and the report's findings."""
 
     version: Path
     run_folder: Path
     findings: Findings
-    passive: bool = False  # the version is the strategy's passive policy, not what was learned
+    passive: bool = False  # True: the version is the strategy's passive policy, not the learned one
 
 
 def exported(
@@ -70,9 +70,9 @@ def exported(
     refit: nn.Module | None = None,
     weights: Sequence[Weights] = (),
 ) -> Outcome:
-    """The last fold's policy, or `refit`, as a version of the store with the report on all folds.
+    """Export the last fold's policy, or `refit`, into the store, with the report on all folds.
 
-    `weights` are those of its networks, which it keeps unless the passive policy takes its place.
+    `weights` are those of its networks; they are kept unless the passive policy is exported.
     """
     p = record.prepared
     findings = write_report(study, p.folder)
@@ -132,7 +132,7 @@ def exported(
 
 
 def _learned_figures(record: RunRecord, study: Study, policy: nn.Module, *, unproven: bool = False) -> dict[str, Any]:
-    """The figures of what was learned, for the manifest; `unproven` marks it as exported without a proven lead."""
+    """The learned policy's figures, for the manifest; `unproven` marks it as exported without a proven lead."""
     trial = study.headline[-1]
     dead_seeds = {
         f"seed {other_trial.seed}": dead_trial(other_trial)
@@ -152,7 +152,7 @@ def _learned_figures(record: RunRecord, study: Study, policy: nn.Module, *, unpr
 
 
 def _of_passive(record: RunRecord, study: Study, policy: nn.Module, learned: nn.Module) -> dict[str, Any]:
-    """The figures of the passive policy on the last fold's test sessions, and of what was learned."""
+    """The figures of the passive policy on the last fold's test sessions, and of the learned policy."""
     p, is_own = record.prepared, record.prepared.settings.passive
     tested = study.headline[-1].test if is_own else p.data.test(policy, p.passive_span(p.folds[-1].test, study.reward))
     return {
@@ -164,7 +164,7 @@ def _of_passive(record: RunRecord, study: Study, policy: nn.Module, learned: nn.
 
 
 def _unproven(p: Prepared, study: Study, findings: Findings, policy: nn.Module) -> tuple[nn.Module | None, str]:
-    """The passive policy, to be exported where no lead is proven, and the sentence that says what is exported.
+    """The passive policy, to export where no lead is proven, and a sentence on what is exported.
 
     None and "" where a lead is proven, the policy was trained elsewhere, or the strategy names no passive policy.
     """
@@ -183,11 +183,11 @@ def _unproven(p: Prepared, study: Study, findings: Findings, policy: nn.Module) 
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """A run by its name and settings. Every opening of test sessions is a line of the ledger."""
+    """Records a run's results. Every opening of test sessions is a line of the ledger."""
 
     prepared: Prepared
     identity: Mapping[str, Any]  # the settings that decide the result
-    digest: str  # of these
+    digest: str  # digest of these settings
     name: str
     ledger: Ledger
 
@@ -225,7 +225,7 @@ class RunRecord:
         )
 
     def check_claim(self) -> None:
-        """Raises ValueError where a risk is to be claimed and there is nothing that keeps one."""
+        """Raise ValueError where a risk is claimed without a risk overlay that could keep it."""
         settings, target = self.prepared.settings, self.prepared.trading.basket.volatility_target
         if settings.claim == RISK and not self.prepared.kind.compounds:
             raise ValueError(
@@ -252,7 +252,7 @@ class RunRecord:
         return RiskStatement(target, settings.claim_drawdown or min(DRAWDOWN * target, DRAWDOWN_MOST))
 
     def claims(self) -> list[Line]:
-        """The line on the risk that is stated, on all test sessions; none where none is."""
+        """The ledger's line on the stated risk, on all test sessions; none without a stated risk."""
         if self.stated is None:
             return []
         first, last = self.prepared.folds[0], self.prepared.folds[-1]
@@ -260,7 +260,7 @@ class RunRecord:
         return [msgspec.structs.replace(self._opening(first, words), last=last.test[-1])]
 
     def risk(self, study: Study, policy: nn.Module, *, passive: bool) -> RiskRuns:
-        """What is exported, the passive policy or what was learned, on the tests of all folds, for a claim of risk.
+        """The exported policy (passive or learned) on the tests of all folds, for a claim of risk.
 
         `policy` is the last fold's learned one.
         """
@@ -290,7 +290,7 @@ class RunRecord:
         )
 
     def sizes(self, study: Study, policy: nn.Module, *, passive: bool) -> SizesPlayed | None:
-        """What is exported, on accounts of several sizes; None where no account goes through the sessions."""
+        """The exported policy on accounts of several sizes; None where each session has its own account."""
         p = self.prepared
         dates = p.folds[-1].test[:SESSIONS]
         span = (p.passive_span if passive else p.span)(dates, study.reward)
@@ -309,7 +309,7 @@ class RunRecord:
         extra: dict[str, Any],
         one_account: OneAccount | None = None,
     ) -> Study:
-        """All trials, and what the chosen ones were compared with; also written into the run's folder."""
+        """The study: all trials, and the comparisons of the chosen ones; also written into the run's folder."""
         settings, p = self.prepared.settings, self.prepared
         dates = [date for fold in p.folds for date in fold.test]
         own_lines = [*self.openings(), *(self.line(trial) for trial in (*trials, *means))]
@@ -356,16 +356,16 @@ class RunRecord:
         write_whole(self.prepared.folder / STUDY_FILE, encode(study))
 
     def for_report(self, policies: Sequence[nn.Module]) -> dict[str, Any]:
-        """What the procedure has for the pages of the report."""
+        """The procedure's data for the report's pages."""
         p = self.prepared
         return p.kind.procedure.for_report(p.settings.plan, policies, p.data, p.folds, p.done)
 
     def found(self, policy: nn.Module) -> Mapping[str, Any]:
-        """What the procedure found in its stages, and about the last fold's policy."""
+        """The procedure's figures on its stages and on the last fold's policy."""
         return self.prepared.kind.procedure.figures(self.prepared.settings.plan, policy, self.prepared.done)
 
     def metrics(self, results: Sequence[SessionResult]) -> dict[str, Any]:
-        """The figures for the manifest; of a basket no win rate, because its trades are orders, which earn nothing."""
+        """The figures for the manifest; without a win rate where one account compounds, whose trades are orders."""
         metrics = as_metrics(self.prepared.data.figures(results))
         return {
             name: value for name, value in metrics.items() if name != "win_rate" or not self.prepared.kind.compounds
@@ -373,13 +373,13 @@ class RunRecord:
 
 
 def _resting(trading: Trading) -> dict[str, Any]:
-    """The fact that the dry run's stops rest at its broker, of a run that played by such rules."""
+    """Records that stop orders rest at the broker, if the run's rules have that."""
     rests = isinstance(trading.protection, Protection) and trading.protection.rest_at_broker is True
     return {"resting_stops": True} if rests else {}
 
 
 def refit_words(dates: Sequence[str], folds: Sequence[Fold]) -> str:
-    """What the weights of a refit were trained on, and what was tested in their place."""
+    """Words on the sessions a refit was trained on, and on the policy that was tested instead."""
     tested = f"{folds[0].test[0]} to {folds[-1].test[-1]}"
     return (
         f"The exported weights were trained once more, by the settings and for the steps of the last fold's choice, on "

@@ -1,8 +1,8 @@
 """From a bars file to a version in the model store: fold, train every trial, choose, test, compare, report, export.
 
-The test sessions choose nothing: a fold ends with the mean of its seeds or with one that validation chose, and every
-opening of the test sessions stands in the store's ledger. Invariant: the same file, settings and number of processes
-give the same weights byte for byte on one machine's CPU, stopped and gone on with or not.
+Test sessions choose nothing: a fold's policy is the mean of its seeds, or one seed chosen by validation, and every
+opening of test sessions is recorded in the store's ledger. Invariant: the same file, settings and number of processes
+give the same weights byte for byte on one machine's CPU, also after a stop and a resume.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ Listener = Callable[[News | Stage | Trial | PhaseProgress | str], None]
 
 
 def train_and_export(settings: Settings, listen: Listener, flag: Flag | None = None) -> Outcome:
-    """Do all of it, or go on with what a run of the same settings began.
+    """Do the whole run, or resume one of the same settings.
 
     Raises:
         Stopped: SIGTERM or `flag`; the same call goes on.
@@ -89,7 +89,7 @@ class Run:
         self._settings = settings
         self._told_of = listen
         self._flag = flag
-        self._trains = True  # else the policy comes from elsewhere
+        self._trains = True  # False: the policy comes from elsewhere
         self._cluster: ClusterPool | None = None  # while Ray is connected
         self._progress: ProgressFile | None = None  # while the run's folder is held
         if own(settings.strategy) is not None:
@@ -115,7 +115,7 @@ class Run:
 
     @contextmanager
     def begun(self) -> Iterator[None]:
-        """The run's folder is this run's alone while this lasts."""
+        """Hold the run's folder."""
         folder = self._prepared.folder
         with held(folder):
             made_with = {"code": self._prepared.version, **machine(self._settings.device, self._settings.processes)}
@@ -129,7 +129,7 @@ class Run:
                 yield
 
     def outcome(self) -> Outcome:
-        """Everything from the first trial to the version in the store."""
+        """Run everything from the first trial to the version in the store."""
         p, requests = self._prepared, requests_of(self._settings)
         steps = self._settings.trained_steps
         self._listen(f"{counted(len(requests), 'trial')} of {steps:,} steps; run folder {p.folder}")
@@ -153,7 +153,7 @@ class Run:
         return self._told(trials, chosen, policies, means, refit, weights_kept)
 
     def _groups(self, requests: Sequence[Request], trials: Sequence[Trial], chosen: Sequence[int]) -> list[SeedGroup]:
-        """The trials that each fold's policy is made of: the chosen one, or all living seeds of its reward."""
+        """The trials of each fold's policy: the chosen one, or all living seeds of its reward."""
         groups = []
         for index in chosen:
             fold, reward = requests[index].fold, requests[index].reward
@@ -175,13 +175,13 @@ class Run:
         return self._prepared.mean_policy(again, weights), weights
 
     def imported(self, policy: nn.Module, steps: int, origin: str = "trained elsewhere") -> Outcome:
-        """The same for a policy that was trained elsewhere: it is the only trial, and nothing is chosen."""
+        """As `outcome`, for a policy trained elsewhere: it is the only trial, and nothing is chosen."""
         self._trains = False
         self._ledger.record(*self._record.openings())
         return self._told((self._as_made(0, policy, steps, origin),), (0,), [policy])
 
     def passive(self) -> Outcome:
-        """The same for the strategy's passive policy, which nothing trains, on the tests of all folds."""
+        """As `outcome`, for the strategy's untrained passive policy, on the tests of all folds."""
         p, self._trains = self._prepared, False
         passives = [p.passive(self._settings.network, fold.train) for fold in p.folds]
         policies = [policy for policy in passives if policy is not None]
@@ -245,7 +245,7 @@ class Run:
     def _compared(
         self, tested: Sequence[Trial], policies: Sequence[nn.Module]
     ) -> tuple[tuple[PlayResult, ...], Sequence[Compared]]:
-        """What the policies did on the account of all tests, where there is one; baselines and scenarios by fold."""
+        """The policies' results on the account of all tests, if there is one; baselines and scenarios by fold."""
         p = self._prepared
         names = p.kind.procedure.players
         if not names:
@@ -261,18 +261,18 @@ class Run:
         self._listen(Stage("players", len(names), unit="players"))
         tasks = [Player(name, tuple(policies), tested[-1].seed) for name in names]
         played = dict(zip(names, self._through(play_one, tasks), strict=True))
-        account = played[POLICY].folds if p.kind.compounds else ()  # else each session has its own
+        account = played[POLICY].folds if p.kind.compounds else ()  # otherwise each session has its own account
         return account, by_fold(played, tuple(p.kind.baselines))
 
     def _one_account(self, tested: Sequence[Trial], policies: Sequence[nn.Module]) -> OneAccount | None:
-        """What the policies do on one account through all tests; None where the figures are of one already."""
+        """The policies on one account through all tests; None where the figures are of one account anyway."""
         p = self._prepared
         if p.kind.compounds and (p.kind.procedure.players or len(p.folds) == 1):
             return None
         return self._through(relay_one, [Relay(tuple(policies), tested[-1].reward)])[0]
 
     def _listen(self, news: News | Stage | Trial | PhaseProgress | str) -> None:
-        """Pass it on; a finished trial has seen the test sessions, so it is on record from then on."""
+        """Pass news on. A finished trial has seen the test sessions, so it is recorded in the ledger."""
         if isinstance(news, Trial):
             self._ledger.record(self._record.line(news))
         if self._progress is not None:
@@ -280,7 +280,7 @@ class Run:
         self._told_of(news)
 
     def _prior(self) -> None:
-        """What the procedure needs before its trials, stage by stage."""
+        """Do the tasks before the trials, stage by stage."""
         p, requests = self._prepared, requests_of(self._settings)
         stages = p.kind.procedure.stages(p.settings.plan)
         for stage, tasks in stages.items():
@@ -292,7 +292,7 @@ class Run:
             self._listen(Stage(TRIALS, len(requests), self._settings.trained_steps))
 
     def _trained(self, requests: list[Request]) -> tuple[Trial, ...]:
-        if self._cluster is not None and self._settings.engine == RLLIB:  # its runners share each trial
+        if self._cluster is not None and self._settings.engine == RLLIB:  # RLlib's runners share each trial
             self._cluster.release()
             return tuple(self._here(train_one, requests))
         processes = self._settings.processes
@@ -301,7 +301,7 @@ class Run:
         return tuple(self._through(train_group, requests, processes))
 
     def _through(self, work: Callable[..., T], tasks: Sequence[Any], cores: int = 1) -> list[T]:
-        """Do these tasks of `cores` cores each: in Ray, in processes of this machine, or here where that is one."""
+        """Do these tasks, `cores` cores each: through Ray, in processes, or in this process if there is only one."""
         if self._cluster is not None:
             return self._cluster.work_through(work, tasks, cores=cores, flag=self._flag, emit=self._listen)
         if self._settings.processes == 1 or len(tasks) == 1:
@@ -309,7 +309,7 @@ class Run:
         try:
             return self._processes.work_through(work, tasks, flag=self._flag, emit=self._listen)
         finally:
-            if self._settings.device != "cpu":  # what they leave on the GPU is in the way of what follows
+            if self._settings.device != "cpu":  # frees the GPU memory of idle processes
                 self._processes.close()
 
     def _here(self, work: Callable[..., T], tasks: Sequence[Any]) -> list[T]:

@@ -1,4 +1,4 @@
-"""The settings of a run, what it takes from a desk's configuration, its folds and trials, and which trials are chosen.
+"""The settings of a run, its inputs from a desk's configuration, its folds and trials, and the choice of trials.
 
 Pure but for the file of the configuration. Invariant: two runs with the same `identity` give the same weights (CPU).
 """
@@ -48,7 +48,7 @@ def trading_of(strategy: str, config: Path | None, changes: Mapping[str, object]
 
 
 def calibration_of(strategy: str, config: Path | None) -> dict[str, object]:
-    """What `paths.calibration` of `config` gave the option market, with the values that count; {} without one.
+    """The calibration of the option market from `paths.calibration` of `config`, with the values in use; {} without.
 
     Raises ValueError as above.
     """
@@ -74,7 +74,7 @@ def parameters_of(strategy: str, config: Path | None) -> tuple[str, ...]:
 def _settings(strategy: str, config: Path | None, changes: Mapping[str, object] | None = None) -> DeskSettings:
     environment: dict[str, str] | None = (
         {} if config is None else None
-    )  # the strategy's defaults alone, or the process's
+    )  # {}: the strategy's defaults alone; None: the process's environment
     try:
         return load(config, {"desk.strategy": strategy, **(changes or {})}, environment)
     except ConfigError as error:
@@ -85,7 +85,7 @@ PROCESSES = 2
 CPU = "cpu"
 IQM, BEST = SELECTS = ("iqm", "best")
 SEEDS, NONE = ENSEMBLES = ("seeds", "none")
-"""What a fold ends with: the mean of its seeds, or the seed that validation chose."""
+"""A fold's policy: the mean of its seeds, or the seed that validation chose."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,39 +101,39 @@ class Settings:
     network: str = "mlp"
     precision: str = "float32"
     device: str = CPU
-    feed: str = "sip"  # whose bars the file holds; it goes into the manifest
-    folds: int = 1  # the last ones of the walk
-    train_sessions: int | None = None  # the fewest that a fold trains on; None: the strategy's, as in the next three
+    feed: str = "sip"  # feed of the file's bars, for the manifest
+    folds: int = 1  # number of folds, counted from the end of the walk
+    train_sessions: int | None = None  # least training sessions of a fold; None: the strategy's, also in the next three
     validate_sessions: int | None = None
-    test_sessions: int | None = None  # of a daily strategy: instead of years
+    test_sessions: int | None = None  # for a daily strategy: sessions instead of years
     purge_sessions: int | None = None  # left out between two spans
-    reference_years: bool = False  # one fold of the years that the strategy's reference has, in place of the walk
+    reference_years: bool = False  # one fold with the years of the published source instead of the walk
     begins: str = RANDOM
     select: str = IQM  # how settings and seeds are chosen on validation
     ensemble: str = SEEDS
-    refit: bool = False  # train the last fold's choice once more, on all sessions, and export that
+    refit: bool = False  # train the last fold's choice again on all sessions, and export that
     patience: int = 0
     plan: Plan = field(default_factory=Coefficients)
-    more_bars: tuple[Path, ...] = ()  # further files, for an open universe
-    symbols: tuple[str, ...] = ()  # the universe, where it is open; none: the strategy's own
+    more_bars: tuple[Path, ...] = ()  # further bars files, where the universe can be chosen
+    symbols: tuple[str, ...] = ()  # the universe, where it can be chosen; (): the strategy's own
     model_config: str = ""  # canonical text of the file that describes the state vector; "": the shipped one
-    model_config_file: str = ""  # its name, for the command that repeats the run
+    model_config_file: str = ""  # that file's name, for the command that repeats the run
     processes: int = PROCESSES
-    engine: str = OWN  # what a SAC is trained by
+    engine: str = OWN  # engine that trains SAC
     ray: str = ""  # "local", "auto", a cluster's address; "" is this machine's processes without Ray
     checkpoint_s: float = 300.0
     run_folder: Path | None = None
     restart: bool = False
     config: Path | None = None  # desk configuration: its limits, costs, gates and sizes apply; None: the defaults
     base: str = ""  # the preset that the coefficients change; "": the strategy's first
-    practice: Practice = AS_THE_DESK  # what the environments that train do otherwise than the desk
+    practice: Practice = AS_THE_DESK  # how training environments differ from the desk
     quotes: QuoteSource | None = None  # recorded option quotes; None: prices of the option market
     warm_start: str = ""  # version of the store whose weights trials begin at, critics included
-    sinks: tuple[str, ...] = ()  # that receive each trial's figures: see `training.sinks.sink`
-    allow_unproven: bool = False  # export what was learned although no lead over the best baseline is proven
+    sinks: tuple[str, ...] = ()  # sinks for each trial's figures: see `training.sinks.sink`
+    allow_unproven: bool = False  # export the learned policy even without a proven lead over the best baseline
     passive: bool = False  # train nothing: test and export the strategy's passive policy
-    claim: str = ""  # what the version claims: a lead, a risk, or "" the better proven one
-    claim_drawdown: float | None = None  # the greatest of a year that a risk states; None: by the target volatility
+    claim: str = ""  # the version's claim: a lead, a risk, or "" for the best proven one
+    claim_drawdown: float | None = None  # greatest yearly drawdown of a stated risk; None: from the target volatility
 
     @property
     def kind(self) -> TrainingKind:
@@ -142,7 +142,7 @@ class Settings:
 
     @property
     def preset(self) -> str | None:
-        """The preset that has this plan, members and precision left out; None when it is no preset's."""
+        """The preset with this plan, ignoring members and precision; None if there is none."""
         for name, preset in self.kind.presets.items():
             if (preset.begins, self._usual(preset.plan)) == (self.begins, self.plan):
                 return name
@@ -172,7 +172,7 @@ class Settings:
 
     @property
     def strict(self) -> bool:
-        """Whether the folds are stated, so that a file that is too short for them is refused."""
+        """Whether folds were requested, so that a file too short for them is refused."""
         sizes = (self.train_sessions, self.validate_sessions, self.test_sessions, self.purge_sessions)
         return self.folds > 1 or sizes != (None,) * len(sizes)
 
@@ -183,7 +183,7 @@ class Settings:
 
     @property
     def given(self) -> list[str]:
-        """The options that not every procedure has and that are given here; folds and ensemble have other defaults."""
+        """The given options that not every procedure supports; folds and ensemble have defaults of their own."""
         values = {
             "symbols": self.symbols,
             "option_quotes": self.quotes,
@@ -197,7 +197,7 @@ class Settings:
         return [name for name, value in values.items() if value]
 
     def anywhere(self) -> Settings:
-        """The same for a process in another folder or on another machine: files by their whole paths."""
+        """The settings for a process in another folder or on another machine: files by absolute paths."""
         more = tuple(path.absolute() for path in self.more_bars)
         config = self.config.absolute() if self.config is not None else None
         sinks = tuple(map(anywhere, self.sinks))
@@ -210,7 +210,7 @@ class Settings:
 
     @property
     def trained_steps(self) -> int:
-        """Steps of each trial that is not stopped early: those asked for, and what the last rollout has beyond them."""
+        """Steps of each trial without an early stop: the requested ones, rounded up to whole rollouts."""
         return self.plan.trained_steps(self.steps)
 
     def identity(self, bars_sha256: str) -> dict[str, Any]:
@@ -305,7 +305,7 @@ class Settings:
 
 
 def settings_for(strategy: str, bars: Path, out: Path, *, preset: str | None = None) -> Settings:
-    """What the strategy is trained with where nothing else is asked for; `preset` None takes its first one.
+    """The default settings of the strategy; `preset` None takes its first one.
 
     Raises:
         ValueError: the strategy or the preset is unknown.
@@ -325,7 +325,7 @@ def folds_of(settings: Settings, data: TaskData) -> tuple[Fold, ...]:
 
 
 def split_note(settings: Settings, data: TaskData) -> str:
-    """A line on what is not purged: a file too short for the strategy's folds, or a reference's years; "" else."""
+    """A line on folds without purge (a file too short for the walk, or the source's years); else ""."""
     dates = tuple(data.days)
     if settings.reference_years:
         return f"the years are the reference's ({settings.kind.procedure.split}): nothing is left out between them"
@@ -352,10 +352,10 @@ def requests_of(settings: Settings) -> list[Request]:
 
 
 def headline_of(trials: Sequence[Trial], settings: Settings) -> str:
-    """The reward, or variant, of the headline: by `iqm` the one that leads most on validation, else the first.
+    """The reward, or variant, of the headline: with `iqm` the one with the largest lead on validation, else the first.
 
-    Its measure is the interquartile mean, over seeds and folds, of a trial's lead over the best of the passive policy
-    and of never trading. The first of the settings on a tie.
+    The lead of a trial is over the better of the passive policy and never trading; its interquartile mean over seeds
+    and folds decides. The first variant on a tie.
     """
     if settings.select == BEST:
         return settings.rewards[0]
@@ -370,8 +370,8 @@ def headline_of(trials: Sequence[Trial], settings: Settings) -> str:
 def choose(trials: Sequence[Trial], settings: Settings, reward: str) -> tuple[int, ...]:
     """Index of the chosen trial of this reward for each fold, by validation; the lowest seed on a tie.
 
-    By `best` the one that did best: of many, mostly the luckiest. By `iqm` a typical one: the nearest to the
-    interquartile mean of its fold.
+    With `best` the one with the best result: among many, mostly the luckiest. With `iqm` a typical one: the nearest to
+    the interquartile mean of its fold.
     """
     chosen = []
     for fold in range(settings.folds):

@@ -1,4 +1,4 @@
-"""The tasks of a run's processes: train and test one trial, say how much it learned, compare a choice with baselines.
+"""The tasks of a run's processes: train and test a trial, measure what it learned, compare it with baselines.
 
 Every function takes what `training.runs.prepared` made, so that it works alike in this process and in a worker.
 """
@@ -34,14 +34,14 @@ from training.study.study import Fold, NetworkChange, OneAccount, PlayResult, Se
 
 
 def prior_one(prepared: Prepared, task: str, flag: Flag, emit: Emit) -> None:
-    """Do a task that comes before all trials, or go on with it."""
+    """Do or resume a task that comes before all trials."""
     work = prepared.task(requests_of(prepared.settings)[0], prepared.task_folder(task))
     control = CheckpointTimer(flag, prepared.settings.checkpoint_s)
     prepared.kind.procedure.prior(task, replace(work, control=control, listen=emit))
 
 
 def train_one(prepared: Prepared, request: Request, flag: Flag, emit: Emit, group: ProcessGroup | None = None) -> Trial:
-    """Train one trial and let its chosen checkpoint play the fold's test sessions; a finished one is read again."""
+    """Train a trial and let its chosen checkpoint play the fold's test sessions; or read the finished result."""
     folder = _watched_folder(prepared, request, emit)
     group = group or ProcessGroup()
     finished = folder.finished()
@@ -62,11 +62,11 @@ def train_one(prepared: Prepared, request: Request, flag: Flag, emit: Emit, grou
     passive = _passive_validation(prepared, request, fold)
     lead = _validate_lead(prepared, trained, passive) if passive.sessions else None
     policy, tested = prepared.policy(request, trained.weights), prepared.span(fold.test, request.reward)
-    with reported(request.name, emit), phase("test sessions"):  # not stopped: its training would have to be repeated
+    with reported(request.name, emit), phase("test sessions"):  # no stop here: the training would be repeated
         trial = msgspec.structs.replace(
             _trial(request, trained, prepared.data.test(policy, tested)),
             lead=lead,
-            passive=() if prepared.settings.averages else passive.sessions,  # else the mean of the seeds has it
+            passive=() if prepared.settings.averages else passive.sessions,  # else measured for the seeds' mean
         )
     trial = msgspec.structs.replace(trial, learnt=learnt_by(prepared, request, trained, fold, policy))
     folder.finish(trial)
@@ -89,7 +89,7 @@ def _watched_folder(prepared: Prepared, request: Request, emit: Emit) -> TrialFo
 
 
 def _passive_validation(prepared: Prepared, request: Request, fold: Fold) -> PlayResult:
-    """What the passive policy does on the fold's validation sessions; nothing without one of its own."""
+    """The passive policy's result on the fold's validation sessions; empty without a passive policy."""
     passive = prepared.passive(request.network, fold.train)
     if passive is None:
         return PlayResult(())
@@ -97,13 +97,13 @@ def _passive_validation(prepared: Prepared, request: Request, fold: Fold) -> Pla
 
 
 def _validate_lead(prepared: Prepared, trained: Trained, passive: PlayResult) -> float:
-    """What the trial earned on validation less the best of the passive policy and 0."""
+    """The trial's validation return less the larger of the passive policy's and 0."""
     theirs = prepared.data.figures(passive.sessions).net_return
     return prepared.data.figures(trained.validate).net_return - max(theirs, 0.0)
 
 
 def refit_one(prepared: Prepared, request: Request, flag: Flag, emit: Emit) -> None:
-    """Train on all sessions that can be decided on, without a look at any of them; the last weights are kept."""
+    """Train on all sessions that have a decision, without validation; keep the last weights."""
     folder, every = _watched_folder(prepared, request, emit), Fold(tuple(prepared.data.days), (), ())
     if folder.finished() is not None:
         return
@@ -116,7 +116,7 @@ def refit_one(prepared: Prepared, request: Request, flag: Flag, emit: Emit) -> N
 
 @dataclass(frozen=True, slots=True)
 class SeedGroup:
-    """Requests of one fold that differ by their seed, with the finished trial of each."""
+    """Requests of one fold that differ in their seed, with their finished trials."""
 
     requests: tuple[Request, ...]
     trials: tuple[Trial, ...]
@@ -129,7 +129,7 @@ class SeedGroup:
 
 
 def mean_one(prepared: Prepared, group: SeedGroup, flag: Flag, emit: Emit) -> Trial:
-    """Let the mean of a fold's seeds play its validation and test sessions; what is done is read again."""
+    """Let the mean of a fold's seeds play its validation and test sessions, or read the finished result."""
     folder, first = prepared.task_folder(group.name), group.requests[0]
     finished = folder.finished()
     if finished is not None:
@@ -166,7 +166,7 @@ def mean_one(prepared: Prepared, group: SeedGroup, flag: Flag, emit: Emit) -> Tr
 
 
 class CheckpointTimer:
-    """A trial's control: a checkpoint every so many seconds of wall clock, and the stop that was asked for."""
+    """A trial's `Control`: a checkpoint at intervals of wall-clock time, and the stop flag."""
 
     def __init__(self, flag: Flag, every_s: float) -> None:
         self._flag = flag
@@ -187,7 +187,7 @@ class CheckpointTimer:
 
 @dataclass(frozen=True, slots=True)
 class FoldChoice:
-    """A fold's chosen policy, raw observations to answers, and what it did on the fold's test sessions."""
+    """A fold's chosen policy, from raw observations to answers, and its result on the fold's test sessions."""
 
     fold: int
     seed: int
@@ -237,7 +237,7 @@ class Player:
 
 
 def play_one(prepared: Prepared, player: Player, flag: Flag, emit: Emit) -> Played:
-    """Let one player go through the tests of all folds; what is done already is read. Raises `Stopped`."""
+    """Let one player go through the tests of all folds, or read the finished result. Raises `Stopped`."""
 
     check_stop = functools.partial(_check_stop, flag, player.task)
     procedure, folder = prepared.kind.procedure, prepared.task_folder(player.task)
@@ -263,7 +263,7 @@ class Relay:
 
 
 def relay_one(prepared: Prepared, relay: Relay, flag: Flag, emit: Emit) -> OneAccount:
-    """Let the policies go through the tests of all folds on one account, or read what is done. Raises `Stopped`."""
+    """Let the policies go through all tests on one account, or read the finished result. Raises `Stopped`."""
     task = "one-account-mean" if prepared.settings.averages else "one-account"  # `--ensemble` begins no other run
     folder, check_stop = prepared.task_folder(task), functools.partial(_check_stop, flag, task)
     checkpoint = folder.checkpoint()
@@ -278,7 +278,7 @@ def relay_one(prepared: Prepared, relay: Relay, flag: Flag, emit: Emit) -> OneAc
 
 
 def by_fold(played: Mapping[str, Played], baselines: Collection[str]) -> list[Compared]:
-    """What all players did, fold by fold; who could not play is left out."""
+    """All players' results, fold by fold; players that could not play are left out."""
     compared = []
     for fold in range(len(played[POLICY].folds)):
         results = {name: player.folds[fold] for name, player in played.items() if player.folds and name != POLICY}
@@ -327,14 +327,14 @@ def _trial(request: Request, trained: Trained, test: PlayResult) -> Trial:
 
 OBSERVATIONS = 256
 SHUFFLES = 200
-TINY = 1e-12  # of answers whose deviations are rounding
+TINY = 1e-12  # answers with smaller deviations count as constant
 FEWEST_VALUES = 2  # of answers that have a deviation
 
 
 def learnt_by(
     prepared: Prepared, request: Request, trained: Trained, fold: Fold, policy: nn.Module
 ) -> NetworkChange | None:
-    """What the chosen checkpoint learned; None where another engine drew the weights that it began with."""
+    """How far the chosen checkpoint is from its start; None where another engine drew the initial weights."""
     start = prepared.kind.procedure.start(prepared.task(request), fold, policy, trained.weights)
     if start is None:
         return None
@@ -351,7 +351,7 @@ def learnt_together(
     weights: Sequence[Mapping[str, Any]],
     policy: nn.Module,
 ) -> NetworkChange | None:
-    """What the mean of trials learned, against the mean of what they began as; steps are the fewest of one."""
+    """How far the mean of trials is from the mean of their starts; steps are those of the trial with the fewest."""
     fold, learnt = prepared.folds[requests[0].fold], [trial.learnt for trial in trials]
     changes = [change for change in learnt if change is not None]
     if len(changes) < len(learnt):
@@ -387,9 +387,9 @@ def agreement_of(
 
 
 def agreement(answers: Sequence[NDArray[np.float64]], seed: int) -> SeedAgreement:
-    """Mean correlation over pairs of what the answers of each deviate from their own means.
+    """The mean correlation, over pairs of seeds, of their answers' deviations from the mean.
 
-    Chance is found by a permutation test: the observations of each second one of a pair are shuffled (Good 2005).
+    The chance level comes from a permutation test that shuffles the second seed's observations (Good 2005).
 
     Args:
         answers: for each of at least two seeds (n, actions), to the same observations; constant ones agree with none.
@@ -441,4 +441,4 @@ def _answers(policy: nn.Module, observations: Tensor, prepared: Prepared) -> Ten
     hidden = prepared.machine.spec.recurrent_shape
     result = policy(observations, torch.zeros(len(observations), *hidden)) if hidden else policy(observations)
     answers: Tensor = result[0] if isinstance(result, tuple) else result
-    return answers.float().reshape(len(observations), -1)  # of a row for each symbol a single action
+    return answers.float().reshape(len(observations), -1)  # one action, where each symbol is a row

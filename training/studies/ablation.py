@@ -1,8 +1,8 @@
 """Ablations: named settings of a training, every one trained on every fold and seed, compared on validation.
 
 Invariant: no session from the first test on is used, and each setting is a line of the store's ledger. Nothing is
-written into a preset or a configuration. A setting is kept where both lower bounds of its difference from the run as
-asked are above 0: that over other seeds, and that over other sessions.
+written into a preset or a configuration. A setting is worth keeping if both lower bounds of its difference from the
+requested run are above 0: that over seeds, and that over sessions.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ BASE = "as asked"
 
 @dataclass(frozen=True, slots=True)
 class Ablation:
-    """The run that every training is of, and the settings that each change it."""
+    """The requested run, and the settings that each change it."""
 
     run: Settings
     arms: Mapping[str, Arm]
 
     @property
     def all(self) -> dict[str, Arm]:
-        """The run as it is asked for, then the others."""
+        """The requested run, then the others."""
         return {BASE: Arm("the run as it is asked for"), **self.arms}
 
     def identity(self, bars_sha256: str) -> dict[str, Any]:
@@ -54,7 +54,7 @@ class Ablation:
         return {**self.run.identity(bars_sha256), "arms": {name: asdict(arm) for name, arm in self.arms.items()}}
 
 
-STARTS = 20  # accounts that a policy is judged by, where a result depends on the day on which it begins
+STARTS = 20  # validation accounts of a policy, where a result depends on the day on which it begins
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class AblationSetup:
 
     ablation: Ablation
     prepared: Prepared
-    folds: tuple[Fold, ...]  # without tests: all before the first test session
+    folds: tuple[Fold, ...]  # folds without tests, all before the first test session
 
     @property
     def judged_by(self) -> int:
@@ -101,8 +101,8 @@ class Measured(msgspec.Struct, frozen=True):
     arm: str
     fold: int
     seed: int
-    growth: tuple[float, ...]  # mean log growth a session, of accounts that begin on different days
-    returns: tuple[float, ...]  # of each session, of the account that begins on the first
+    growth: tuple[float, ...]  # by account: mean log growth a session; accounts begin on different days
+    returns: tuple[float, ...]  # returns by session of the account that begins on the first day
     chosen_steps: int
 
 
@@ -143,7 +143,7 @@ class ArmVerdict(msgspec.Struct, frozen=True, kw_only=True):
     arm: str
     why: str
     growth: float  # the mean of its trainings
-    over_starts: float  # deviation of a training's accounts that begin on different days; the mean of its trainings
+    over_starts: float  # deviation between a training's accounts, mean over trainings
     seeds: Interval | None = None  # of the difference, over seeds: interquartile mean; None of the run as asked
     sessions: Interval | None = None  # of the mean difference of returns, over sessions
     keep: bool = False
@@ -201,7 +201,7 @@ class AblationResult(msgspec.Struct, frozen=True, kw_only=True):
     strategy: str
     settings: dict[str, Any]
     validation: tuple[str, str]  # first and last session that was looked at
-    first_test: str  # no session from here on was used
+    first_test: str  # first session that was not used
     folds: int
     seeds: int
     verdicts: tuple[ArmVerdict, ...]
@@ -251,7 +251,7 @@ def _measurements(ready: AblationSetup, version: str, listen: Listen, stop: Flag
 
 
 def _record(ready: AblationSetup, measured: Sequence[Measured], digest: str) -> None:
-    """A line of the ledger for each setting: its Sharpe ratio on validation, up to the tests that it is chosen for."""
+    """Write a line of the ledger for each setting, with its Sharpe ratio on validation."""
     run = ready.ablation.run
     ledger = Ledger(ledger_path(run.out, run.strategy))
     for name in ready.ablation.all:

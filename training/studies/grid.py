@@ -1,4 +1,4 @@
-"""The cells of a sweep: every combination of the values that keys are given, and what the policy did in each. Pure."""
+"""The cells of a sweep: every combination of the keys' values, and the policy's result in each. Pure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from strategies.kit.parameters import Parameter
 from training.evidence.overfitting import Deflated, Overfitting
 
 CELLS_MOST = 2_500
-TOGETHER = 64  # that a process plays: more share hardly more, and a stop loses them all
+TOGETHER = 64  # most cells that a process plays together: more would share little, and a stop loses them all
 LEFT_OUT = ("paper.cash_usd",)  # returns are parts of it
 Value = bool | int | float | str
 
@@ -33,11 +33,11 @@ class Axis:
 
 
 OF_THE_STRATEGY = "parameters."
-"""How the keys of a strategy's declared parameters begin."""
+"""Prefix of the keys of a strategy's declared parameters."""
 
 
 def parted(values: Mapping[str, Value]) -> tuple[dict[str, Value], dict[str, Value]]:
-    """The strategy's declared parameters among these values, by name, and the desk's rules, by dotted key."""
+    """Split the values: the strategy's declared parameters by name, and the desk's rules by dotted key."""
     parameters = {k.removeprefix(OF_THE_STRATEGY): v for k, v in values.items() if k.startswith(OF_THE_STRATEGY)}
     return parameters, {k: v for k, v in values.items() if not k.startswith(OF_THE_STRATEGY)}
 
@@ -128,20 +128,20 @@ def cells_of(axes: Sequence[Axis]) -> tuple[Mapping[str, Value], ...]:
 
 
 class GridCell(msgspec.Struct, frozen=True, kw_only=True):
-    """What the policy did under one set of rules. Returns are of sessions, parts of what each began with."""
+    """The policy's result under one set of rules. Returns are by session, as parts of its capital."""
 
-    rules: dict[str, Value]  # those that the sweep changes; empty: none
+    rules: dict[str, Value]  # changed rules; empty: the unchanged cell
     returns: tuple[float, ...]
     net_return: float
     sharpe_annual: float
     max_drawdown: float
     trades: int
     denials: dict[str, int]
-    sweep: str = ""  # digest of the sweep that it is of, and of the code that played it
+    sweep: str = ""  # digest of its sweep, and of the code that played it
 
 
 class Swept(msgspec.Struct, frozen=True, kw_only=True):
-    """All cells, and what they show together: `sweep.json`."""
+    """All cells and their joint statistics: `sweep.json`."""
 
     strategy: str
     version: str
@@ -149,7 +149,7 @@ class Swept(msgspec.Struct, frozen=True, kw_only=True):
     first: str
     last: str
     sessions: int
-    seen: int  # of these sessions, on which the policy was trained or chosen
+    seen: int  # sessions of these on which the policy was trained or chosen
     keys: tuple[str, ...]
     configured: GridCell  # without any change
     cells: tuple[GridCell, ...]

@@ -1,7 +1,7 @@
-"""How a study works through its cells: a folder of its own, processes or Ray, lines of the ledger, a result file.
+"""Runs the cells of a study: its folder, processes or Ray, lines of the ledger, a result file.
 
-Used by search, sweep and ablation. A study that was stopped goes on when it is asked for once more; what is done is
-kept by the study itself, cell by cell.
+Used by search, sweep and ablation. A stopped study is resumed by requesting it again; the study itself keeps finished
+cells.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def locked(folder: Path, what: str, option: str) -> Iterator[None]:
 
     Args:
         what: the study, for the error.
-        option: that names another folder.
+        option: the option with which the user can name another folder.
 
     Raises:
         RunFolderError: another process is at work in it.
@@ -54,7 +54,7 @@ def locked(folder: Path, what: str, option: str) -> Iterator[None]:
 def opened(
     folder: Path, identity: Mapping[str, Any], run: Settings, version: str, option: str, *, restart: bool = False
 ) -> None:
-    """Open the folder as `training.runs.folder.open_run` does; its errors name this option."""
+    """Open the folder as `training.runs.folder.open_run` does; errors name `option`."""
     try:
         made_with = {"code": version, **machine(run.device, run.processes)}
         open_run(folder, identity, made_with, restart=restart)
@@ -64,7 +64,7 @@ def opened(
 
 @dataclass(frozen=True, slots=True)
 class Cells(Generic[R, T]):
-    """The work of a study: what it is done with, here and in other processes, and how many share it."""
+    """The work of a study: its function, how processes prepare for it, and the number of processes."""
 
     work: Work[T]  # of a cell
     ready: R  # in this process

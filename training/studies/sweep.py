@@ -1,7 +1,7 @@
-"""Sweeps: one policy of the store under many desk rules. Each cell is a dry run, and all of them are judged together.
+"""Sweeps: one policy of the store under many desk rules. Each cell is a dry run, and all cells are judged together.
 
-Nothing is written into a configuration. The best of many cells flatters, so the result has the probability of backtest
-overfitting over the cells, and the deflated Sharpe ratio of the best one.
+Nothing is written into a configuration. The best of many cells is biased upwards, so the result has the probability of
+backtest overfitting over the cells, and the best cell's deflated Sharpe ratio.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from training.study.progress import reading
 from training.study.study import PlayResult, figures
 
 TEMPLATE = Path(__file__).with_name("page.html")
-SHADES = 9  # of the heat map, from the worst cell to the best
+SHADES = 9  # shades of the heat map, from the worst cell to the best
 
 
 def page(swept: Swept, axes: Sequence[Axis]) -> str:
@@ -55,7 +55,7 @@ def page(swept: Swept, axes: Sequence[Axis]) -> str:
 
 
 def heat_map(swept: Swept, across: Axis, down: Axis | None) -> dict[str, object]:
-    """Annual Sharpe ratios over one or two keys: the mean of all cells that agree in these, with its shade."""
+    """Annual Sharpe ratios over one or two keys: the mean of all cells with these values, and its shade."""
     lines = []
     for value in down.values if down is not None else ("",):
         row_cells = [cell for cell in swept.cells if down is None or cell.rules[down.key] == value]
@@ -83,7 +83,7 @@ def head_of(swept: Swept) -> tuple[str, ...]:
 
 
 def rows_of(swept: Swept) -> list[tuple[str, ...]]:
-    """What is configured, then the cells with the largest Sharpe ratio first."""
+    """The unchanged cell, then the others by descending Sharpe ratio."""
     ordered = sorted(swept.cells, key=lambda cell: -cell.sharpe_annual)
     configured = ("as configured", *("" for _ in swept.keys[1:]), *_figures(swept.configured))
     return [configured, *((*(str(cell.rules[key]) for key in swept.keys), *_figures(cell)) for cell in ordered)]
@@ -95,18 +95,18 @@ def _figures(cell: GridCell) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class SweepRequest:
-    """What a sweep is asked for."""
+    """The settings of a sweep."""
 
     strategy: str
     bars: Path
     store: Path
     axes: tuple[Axis, ...]
     version: str = "current"
-    config: Path | None = None  # whose other rules hold; None: the strategy's defaults
+    config: Path | None = None  # configuration for all other rules; None: the strategy's defaults
     first: str = ""  # session, New York date; "": see `sessions_of`
     last: str = ""
     processes: int = 2
-    together: int = TOGETHER  # cells that one process plays together at most; 1: each by itself
+    together: int = TOGETHER  # most cells that one process plays together; 1: each alone
     ray: str = ""  # "local", "auto", an address; "" is this machine's processes without Ray
     folder: Path | None = None
 
@@ -123,7 +123,7 @@ class SweepSetup:
 
     @property
     def variant(self) -> str:
-        """What one unit of an action is, or the reward that the policy was trained with; the passive policy's own."""
+        """The variant (unit of action, or reward) of the policy's training; for a passive policy its own."""
         passive = kind(self.request.strategy).passive
         if self.version.manifest.metrics.get("exported") == "passive" and passive is not None and passive.variant:
             return passive.variant
@@ -178,7 +178,7 @@ def _load_bars(request: SweepRequest, version: Version, trading: Trading, config
 
 
 def _of_parameters(ready: SweepSetup, values: Mapping[str, Value]) -> TaskData:
-    """The same bars for other parameters; a session that one of them is not warm for yet holds nothing."""
+    """The same bars for other parameters; sessions within their warm-up have no position."""
     request, declared = ready.request, entry(ready.request.strategy).parameters
     present = values_of(declared, config_text(ready.version.manifest))
     config = text_of(declared, {**present, **values})
@@ -204,7 +204,7 @@ def make_same(request: SweepRequest, sha256: str) -> SweepSetup:
 def sessions_of(
     days: Sequence[str], sha256: str, manifest: Manifest, first: str = "", last: str = ""
 ) -> tuple[str, ...]:
-    """The sessions from `first` to `last`; without either the policy's test sessions, or all after its last session.
+    """The sessions from `first` to `last`; if both are "", the policy's test sessions, or all after its last one.
 
     Raises:
         ValueError: there is none.
@@ -215,7 +215,7 @@ def sessions_of(
     if not first and not last and test is not None:
         first, last = test
     elif not first and not last:
-        first = f"{manifest.training.last_session}~"  # after every text that begins so
+        first = f"{manifest.training.last_session}~"  # sorts after every text with this prefix
     chosen = tuple(day for day in days if (not first or day >= first) and (not last or day <= last))
     if not chosen:
         raise ValueError(
@@ -227,7 +227,7 @@ def sessions_of(
 
 
 def play_cells(ready: SweepSetup, batch: Sequence[Mapping[str, Value]], flag: Flag, emit: Emit) -> tuple[GridCell, ...]:
-    """Let the policy play all sessions under each of these rules: together where that is the same, else in turn.
+    """Let the policy play all sessions under each of these rules, together where possible, else one by one.
 
     Raises `Stopped` when `flag` is set.
     """
@@ -245,7 +245,7 @@ def play_cells(ready: SweepSetup, batch: Sequence[Mapping[str, Value]], flag: Fl
     spans = [Span(ready.dates, ready.variant, trading) for trading in rules]
     together = len(batch) > 1 and not any(
         own_parameters for own_parameters, _ in parts
-    )  # each parameter makes other observations
+    )  # parameters change the observations, so cells cannot play together
     if together and policy.repeatable and isinstance(data, PlaysTogether) and data.alike_but_for_rules(spans):
         cells = [_cell(ready, *pair) for pair in zip(batch, data.relay_each(policy, spans, check_stop), strict=True)]
         for cell in cells:
@@ -283,7 +283,7 @@ def _cell(ready: SweepSetup, rules: Mapping[str, Value], played: PlayResult) -> 
 
 
 def judged(ready: SweepSetup, played: Sequence[GridCell], digest: str) -> Swept:
-    """What all cells show together; each is a line of the ledger, as each has seen the sessions."""
+    """The joint statistics of all cells; each is a line of the ledger, because each has seen the sessions."""
     request, manifest, cells = ready.request, ready.version.manifest, played[1:]
     matrix = np.array([cell.returns for cell in cells], dtype=np.float64).T
     ratios = sharpes(matrix.T)
@@ -366,7 +366,7 @@ def run_sweep(request: SweepRequest, listen: Listen, flag: Flag | None = None) -
 def _play_all(
     ready: SweepSetup, cells: Sequence[Mapping[str, Value]], digest: str, folder: Path, listen: Listen, stop: Flag
 ) -> list[GridCell]:
-    """The cell without any change, then all cells in their order; each is kept as soon as it is done."""
+    """Play the unchanged cell, then all others in order; each is kept as soon as it is done."""
     path, all_rules = folder / CELLS_FILE, [{}, *map(dict, cells)]
     sweep_digest = settings_digest({"sweep": digest, "code": code_version(ready.request.strategy)})
     finished = {_key(cell.rules): cell for cell in _read_cells(path) if cell.sweep == sweep_digest}

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from training.study.study import SESSIONS_A_YEAR, Fold
 
 SESSIONS_MIN = 5
-FIRST_YEAR = 2014  # the earliest that is tested, where years are
+FIRST_YEAR = 2014  # the earliest year that is tested, where tests are years
 
 
 class HistoryError(Exception):
@@ -23,10 +23,10 @@ class HistoryError(Exception):
 class Walk(NamedTuple):
     """How a strategy's sessions are cut into folds; all sizes in sessions."""
 
-    train: int  # the fewest that a fold trains on; a fold trains on all sessions up to its validation
+    train: int  # least number of training sessions; a fold trains on all sessions up to its validation
     validate: int
-    test: int  # the span of a test; of `years` not used
-    purge: int  # left out between two spans: the look-back of an observation and how long a decision's result takes
+    test: int  # sessions of a test; not used with `years`
+    purge: int  # left out between spans: an observation's look-back and the time until a decision's result
     years: bool = False  # tests are calendar years; the last one ends with the file
 
     def __str__(self) -> str:
@@ -42,9 +42,9 @@ class Cut(NamedTuple):
 
     rule: Walk
     folds: int
-    stated: bool  # so a file that is too short for them is refused
-    reference_years: bool  # one fold of the years that the strategy's reference has, in place of the walk
-    unusable: str  # which sessions of a file cannot be decided on, for an error
+    stated: bool  # True: a file too short for them is refused
+    reference_years: bool  # one fold with the years of the published source, in place of the walk
+    unusable: str  # words for errors: which sessions of a file have no decision
 
 
 def walk(dates: Sequence[str], rule: Walk, count: int) -> tuple[Fold, ...]:
@@ -76,7 +76,7 @@ def _needed_text(rule: Walk, count: int, least: int) -> str:
 
 
 def _years(dates: Sequence[str]) -> list[int]:
-    """Where the tested years begin; a year with less than half of its sessions belongs to the test before it."""
+    """Index of each tested year's first session; a year with less than half of its sessions joins the one before."""
     years = [int(date[:4]) for date in dates]
     begins = [at for at, year in enumerate(years) if year >= FIRST_YEAR and (at == 0 or years[at - 1] < year)]
     return [at for at in begins if at == begins[0] or years.count(years[at]) >= SESSIONS_A_YEAR // 2]
@@ -149,7 +149,7 @@ class YearSplit(NamedTuple):
 
 
 def by_years(dates: Sequence[str], split: YearSplit) -> Fold:
-    """The fold of these years, as a reference has them: nothing is purged, and the test goes on to the last session.
+    """The fold of these years, as a published source has them: without purge, and with a test to the last session.
 
     Raises:
         HistoryError: a span is not covered by half of its sessions.

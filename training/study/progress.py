@@ -1,4 +1,4 @@
-"""Progress of long work: its phases, and the pieces of each, reported to the run that does it.
+"""Progress of long work: phases and their pieces, reported to the run.
 
 Long work names its phases (`phase`) and iterates with `counted`. `reported` sets the listener. Without a listener
 nothing is emitted. Results never change.
@@ -18,38 +18,38 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class PhaseProgress:
-    """How far one phase of a task is: `done` of `total` pieces that take about equally long.
+    """Progress of a task's phase: `done` of `total` pieces that take about equally long.
 
-    `total` 0: it is unknown how long the phase takes. `ended` is true once, in the last one of a phase.
+    `total` 0: the length is unknown. `ended` is true in the last report of a phase.
     """
 
-    task: str  # "" of the run itself
+    task: str  # "" for the run itself
     phase: str
     done: int = 0
     total: int = 0
-    unit: str = ""  # what the pieces are
+    unit: str = ""  # name of the pieces
     ended: bool = False
 
 
 class _Reporter:
-    """A task's listener, and the phase that it is in."""
+    """A task's listener, and its present phase."""
 
     def __init__(self, task: str, emit: Callable[[Any], None], check_stop: Callable[[], None]) -> None:
         self.task, self.emit, self.check_stop = task, emit, check_stop
         self.phase = ""
-        self.counting = False  # the outermost loop of a phase is the one that counts
+        self.counting = False  # True within a counted loop: only a phase's outermost loop counts
 
 
 _REPORTER: ContextVar[_Reporter | None] = ContextVar("reporter", default=None)
 
 
 def never_stop() -> None:
-    """The `check_stop` of what nobody stops."""
+    """A `check_stop` that never stops."""
 
 
 @contextmanager
 def reported(task: str, emit: Callable[[Any], None], check_stop: Callable[[], None] = never_stop) -> Iterator[None]:
-    """While this lasts, phases are reported to `emit` as those of `task`; `check_stop` is called after each piece."""
+    """Within the context, report phases to `emit` as those of `task`, and call `check_stop` after each piece."""
     token = _REPORTER.set(_Reporter(task, emit, check_stop))
     try:
         yield
@@ -81,7 +81,7 @@ def reading(bars: Path, emit: Callable[[Any], None]) -> Iterator[None]:
 
 
 def report_piece(done: int, total: int, unit: str) -> None:
-    """Report that `done` of `total` pieces of the phase under way are done, where a loop cannot be `counted`."""
+    """Report progress in the present phase, for loops that cannot use `counted`."""
     reporter = _REPORTER.get()
     if reporter is not None and reporter.phase and not reporter.counting:
         reporter.emit(PhaseProgress(reporter.task, reporter.phase, done, total, unit))
@@ -89,7 +89,7 @@ def report_piece(done: int, total: int, unit: str) -> None:
 
 
 def counted(pieces: Sequence[T], unit: str) -> Iterator[T]:
-    """Yield the pieces of the phase under way, and report each that is done; a loop inside another is not counted."""
+    """Yield the pieces, and report each one done in the present phase; a nested loop does not report."""
     reporter = _REPORTER.get()
     if reporter is None or reporter.counting or not reporter.phase:
         yield from pieces

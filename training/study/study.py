@@ -29,11 +29,11 @@ class SessionResult:
     trades: int
     wins: int
     fees_usd: float
-    premium_usd: float  # paid for all buys of options; the value of all shares traded
-    held_min: int  # with a position; of shares the minutes times their part of the equity
-    minutes: int  # in which a position could be held
-    capital_usd: float = 0.0  # with which this session began; 0: the study's, with which every session begins
-    over_night: int = 0  # positions held at its close by a desk that is flat before it
+    premium_usd: float  # USD: premium of all options bought; for shares the value of all trades
+    held_min: int  # minutes with a position; for shares weighted by their part of the equity
+    minutes: int  # minutes in which a position can be held
+    capital_usd: float = 0.0  # USD at this session's begin; 0: the study's capital, with which every session begins
+    over_night: int = 0  # positions left at the close by a desk that should be flat
 
     @property
     def decisions_flat(self) -> int:
@@ -95,7 +95,7 @@ def as_metrics(results: SessionFigures) -> dict[str, Any]:
 
 FORMAT = 1
 PASSIVE_WORDS = "The exported policy is the passive one, which "
-"""How `Study.exported` begins where what was learned is not what is exported."""
+"""Prefix of `Study.exported` where the learned policy is not exported."""
 
 
 class Fold(msgspec.Struct, frozen=True):
@@ -132,11 +132,11 @@ class PlayResult(msgspec.Struct, frozen=True):
 
 
 class OneAccount(msgspec.Struct, frozen=True):
-    """The policies of all folds on one account through all tests, as a desk that nobody resumes after a halt."""
+    """The policies of all folds on one account through all tests; a halt is never resumed."""
 
     folds: tuple[PlayResult, ...]  # each session has its own `capital_usd`
-    passive: str = ""  # who has an account next to it, "" for none
-    held: tuple[SessionResult, ...] = ()  # of that account
+    passive: str = ""  # name of the reference account, "" for none
+    held: tuple[SessionResult, ...] = ()  # sessions of the reference account
 
 
 class ValidationCheck(msgspec.Struct, frozen=True):
@@ -150,55 +150,55 @@ class ValidationCheck(msgspec.Struct, frozen=True):
     explained_variance: float
     validate_return: float  # net, over the validation sessions: a sum, or compounded where one account goes through
     validate_trades: int
-    agent: str = ""  # of several that a trial trains, each from step 0 on
-    figures: dict[str, float] = {}  # of SAC and TD3, by the names of the metrics: means since the last check
+    agent: str = ""  # agent, where a trial trains several, each from step 0
+    figures: dict[str, float] = {}  # SAC's and TD3's metrics by name: means since the last check
 
 
 class NetworkChange(msgspec.Struct, frozen=True):
-    """How far a trial's chosen checkpoint is from the network that it began as, over observations of its fold."""
+    """The distance of a trial's chosen checkpoint from its initial network, over observations of its fold."""
 
-    gradient_steps: int  # until that checkpoint; 0: not counted
-    kl: float | None  # nats, of its answers from those of the start; None: not known
+    gradient_steps: int  # gradient steps until that checkpoint; 0: not counted
+    kl: float | None  # nats: KL divergence of its answers from the start's; None: unknown
     size: float  # mean absolute action, or mean probability of the likeliest one
     variation: float  # deviation over the observations of an action, or of its probability; mean over actions
     explained_variance: float  # of the critic at the last look
 
 
 class SeedAgreement(msgspec.Struct, frozen=True):
-    """Whether the answers of seeds depend on the input in the same way: mean correlation over pairs of seeds."""
+    """Agreement between seeds: the mean correlation of their answers over pairs of seeds."""
 
     found: float
-    chance: float  # seeds that share nothing are above this once in twenty times
+    chance: float  # independent seeds exceed this with probability 0.05
 
 
 class Trial(msgspec.Struct, frozen=True):
-    """One training run: what it was asked for, how it went, and what its chosen checkpoint earned."""
+    """One training: its request, its course, and the result of its chosen checkpoint."""
 
     fold: int  # index into the study's folds
     seed: int
     reward: str  # or the variant of the action that it was trained with
     steps: int  # trained
     seconds: float
-    chosen_steps: int  # of the checkpoint that did best on validation
-    stopped: str  # "" when all steps were trained, else why not
+    chosen_steps: int  # steps of the checkpoint with the best validation
+    stopped: str  # why it stopped early, else ""
     curve: tuple[ValidationCheck, ...]
     validate: tuple[SessionResult, ...]  # the chosen checkpoint, on the tensor market
     test: PlayResult
     learnt: NetworkChange | None = None
-    members: int = 1  # seeds whose answers it is the mean of
+    members: int = 1  # seeds of an averaged policy
     agreement: SeedAgreement | None = None  # of these seeds
-    passive: tuple[SessionResult, ...] = ()  # of the passive policy on validation, next to what a fold ends with
-    lead: float | None = None  # on validation: net return less the best of the passive policy's and 0; None: not played
-    score: float | None = None  # mean log growth a session, of accounts that begin on several validation days
+    passive: tuple[SessionResult, ...] = ()  # the passive policy's validation sessions, beside a fold's chosen policy
+    lead: float | None = None  # validation net return less the larger of the passive policy's and 0; None: not played
+    score: float | None = None  # mean log growth a session over accounts that begin on several validation days
 
     @property
     def validated_usd(self) -> float:
-        """What it earned on the validation sessions."""
+        """Profit on the validation sessions in USD."""
         return math.fsum(result.pnl_usd for result in self.validate)
 
     @property
     def validate_lead(self) -> float:
-        """The lead on validation; of a strategy without a passive policy the gain, over the capital it began with."""
+        """The lead on validation; without a passive policy the profit as a part of the capital."""
         if self.lead is not None:
             return self.lead
         began = self.validate[0].capital_usd if self.validate else 0.0
@@ -206,7 +206,7 @@ class Trial(msgspec.Struct, frozen=True):
 
     @property
     def merit(self) -> float:
-        """The figure that seeds of a fold are compared by: the score, else the profit in USD."""
+        """The figure that ranks a fold's seeds: the score, else the profit in USD."""
         return self.validated_usd if self.score is None else self.score
 
 
@@ -219,22 +219,22 @@ class Baseline(msgspec.Struct, frozen=True):
 
 
 class SizeFigures(msgspec.Struct, frozen=True):
-    """What one size came to; means over the sessions with a decision."""
+    """The result for one account size; means are over the sessions with a decision."""
 
     capital_usd: float
     sessions: int
-    fractions: bool  # whether shares were traded in parts at the last decision
+    fractions: bool  # True: the account traded fractions of shares at the last decision
     net_return: float
     off: float  # sum over symbols of |weight held - weight wanted|, at the decision's prices and equity
     off_most: float  # the largest of these
-    orders: float  # filled, a session
-    costs: float  # of all sessions, parts of the capital
-    denials: int  # by gates
-    day_fees: float = 0.0  # of these costs: regulatory fees that are booked by the day, parts of the capital
+    orders: float  # filled orders a session
+    costs: float  # costs of all sessions, as a part of the capital
+    denials: int  # denials by gates
+    day_fees: float = 0.0  # the part of these costs that is daily regulatory fees, as a part of the capital
 
 
 class SizesPlayed(msgspec.Struct, frozen=True):
-    """What is exported, on an account of each size, in the sessions from `first` to `last`: New York dates."""
+    """The exported policy on an account of each size, in the sessions from `first` to `last` (New York dates)."""
 
     first: str
     last: str
@@ -242,7 +242,7 @@ class SizesPlayed(msgspec.Struct, frozen=True):
 
 
 class RiskRuns(msgspec.Struct, frozen=True, kw_only=True):
-    """What is exported, under a risk overlay, on the test sessions of each fold; and what a claim of risk states."""
+    """The exported policy under a risk overlay on each fold's test sessions, and the statement of a claim of risk."""
 
     target: float  # annual volatility
     drawdown: float  # within a year, a fraction
@@ -255,16 +255,16 @@ class RiskRuns(msgspec.Struct, frozen=True, kw_only=True):
 class Study(msgspec.Struct, frozen=True, kw_only=True):
     """All data that the report is made of.
 
-    The headline series is what the procedure itself would have earned: in each fold the mean of all seeds of `reward`
-    (`ensembles`), or one that validation chose (`chosen`), on that fold's test sessions, joined in the order of time.
-    With an `account` it is that one, and baselines, random traders and scenarios are such accounts too; else each fold
-    begins anew.
+    The headline series is the result of the whole procedure: in each fold the mean of all seeds of `reward`
+    (`ensembles`), or the seed that validation chose (`chosen`), on that fold's test sessions, joined in order of time.
+    With an `account` the series is that account's, and baselines, random traders and scenarios have such accounts too;
+    else each fold begins anew.
     """
 
     format: int = FORMAT
     strategy: str
-    network: str  # by its strategy's name for it
-    reward: str  # or variant, of the headline; others among the trials are the ablation
+    network: str  # the network's name within its strategy
+    reward: str  # the headline's reward, or variant; trials with others are the ablation
     capital_usd: float
     compounds: bool = False  # one account through all sessions of a fold, each with its own `capital_usd`
     code_version: str
@@ -278,29 +278,29 @@ class Study(msgspec.Struct, frozen=True, kw_only=True):
     random_pnl_usd: tuple[tuple[float, ...], ...]  # for each fold, the total of each of (at least) 1,000 random traders
     scenarios: dict[
         str, tuple[PlayResult, ...]
-    ]  # the chosen trials once more, by fold: "costs x 2", "one bar late", ...
-    extra: dict[str, Any] = {}  # what the procedure found, as JSON: its pages read it
-    ensembles: tuple[Trial, ...] = ()  # for each fold the mean of its seeds, which then is the headline
+    ]  # the chosen trials under other conditions, by fold: "costs x 2", "one bar late", ...
+    extra: dict[str, Any] = {}  # the procedure's results, as JSON, for its pages
+    ensembles: tuple[Trial, ...] = ()  # for each fold the mean of its seeds; then this is the headline
     account: tuple[PlayResult, ...] = ()  # the chosen trials, fold by fold, where one account goes through all tests
-    one_account: OneAccount | None = None  # where the figures are not of one account: the same policies on one
-    prior_sharpes: tuple[float, ...] = ()  # a session's, of every earlier trial in the ledger on the same data
-    exported: str = ""  # what is exported in place of what was learned, or although it is unproven: a sentence
-    refit: str = ""  # what the exported weights were trained on and what of it is untested, where all sessions trained
+    one_account: OneAccount | None = None  # the same policies on one account, where the figures are not of one
+    prior_sharpes: tuple[float, ...] = ()  # session Sharpe ratios of all earlier trials in the ledger on these sessions
+    exported: str = ""  # a sentence on what is exported instead of the learned policy, or although unproven
+    refit: str = ""  # after a refit: what the exported weights were trained on, and that they are untested
     prior_openings: int = 0  # times the test sessions were opened before this study
     counted_trials: int = 0  # in the ledger on the test sessions or later ones, this study's too; 0 in earlier versions
-    counted_risks: int | None = None  # as many risks were stated; None in earlier versions
+    counted_risks: int | None = None  # number of stated risks likewise; None in earlier versions
     claim: str | None = None  # asked for: "lead", "risk", "" for the better proven one; None: nothing was exported
     risk: RiskRuns | None = None
     sizes: SizesPlayed | None = None  # None where each session has an account of its own, and in earlier versions
 
     @property
     def passive(self) -> bool:
-        """Whether the passive policy is exported in place of what was learned, of which all figures are."""
+        """Whether the passive policy is exported instead of the learned one, of which all figures are."""
         return self.exported.startswith(PASSIVE_WORDS)
 
     @property
     def headline(self) -> tuple[Trial, ...]:
-        """What each fold ends with: the mean of its seeds, or the chosen one."""
+        """Each fold's policy: the mean of its seeds, or the chosen trial."""
         return self.ensembles or tuple(self.trials[index] for index in self.chosen)
 
 

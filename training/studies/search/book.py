@@ -24,7 +24,7 @@ from training.studies.search.space import Search
 from training.studies.search.trainings import TrialSetup, TrialTraining
 
 STUDY_LOG = "study.log"
-UNPRUNED = 5  # trials before any is given up: there is no median worth the name yet
+UNPRUNED = 5  # least number of trials before pruning, because a median of fewer is unreliable
 
 
 class TrialResult(msgspec.Struct, frozen=True):
@@ -42,7 +42,7 @@ class TrialResult(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class TrialBook:
-    """The trials of a search, on file in its folder: asked for, with what each training earned, and closed."""
+    """The trials of a search, stored in its folder: asks for them, keeps each training's result, closes them."""
 
     search: Search
     study: optuna.Study
@@ -50,7 +50,7 @@ class TrialBook:
     line: Line  # of a trial in the ledger, without its own figures
 
     def ask(self, position: int) -> tuple[optuna.Trial, Plan]:
-        """The next trial, which is the `position`-th: with one process the seed and the position decide it."""
+        """The next trial, number `position`; with one process it follows from the seed and the position."""
         state = np.random.SeedSequence([self.search.seed, position]).generate_state(1)
         self.study.sampler = optuna.samplers.TPESampler(seed=int(state[0]))
         trial = self.study.ask()
@@ -60,14 +60,14 @@ class TrialBook:
         return trial, self.search.recipe(values)
 
     def add(self, trial: optuna.Trial, training: TrialTraining) -> bool:
-        """Keep what a training earned; true when the trial is to be given up."""
+        """Keep a training's result; returns True if the trial should be pruned."""
         trainings = [*trainings_of(trial.user_attrs), training]
         trial.set_user_attr("trainings", msgspec.to_builtins(trainings))
         trial.report(_running(trainings)[-1], len(trainings))
         return len(trainings) < len(self.search.pairs) and trial.should_prune()
 
     def close(self, trial: optuna.Trial, recipe: Plan, reason: str = "") -> TrialResult:
-        """The trial has ended: first into the ledger, then the study, so that none is missing there."""
+        """Close a trial: write it to the ledger, then to the study, so that the ledger lacks none."""
         trial.set_user_attr("coefficients", self.search.described(recipe))
         trial.set_user_attr("reason", reason)
         trainings = trainings_of(trial.user_attrs)
@@ -96,7 +96,7 @@ class TrialBook:
         return sorted(results, key=lambda f: (f.state != "complete", -f.validation_return, f.number))
 
     def take_up(self) -> None:
-        """Enqueue the defaults of a new search; of an old one what was under way when it ended."""
+        """Enqueue the defaults in a new search; in a resumed one the trials that were unfinished."""
         trials = self.study.get_trials(deepcopy=False)
         if not trials:
             start = self.search.start
@@ -142,7 +142,7 @@ def name_of(search: Search, bars_sha256: str) -> str:
 
 
 def trainings_of(attributes: Mapping[str, Any]) -> list[TrialTraining]:
-    """The trainings that a trial has behind it."""
+    """The finished trainings of a trial."""
     return msgspec.convert(attributes.get("trainings", []), list[TrialTraining])
 
 

@@ -1,7 +1,8 @@
 """A search through Ray Tune: the same trials, book and files as without it, on a cluster or on this machine.
 
-Ray trains and decides, by successive halving (ASHA), what is given up; what to try and what was found stay in the
-search's own book."""
+Ray trains the trials and prunes them by successive halving (ASHA); suggestions and results stay in the search's own
+book.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +27,8 @@ from training.studies.search.trainings import TrialSetup, TrialTraining, make_re
 if TYPE_CHECKING:
     import optuna
 
-WORSE = 2  # of so many trials as far as each other, ASHA lets the best go on
-RETRIES = 1  # of a trial whose machine was lost
+WORSE = 2  # reduction factor: of this many trials at the same stage ASHA continues the best
+RETRIES = 1  # retries of a trial whose machine was lost
 
 
 def search_through_ray(
@@ -114,7 +115,7 @@ def train_in_ray(config: dict[str, Any], *, search: Search, version: str) -> Non
 
 @functools.lru_cache(maxsize=1)
 def _ready(search: Search, version: str) -> TrialSetup:
-    """What this process of Ray has read."""
+    """The inputs that this Ray process has read."""
     return make_ready(search, version)
 
 
@@ -131,7 +132,7 @@ class Asking:
         self._open: dict[str, tuple[optuna.Trial, Plan]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Ray keeps copies of what it calls, to go on from; here the book is gone on from, and copies hold nothing."""
+        """Ray pickles its callbacks to resume from; resuming uses the book instead, so copies are empty."""
         return {}
 
     def ask(self, name: str) -> dict[str, Any] | None:
@@ -145,7 +146,7 @@ class Asking:
         return {"coefficients": self.book.search.encoded(recipe), "returns": returns}
 
     def hear(self, name: str, result: dict[str, Any]) -> None:
-        """Keep a training that was reported, once: a trial begun anew on another machine reports the first again."""
+        """Keep a reported training once: a trial restarted on another machine reports its first trainings again."""
         trial, _ = self._open[name]
         if result.get("training") and result["trainings"] == len(trainings_of(trial.user_attrs)) + 1:
             self.book.add(trial, msgspec.json.decode(result["training"], type=TrialTraining))
@@ -182,7 +183,7 @@ def _interfaces(tune: Any, asking: Asking) -> tuple[Any, Any]:
         asking.end(trial_id, None if error else result)
 
     def nothing(_: object, _path: str) -> None:
-        """The book is the only memory."""
+        """Saves nothing: the book has all state."""
 
     def on_step_begin(_: object, **_info: Any) -> None:
         if asking.stop.is_set():

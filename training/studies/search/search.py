@@ -1,4 +1,4 @@
-"""A search from its bars to its results: trials asked for, trained here or through Ray, closed, and summed up.
+"""A search from bars to results: asks for trials, trains them here or through Ray, closes and summarises them.
 
 A trial is trained once for each fold and seed, and is worth the mean net return of the chosen checkpoints on the
 validation sessions. Invariant: only sessions before the first test session of a training run with the same folds are
@@ -34,7 +34,7 @@ from training.studies.search.coefficients_file import COEFFICIENTS_FILE, write_v
 from training.studies.search.space import Search
 from training.studies.search.trainings import TrialSetup, TrialTraining, make_ready
 
-FEWEST_FOR_IMPORTANCE = 10  # complete trials; with fewer, importances mean nothing
+FEWEST_FOR_IMPORTANCE = 10  # least complete trials for importances
 
 
 class Results(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,7 +47,7 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
     first_test: str  # no session from here on was used
     trials: tuple[TrialResult, ...]
     importances: dict[str, float]  # shares, of few trials nothing
-    expected_maximum_sharpe: float  # a session: of the best of as many trials without skill
+    expected_maximum_sharpe: float  # a session: expected best result of as many trials without skill
     caution: str
     command: str
 
@@ -92,7 +92,7 @@ def _importances(study: optuna.Study) -> dict[str, float]:
 
 
 def command(search: Search, folder: Path) -> list[str]:
-    """Trains with what was found, on the folds whose tests were kept from the search."""
+    """The command that trains with the best coefficients, on the folds whose tests the search did not use."""
     run = search.run
     preset = ["--preset", search.preset] if search.preset else []
     config = ["--config", str(run.config)] if run.config is not None else []
@@ -106,7 +106,7 @@ def command(search: Search, folder: Path) -> list[str]:
 
 
 def _folds(run: Settings) -> list[str]:
-    """The options of what is trained on the folds of the search; none where the procedure has its own."""
+    """The options for the folds of the search; none where the procedure has its own folds."""
     if "folds" in run.kind.procedure.lacks():
         return []
     sizes = []
@@ -220,7 +220,7 @@ def _go_on(
     listen: Callable[[str | TrialResult], None],
     stop: Flag,
 ) -> None:
-    """The trials that are left."""
+    """Train the remaining trials."""
     if search.ray and positions:
         from training.studies.search.ray import search_through_ray
 

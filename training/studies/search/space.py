@@ -1,4 +1,4 @@
-"""What a search is asked for: the searched coefficients, and the training that each trial is worth."""
+"""The settings of a search: the searched coefficients, and the training of each trial."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from training.runs.settings import Settings
 class Search:
     """The settings of a search. `run` describes one training; its plan is that of the first trial."""
 
-    run: Settings  # `run_folder` is the study's folder, `processes` share the trials
+    run: Settings  # `run_folder` is the study's folder; `processes` work on the trials
     trials: int = 50
-    seed: int = 1  # of the suggestions
+    seed: int = 1  # seed of the suggestions
     space: tuple[Dimension, ...] = SPACE
     ray: str = ""  # "auto", "local", an address; "" is Optuna in this machine's processes
-    preset: str = ""  # whose plan the first trial has; "" the strategy's first
+    preset: str = ""  # preset whose plan the first trial has; "": the strategy's first
 
     def identity(self, bars_sha256: str) -> dict[str, Any]:
-        """What decides which trials there are; more of them may be asked for later."""
+        """The settings that determine the trials. Their number is left out: more may be added later."""
         space = [
             {name: value for name, value in asdict(dimension).items() if name != "off"} | {"why": ""}
             for dimension in self.space
@@ -35,13 +35,13 @@ class Search:
 
     @property
     def usual(self) -> Plan:
-        """The plan of the preset, which a file of coefficients changes."""
+        """The preset's plan, to which a file of coefficients is applied."""
         training_kind = self.run.kind
         return training_kind.preset(self.preset or next(iter(training_kind.presets))).plan.at(self.run.precision)
 
     @property
     def start(self) -> Plan:
-        """What the first trial is trained with."""
+        """The plan of the first trial."""
         return self.run.plan
 
     def recipe(self, values: Mapping[str, Any]) -> Plan:
@@ -49,7 +49,7 @@ class Search:
         return with_values(self.start, values)
 
     def encoded(self, recipe: Plan) -> dict[str, Any]:
-        """What is searched of a recipe, as JSON, for `recipe`."""
+        """The searched fields of a plan, as JSON, for `recipe`."""
         return {dimension.name: value_of(recipe, dimension.name) for dimension in self.space}
 
     def described(self, recipe: Plan) -> dict[str, Any]:

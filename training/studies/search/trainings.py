@@ -1,4 +1,4 @@
-"""One training of a trial: the bars made ready, the spans to validate on, and what was earned there."""
+"""One training of a trial: its data, its validation spans, and its result."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from training.study.study import Fold
 
 
 class TrialTraining(msgspec.Struct, frozen=True):
-    """One training of a trial, by what its chosen checkpoint did on the validation sessions."""
+    """The result of one training: that of its chosen checkpoint on the validation sessions."""
 
     fold: int
     seed: int
@@ -75,7 +75,7 @@ class TrialSetup:
         return procedure.trial(task, span)
 
     def _kept(self, task: str, decided: Any) -> TrialFolder:
-        """The files of a task whose outcome `decided` (JSON) decides, with the bars and the code."""
+        """The files of a task whose outcome depends on `decided` (JSON), the bars and the code."""
         identity = settings_digest(
             {"decided": decided, "bars": self.prepared.data.info.sha256, "code": self.prepared.version}
         )
