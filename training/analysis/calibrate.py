@@ -40,12 +40,12 @@ MONEYNESS = (
 )  # fmt: skip
 """Upper bounds of how far the strike is out of the money, as a share of the forward."""
 PARTS = ((30, "first 30 minutes"), (-30, "middle"), (None, "last 30 minutes"))
-NEAR, SHORT = "at, 0.5 %", ("1", "2 to 5")  # what the option scalper trades: the constants are for these
+NEAR, SHORT = "at, 0.5 %", ("1", "2 to 5")  # cells that the option scalper trades, to which the constants are fitted
 WHOLE = "all"
 CHEAP_USD = 0.2  # mids below it show the smallest half-spread
 VOLATILITY_SESSIONS = 20
-SKEW_WITHIN = 0.1  # of |ln(strike / forward)|
-LEAST_LEFT_NS = 30 * MINUTE_NS  # of open time, for an implied volatility
+SKEW_WITHIN = 0.1  # largest |ln(strike / forward)|
+LEAST_LEFT_NS = 30 * MINUTE_NS  # least open time left for an implied volatility
 
 _PAPER = Paper()
 
@@ -65,7 +65,7 @@ class _Rows:
     years: Float64Array
     open_left_ns: Int64Array  # of regular trading until the expiry's close
     minute: Int64Array  # of the session
-    left: Int64Array  # minutes of the session that are left
+    left: Int64Array  # minutes left in the session
 
 
 class _Samples:
@@ -147,7 +147,7 @@ def _rows_of(quotes: QuoteArrays, calendar: SessionCalendar, *, minutes: bool) -
 
 
 def _until(expiry: npt.NDArray[np.datetime64], date: str, later: Sequence[Session]) -> tuple[Int64Array, Int64Array]:
-    """Return (k,) the nights until each expiry, -1 where it is too far, and the open time of the sessions between.
+    """Return (k,) the nights until each expiry, -1 where too far, and the open time of the sessions between.
 
     An expiry on a day without a session counts as the last session before it.
     """
@@ -213,7 +213,7 @@ def _add_terms(samples: _Samples, rows: _Rows, realised: float | None) -> None:
 def _medians(
     strike: Float64Array, away: Float64Array, implied: Float64Array
 ) -> tuple[Float64Array, Float64Array, int] | None:
-    """Return each strike's median distance and volatility, and how many rows they are of."""
+    """Return each strike's median distance and volatility, and the number of rows."""
     if not strike.size:
         return None
     values, of = np.unique(strike, return_inverse=True)

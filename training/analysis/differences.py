@@ -24,7 +24,7 @@ class Change(msgspec.Struct, frozen=True):
     """One feature that differs in one kind of run."""
 
     feature: str
-    run: str  # what was changed: cut, wild, table cut, 1x, table 2x, …
+    run: str  # kind of run: cut, wild, table cut, 1x, table 2x, …
     first_bar: str  # start of the earliest bar whose observation differs, UTC
     bars: int  # observations (rows of the table) that differ
     largest: float  # absolute difference; infinite where one side has no observation
@@ -37,7 +37,7 @@ class Report(msgspec.Struct, frozen=True):
     analysis: str  # lookahead or warmup
     strategy: str
     samples: int
-    sampled: str  # what these are: bars or sessions
+    sampled: str  # unit of the samples: bars or sessions
     compared: int
     decisions: int  # compared
     decisions_changed: int
@@ -51,7 +51,7 @@ class Report(msgspec.Struct, frozen=True):
 
 
 class DifferenceLog:
-    """Differences as they are found, by feature and run."""
+    """Collects differences by feature and run."""
 
     def __init__(self, spec: Spec) -> None:
         self._spec = spec
@@ -103,7 +103,7 @@ class DifferenceLog:
         return (*names, *(f"column {place}" for place in range(count)))[:count]
 
     def _observations(self, run: str, start_ns: int, left: Float32Array, right: Float32Array) -> None:
-        """The features are the last axis of an observation, or all its values in C order, or have no names."""
+        """Compare two observations. Feature names fit the last axis, or all values in C order, or there are none."""
         names: Sequence[str] = self._spec.features
         if left.shape[-1] != len(names):
             names = names if left.size == len(names) else [f"value {place}" for place in range(left.size)]
@@ -130,7 +130,7 @@ class DifferenceLog:
         self._largest[key] = (max(largest_before[0], largest), max(largest_before[1], relative))
 
     def report(self, analysis: str, strategy: str, samples: int) -> Report:
-        """All that was found, features in the spec's order."""
+        """The report of all differences, features in the spec's order."""
         order = {name: place for place, name in enumerate(self._spec.features)}
         keys = sorted(self._bars, key=lambda key: (order.get(key[0], -1), key[0]))
         return Report(

@@ -1,7 +1,7 @@
 """Runs of a strategy over a file's bars, whole, cut or distorted, and training's feature table of the same bars.
 
-The desk is scripted by the clock and the policy is given, so that two runs which differ do so by the strategy alone. A
-daily strategy remembers a session's bars and then decides for the session after it.
+The desk follows a script by the clock and the policy is fixed, so differences between two runs come from the strategy
+alone. A daily strategy gets a session's bars and then decides for the next session.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from training.analysis.subjects import AnalyseError, CachedPolicy, Subject, stra
 
 Float64Array = npt.NDArray[np.float64]
 UNITS = {"bar": "bars", "session": "sessions"}
-"""When a strategy decides -> what its moments are."""
+"""`Spec.decides` -> the word for its moments."""
 PRICE_USD = 100.0  # of every share of the scripted portfolio
 
 
@@ -67,7 +67,7 @@ class ObservedDecision:
     """Observation and decision of a run at one moment."""
 
     observation: Observation | None
-    decision: tuple[object, ...] | None  # the action, what it resolved to, and the target; or name and basket
+    decision: tuple[object, ...] | None  # action, action after resolution and target; or name and basket
 
 
 def moments_of(path: Path, spec: Spec) -> tuple[Moment, ...]:
@@ -116,7 +116,7 @@ _MOMENTS = {"bar": _minutes_of, "session": _days_of}
 
 
 def scripted_portfolio(spec: DailySpec, session: Session) -> Portfolio:
-    """The desk by the date alone: a week in cash, one half in shares of all symbols, one wholly; prices stand still."""
+    """A portfolio by date alone: a week cash, a week half in shares of all symbols, a week all; constant prices."""
     halves = date.fromisoformat(session.date).toordinal() // 7 % 3
     count = len(spec.symbols)
     shares_each = int(halves * spec.capital_usd / (2 * count * PRICE_USD))
@@ -125,7 +125,7 @@ def scripted_portfolio(spec: DailySpec, session: Session) -> Portfolio:
 
 
 def _asked(spec: DailySpec, moment: Moment) -> View:
-    """The desk before the open of the session that is decided for."""
+    """The desk before the open of the decision's session."""
     now_ns = moment.session.open_ns - Basket().before_open_min * MINUTE_NS
     return View(now_ns, moment.session, portfolio=scripted_portfolio(spec, moment.session))
 
@@ -133,7 +133,7 @@ def _asked(spec: DailySpec, moment: Moment) -> View:
 def scripted_view(moment: Moment, spec: Spec) -> View:
     """The desk at a moment, by the clock alone: 40 bars flat, 40 long calls, 40 long puts, and so on.
 
-    One of shares holds all its symbols for 40 bars and nothing for 40; prices stand still.
+    A share desk holds all its symbols for 40 bars and nothing for 40, at constant prices.
     """
     return _VIEWS[spec.holds](moment, spec)
 
@@ -164,7 +164,7 @@ _VIEWS: dict[str, Callable[[Moment, Any], View]] = {"option": _option_view, "sha
 
 
 def observed(strategy: AnyStrategy, moments: Sequence[Moment]) -> list[Observation]:
-    """All observations of a run in which the policy is never asked."""
+    """All observations of a run without decisions."""
     steps = _run(strategy, moments, None)
     return [step.observation for step in steps if step.observation is not None]
 
@@ -180,11 +180,11 @@ def played(
 
 
 _PRIMED: dict[str, Callable[[CachedPolicy], bool]] = {"bar": lambda _: True, "session": lambda policy: policy.fresh}
-"""When a strategy decides -> whether what it observes without deciding is answered first, in one batch."""
+"""`Spec.decides` -> whether observations from a run without decisions are answered first, in one batch."""
 
 
 def _run(strategy: AnyStrategy, moments: Sequence[Moment], policy: CachedPolicy | None) -> list[ObservedDecision]:
-    """One step for each moment; without a policy nothing is decided."""
+    """Run one step for each moment; without a policy there are no decisions."""
     return by_kind(
         strategy,
         option=lambda of_bars: _played_bars(of_bars, moments, policy),
@@ -230,7 +230,7 @@ def _played_daily(
 
 
 def newest(moments: Sequence[Moment], count: int) -> tuple[Moment, ...]:
-    """The newest `count` bars of each symbol alone; a moment that is left without any is gone."""
+    """Moments with the newest `count` bars of each symbol; moments without a bar are dropped."""
     counts: Counter[str] = Counter()
     chosen: list[Moment] = []
     for moment in reversed(moments):
@@ -257,7 +257,7 @@ def bars_of(moments: Sequence[Moment]) -> tuple[Bar, ...]:
 
 
 def wild(moments: Sequence[Moment]) -> tuple[Moment, ...]:
-    """Every price and volume two or three times as large, in turns: valid bars, but no plausible continuation."""
+    """Every price and volume times two or three, alternating: valid bars, but no plausible continuation."""
     changed = []
     for place, moment in enumerate(moments):
         bars = tuple(_times(bar, 2.0 + place % 2) for bar in moment.bars)
@@ -272,7 +272,7 @@ def _times(bar: Bar, factor: float) -> Bar:
 
 @dataclass(frozen=True, slots=True)
 class FeatureRows:
-    """Training's table over some bars: the bars' starts, the features, and which rows mean something."""
+    """Training's feature table over some bars: starts, features, and which rows are valid."""
 
     start_ns: list[int]
     values: Float64Array  # (n, features)

@@ -1,7 +1,6 @@
 """The subject of an analysis: a registered strategy or the user's own, and a policy for it.
 
-Nothing is run here. Invariant: a strategy or a policy that leaves here fits the contract; what does not is refused with
-the cure.
+Runs nothing. Invariant: a returned strategy or policy fits the contract; others are refused with the cure.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ Float64Array = npt.NDArray[np.float64]
 
 
 class AnalyseError(Exception):
-    """The analysis cannot be made: the operator's trouble (exit code 2). The text names the thing and the cure."""
+    """The analysis is impossible because of the input (exit code 2). The text names the thing and the cure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +52,8 @@ def subject_named(name: str, config: ModelConfig | None = None) -> Subject:
 
     `config` is the model configuration of a strategy that has one; None is the shipped one.
 
-    What is named is called without arguments, or with `bars=` all bars of the file where it takes that. A function
-    `feature_table` in the same file is how training sees its features; it gets `dates` where it names them.
+    The named object is called without arguments, or with all bars of the file if it has a parameter `bars`. A function
+    `feature_table` in the same file gives training's features; it gets `dates` if it has that parameter.
 
     Raises AnalyseError.
     """
@@ -103,20 +102,20 @@ def _module(origin: str) -> Any:
     path = Path(origin)
     try:
         if path.suffix != ".py":
-            sys.path.append(str(Path.cwd()))  # a console script's path lacks it
+            sys.path.append(str(Path.cwd()))  # a console script's sys.path lacks the working directory
             return importlib.import_module(origin)
         spec = importlib.util.spec_from_file_location(f"analysed_{path.stem}", path)
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module  # where its structs look up their types
+        sys.modules[spec.name] = module  # its structs look up their types there
         spec.loader.exec_module(module)
     except Exception as error:  # whatever the user's file raises
         raise AnalyseError(f"--strategy: {origin} cannot be imported ({type(error).__name__}: {error})") from error
     return module
 
 
-_KEEPS = {"session": ("remember",)}  # when it decides -> more methods that a run calls
+_KEEPS = {"session": ("remember",)}  # `Spec.decides` -> further methods that a run calls
 
 
 def strategy_of(subject: Subject, bars: tuple[Bar, ...]) -> AnyStrategy:
@@ -150,7 +149,7 @@ class CachedPolicy:
         return not self._known
 
     def prime(self, observations: Sequence[Observation]) -> None:
-        """Compute what is not known yet, in one batch."""
+        """Compute the missing answers in one batch."""
         fresh = {key: o for o in observations if (key := _digest(o)) not in self._known}
         if fresh:
             logits = self.batch(np.stack([observation.array() for observation in fresh.values()]))
@@ -169,7 +168,7 @@ def _digest(observation: Observation) -> bytes:
 
 
 def linear_policy(spec: Spec, observations: Sequence[Observation], seed: int) -> CachedPolicy:
-    """A random linear policy over standardised observations: it has learned nothing, but decides something else often.
+    """A random linear policy over standardised observations: untrained, but with frequently changing decisions.
 
     Mean and deviation of each value are those of `observations` and stay fixed. Continuous actions pass through tanh.
     Where rows are symbols, each row is answered alone.
@@ -192,8 +191,8 @@ def linear_policy(spec: Spec, observations: Sequence[Observation], seed: int) ->
 def model_policy(model: str, models: Path, spec: Spec, contract: str) -> CachedPolicy | None:
     """The policy of an ONNX file, of a version's folder, or of a version in the store; "" is the store's current one.
 
-    `contract` is the strategy's contract hash, "" for a strategy that has none. None where no model was asked for and
-    the store has none that fits. Raises AnalyseError for one that was asked for and cannot be used.
+    `contract` is the strategy's contract hash, "" for a strategy that has none. None where `model` is "" and the store
+    has none that fits. Raises AnalyseError for a named one that cannot be used.
     """
     shelf = models / spec.name
     current = shelf / "current"

@@ -70,7 +70,7 @@ def lookahead(subject: Subject, moments: tuple[Moment, ...], policy: CachedPolic
     for cut in sorted(place + 1 for place in chosen.tolist()):
         past = moments[:cut]
         for run, future in (("cut", ()), ("wild", wild(moments[cut:]))):
-            if subject.takes_bars or not future:  # a strategy that is made without bars gets no future in either run
+            if subject.takes_bars or not future:  # a strategy made without bars cannot have seen the future
                 findings.steps(run, past, whole[:cut], played(subject, past, bars_of(past + future), policy))
             if table is not None:
                 rows = tabled(subject, past + future, spec)

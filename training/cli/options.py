@@ -34,7 +34,7 @@ def symbols_of(chosen: argparse.Namespace) -> tuple[str, ...]:
 
 
 def leave_out_own_symbols(chosen: argparse.Namespace, training_kind: TrainingKind) -> None:
-    """Drop `--symbols` where the universe is not open and they are the strategy's own: they choose nothing then."""
+    """Drop `--symbols` where the universe is fixed and they are the strategy's own: then they have no effect."""
     if chosen.symbols and "symbols" in training_kind.procedure.lacks():
         own_symbols = sorted(strategy(chosen.strategy).spec.symbols)
         chosen.symbols = None if sorted(symbols_of(chosen)) == own_symbols else chosen.symbols
@@ -61,7 +61,7 @@ def add_model_config(command: Any) -> None:
 
 
 def with_parameters(settings: Settings, words: str) -> Settings:
-    """Return the settings with these values of declared parameters, or those of their desk's configuration.
+    """Return the settings with these values of declared parameters, by default the desk configuration's.
 
     Raises:
         ValueError: a name or a value is none of what the strategy declares.
@@ -76,7 +76,7 @@ def with_parameters(settings: Settings, words: str) -> Settings:
 def with_model_config(settings: Settings, model_config: Path | None) -> Settings:
     """Return the settings with the file that is named, or that their desk's configuration names.
 
-    Symbols that were asked for stay; else they are those of the file.
+    Requested symbols stay; otherwise they are those of the file.
 
     Raises:
         ValueError: the file cannot be used, or the strategy has none; the text names key, value and cure.

@@ -129,7 +129,7 @@ def _elsewhere(options: argparse.ArgumentParser) -> None:
 
 
 def _otherwise(how: Any) -> None:
-    """The options of where training begins and what its environments do."""
+    """The options for the start of training and for its environments."""
     warm = "begin at the weights of this version of the store, critics included; 'current' for the one in use"
     how.add_argument("--warm-start", default="", metavar="VERSION", help=warm)
     practice = "what the environments that train do otherwise than the desk; several times"
@@ -156,7 +156,7 @@ def _from_file(what: Any) -> None:
 
 
 def _add_afterwards(options: argparse.ArgumentParser) -> None:
-    """The options on what becomes of the new version."""
+    """The options for the new version: promotion, activation."""
     group = options.add_argument_group(
         "what to do with the new version (it is written into the store, and nothing else)"
     )
@@ -344,7 +344,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _foreign(chosen: argparse.Namespace, training_kind: TrainingKind) -> str:
-    """The first name that the strategy does not have; "" when there is none."""
+    """The first given name that the strategy does not have; "" for none."""
     for option, names in (
         ("reward", training_kind.variants),
         ("network", training_kind.networks),
@@ -401,7 +401,7 @@ def _contradiction(chosen: argparse.Namespace, training_kind: TrainingKind, opti
 
 
 def _of_training(chosen: argparse.Namespace, options: argparse.ArgumentParser) -> str:
-    """The first option that is given and is about what is trained, or about another policy; "" for none."""
+    """The first given option that concerns training or another policy; "" for none."""
     names = (
         "seeds", "steps", "members", "ablation", "refit", "warm_start", "practice", "coefficients", "allow_unproven",
         "engine", "import_sb3", "import_onnx", "patience",
@@ -415,7 +415,7 @@ def _finish(outcome: Outcome, chosen: argparse.Namespace) -> int:
     sys.stdout.write(f"{outcome.version}\n")
     code = promoted(outcome.version) if chosen.promote else DONE
     figures, version = outcome.findings.policy.figures, outcome.version
-    idle = not figures.trades and not outcome.passive  # the passive policy may never trade: that is what it is for
+    idle = not figures.trades and not outcome.passive  # a passive policy may legitimately never trade
     passive = f"it never traded in its {figures.sessions} test sessions" if idle else ""
     if is_active(version):
         sys.stderr.write(f"exported; active already: `current` in {version.parent} names it\n")

@@ -38,7 +38,7 @@ from training.study.study import Fold
 Float32Array = npt.NDArray[np.float32]
 Int64Array = npt.NDArray[np.int64]
 
-BOUND = 1_000.0  # of every observed value: far beyond what the features of real bars come to
+BOUND = 1_000.0  # bound of every observed value, far beyond the features of real bars
 OBSERVATIONS = spaces.Box(-BOUND, BOUND, SPEC.observation_shape, np.float32)
 ACTIONS: spaces.Discrete = spaces.Discrete(len(SPEC.actions))
 _SINGLE: dict[str, Any] = {"render_modes": []}
@@ -48,7 +48,7 @@ _VECTOR: dict[str, Any] = {"render_modes": [], "autoreset_mode": AutoresetMode.S
 class SplitAccounts:
     """`count` accounts on sessions of one split, each with a generator of its own that draws its next session.
 
-    So seat i of a vector that was seeded with s plays what a single environment seeded with s + i plays.
+    So environment i of a vector seeded with s plays the sessions of a single environment seeded with s + i.
     """
 
     def __init__(self, bars: Path | str, split_name: str, count: int, reward: str, discount: float) -> None:

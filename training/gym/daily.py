@@ -43,7 +43,7 @@ class EnvDefinition:
     """What a daily strategy's environments have in common."""
 
     spec: DailySpec
-    bound: float  # of every observed value: far beyond what real bars come to
+    bound: float  # bound of every observed value, far beyond real bars
     actions: spaces.Space[Any]
     action_type: npt.DTypeLike
     market: Callable[..., DailyMarket]  # table, first, last, trading, and `count`, `seed`, `draws` by name

@@ -1,1 +1,1 @@
-"""What the façade `training` names and no other room has: environments, bars, runs, results, versions, each by name."""
+"""The functions of the façade `training` that no other package has: environments, bars, runs, results, versions."""

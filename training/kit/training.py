@@ -93,7 +93,7 @@ def settings_of(
 
 @contextmanager
 def shown(settings: Settings, listen: Listener | None, *, verbose: bool) -> Iterator[Listener]:
-    """Yield who is told of a run's progress: `listen`, the display on standard error, both, or nobody."""
+    """Yield a run's listener: `listen`, the display on standard error, both, or neither."""
     listeners = [listen] if listen is not None else []
 
     def tell(news: Any) -> None:

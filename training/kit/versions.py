@@ -132,7 +132,7 @@ def load_policy(models_dir: Path | str, name: str, version: str = "current") -> 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What a version did on the sessions of a bars file, through the dry run.
+    """A version's results on the sessions of a bars file, through the dry run.
 
     Attributes:
         version: its name.
@@ -159,9 +159,9 @@ def evaluate_version(
 ) -> Evaluation:
     """Let a version of a model store trade the sessions of a bars file in the dry run: the real core, gates and orders.
 
-    It is what a report's figures are made by: of a desk that is flat at the close each session has an account of its
-    own, of a daily desk one account goes through all. Nothing is written, and the ledger does not count it: what you
-    look at often is no test any more.
+    Reports get their figures in the same way: for a desk that is flat at the close each session has its own account;
+    for a daily desk one account goes through all. Nothing is written, and the ledger does not count it: sessions that
+    you look at often are no test any more.
 
     Args:
         bars: CSV, CSV.gz or Parquet file; None: `bundled_bars`, which are made up.
@@ -247,7 +247,7 @@ def _file_of(policy: Any, spec: Spec, folder: Path) -> Path:
 
 @torch.no_grad()
 def _check_answers(policy: nn.Module, observations: Float32Array, spec: Spec) -> None:
-    """Ask a module before it is traced, whose errors say little. Raises ValueError where its answers do not fit."""
+    """Run a module before tracing, whose errors are unclear. Raises ValueError where its answers do not fit."""
     expected = (len(observations), len(spec.actions))
     try:
         answers = policy(torch.from_numpy(observations))

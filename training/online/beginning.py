@@ -1,7 +1,7 @@
-"""How the trainer begins: with a cold start in an empty folder, and where its checkpoint is after that.
+"""The trainer's start: a cold start in an empty folder, else its checkpoint.
 
-The folder holds the checkpoint, two replays on disk (the cold start's, which stays as it is, and that of experience),
-and `cold.json`: what all of it was made with. A cold start that was killed begins anew, and ends in the same bytes.
+The folder holds the checkpoint, two replays on disk (the cold start's, which does not change, and that of experience),
+and `cold.json` with the settings of all of them. A killed cold start begins anew, and ends in the same bytes.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class OtherFolder(ValueError):
 
 
 class TrainerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a trainer's folder is made with; none of it changes afterwards."""
+    """The settings of a trainer's folder, which never change."""
 
     symbols: tuple[str, ...]
     model_config: str  # SHA-256 of its canonical text
@@ -56,7 +56,7 @@ class TrainerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seed: int
     replay_rows: int
     checkpoint_every: int
-    reward: dict[str, float] | None = None  # weights of its terms; None of a folder of an earlier release
+    reward: dict[str, float] | None = None  # weights of the reward's terms; None in a folder of an earlier release
 
 
 class Made(msgspec.Struct, frozen=True):
@@ -68,7 +68,7 @@ class Made(msgspec.Struct, frozen=True):
 
 
 class Apart:
-    """The recorded bars, whose last sessions no network learned from. They are read when they are first needed."""
+    """The recorded bars, whose last sessions are held out. They are read on first use."""
 
     def __init__(self, bars: Sequence[Path], config: ModelConfig, trading: Trading, preset: str) -> None:
         self._bars, self._config, self._trading, self._preset = bars, config, trading, preset
@@ -86,20 +86,20 @@ class Apart:
         return self.data.probes(tuple(self.data.days), PROBES, 0)
 
     def watched(self, network: QNetwork) -> Watched:
-        """Return what a network sees and answers on the sessions that the first one learned from."""
+        """Return a network's observations and answers on the sessions of the cold start's training."""
         data = self.data
         apart = frozenset(dates_apart(data, COLD_PRESETS[self._preset]))
         dates = [date for date in data.days if date not in apart]
         return OnlineTaskData(data).watch(network, Span(dates, "", self._trading))
 
     def returns(self, network: QNetwork) -> Series:
-        """Return the network's session returns there, parts of the capital."""
+        """Return the network's returns in the held-out sessions, as parts of the capital."""
         return np.array(returns_apart(network, self.data, COLD_PRESETS[self._preset]), dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A learner that is ready for experience, or for the state of its checkpoint."""
+    """A learner, ready to load its checkpoint or to take experience."""
 
     learner: OnlineLearner
     network: QNetwork  # the learner's
@@ -108,7 +108,7 @@ class Begun:
     training: Training
     figures: dict[str, float]  # of the cold start
     apart: Apart
-    fresh: bool  # the cold start was made just now
+    fresh: bool  # True: the cold start was made by this call
 
 
 def begin(
@@ -126,7 +126,7 @@ def begin(
 
     Args:
         trading: the rules of the market that plays the recorded bars.
-        feed: whose bars they are.
+        feed: of the recorded bars.
         report: gets the figures of every update of the cold start, and may raise to stop.
 
     Raises:
@@ -135,7 +135,7 @@ def begin(
     """
     torch.set_num_threads(threads)
     make_deterministic()
-    use_fast_float32()  # a process that multiplies otherwise comes to other weights
+    use_fast_float32()  # other matrix products give other weights
     preset, apart = COLD_PRESETS[plan.preset], Apart(bars, config, trading, plan.preset)
     c, saved = preset.online, _read_folder(folder, plan)
     fresh = saved is None
@@ -164,7 +164,7 @@ def begin(
 
 
 def _refuse_other_bars(folder: Path, training: Training, bars: Sequence[Path]) -> None:
-    """Raise OtherFolder for bars that the cold start was not made of: those kept apart may be among what it learned."""
+    """Raise OtherFolder for bars other than the cold start's: their held-out sessions may have been trained on."""
     now = digest_of_files(bars)
     if now != training.file_sha256:
         names = ", ".join(map(str, bars))
@@ -206,7 +206,7 @@ def _read_folder(folder: Path, plan: TrainerSettings) -> Made | None:
                 "with another --own-dir"
             )
     for name in (REPLAY_FILE, REPLAY):
-        if not (folder / name).exists():  # a new one would be of as many transitions, all zeros
+        if not (folder / name).exists():  # a new file would have zeros for that many transitions
             raise OtherFolder(
                 f"{folder / name} is missing, and {CHECKPOINT} counts on its transitions: restore it, or begin anew "
                 "with an empty --own-dir"

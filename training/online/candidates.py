@@ -1,7 +1,7 @@
-"""Versions on their way: taken from the learner at a session's end, judged on the sessions after it, then published.
+"""Candidate versions: taken from the learner at a session's end, judged on later sessions, then published.
 
-A version never learned from the sessions on which its card is made. All of it follows from the order of experience and
-stands in the trainer's checkpoint, so a trainer that is killed publishes the same versions.
+A version never learned from the sessions of its card. The candidates depend on the order of experience alone and are
+part of the trainer's checkpoint, so a killed trainer publishes the same versions.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from training.rl.dqn.networks import QNetwork
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What a version was made from: the newest session, and the span of the stream's rows."""
+    """The origin of a version: its newest session, and its range of rows of the stream."""
 
     session: str
     stream: str
@@ -44,7 +44,7 @@ class Candidate:
 
 
 class Publish(Protocol):
-    """Puts a version into the store; False: not now, ask again at the next session's end."""
+    """Puts a version into the store; False: not now, try again at the next session's end."""
 
     def __call__(self, network: QNetwork, result: OffPolicy, origin: Origin, parent: str, watched: Watched) -> bool: ...
 
@@ -64,12 +64,12 @@ class Candidates:
         features: int,
         portfolio: int,
     ) -> None:
-        """Take a version each `every` sessions, where it learned since, and publish it `sessions` sessions later.
+        """Take a version every `every` sessions if the learner has changed, and publish it `sessions` sessions later.
 
         Args:
             horizon, discount: of the card's episodes.
             features: how many of an observation's last numbers are its newest row of features.
-            portfolio: how many of these, the last ones, describe the desk.
+            portfolio: how many of these, the last ones, describe the portfolio.
         """
         self._network, self._publish = network, publish
         self._every, self._sessions = every, sessions
@@ -82,7 +82,7 @@ class Candidates:
         self._first_row = self._row = 0
         self._ended = 0  # sessions so far
         self._place = 0.0
-        self._newest = weights_digest(network)  # of the version taken last, at first the one of the cold start
+        self._newest = weights_digest(network)  # digest of the version taken last, at first of the cold start's
 
     def look(
         self, experience: Experience, rewards: Sequence[float], *, stream: str, follows: bool, frozen: bool
@@ -96,7 +96,7 @@ class Candidates:
         return (experience.terminal and self._session_ended(frozen=frozen)) or moved
 
     def state_dict(self) -> dict[str, Any]:
-        """The log as far as a version needs it, and the versions that wait."""
+        """The part of the log that waiting versions need, and these versions."""
         return {
             "log": torch.tensor(self._log, dtype=torch.float64),
             "models": list(self._models),
@@ -138,7 +138,7 @@ class Candidates:
     # --- one decision -------------------------------------------------------------------------------------------------
 
     def _note(self, experience: Experience, rewards: Sequence[float], *, follows: bool) -> None:
-        """Log the decision of each symbol, and what each waiting version thinks of it."""
+        """Log each symbol's decision, and the Q values of each waiting version for it."""
         if not self._waiting:
             return
         if experience.model not in self._models:
@@ -159,7 +159,7 @@ class Candidates:
     # --- a session's end ----------------------------------------------------------------------------------------------
 
     def _session_ended(self, *, frozen: bool) -> bool:
-        """Count the session; publish what waited long enough, and take what is due. True where one was."""
+        """Count the session, publish versions that are due, and take a new one if due; True if any was due."""
         session, self._session = self._session, ""
         self._ended += 1
         for candidate in self._waiting:
@@ -180,7 +180,7 @@ class Candidates:
         return bool(due) or takes
 
     def _judge(self, candidate: Candidate) -> bool:
-        """Publish a version with what the log says about it, its parent the one that answered last; False: not now."""
+        """Publish a version with its off-policy card; its parent is the version that answered last. False: not now."""
         log: Series = np.array(self._log[candidate.begin :], dtype=np.float64)
         values: Series = np.array(candidate.values, dtype=np.float64)
         answered = [number for number in log[:, MODEL].astype(int).tolist() if self._models[number]]

@@ -1,7 +1,7 @@
 """Read a stream of experience as its one consumer group, in the stream's order.
 
-What was delivered and not acknowledged comes first, whoever it was delivered to. Nothing new is read before: an entry
-never overtakes an older one.
+Entries that were delivered but not acknowledged come first, whichever consumer got them. New entries are read after
+them: an entry never overtakes an older one.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from daemon.experience.experience import ForeignEntry, of_entry, row_of, stream_
 from daemon.experience.link import GROUP, ResponseError
 from strategies.kit.units import MINUTE_NS
 
-CONSUMER = "trainer"  # one name wherever it runs: what a dead one left is this one's own
+CONSUMER = "trainer"  # one name on every host, so that a dead trainer's entries belong to its successor
 CLAIM_MS = 60_000  # another consumer that was silent for this long is dead
 PAGE = 100
-AHEAD_NS = 5 * MINUTE_NS  # of this host's clock: a decision further ahead says nothing about which stream is newest
+AHEAD_NS = 5 * MINUTE_NS  # decisions further ahead of this host's clock do not tell which stream is newest
 
-Entry = tuple[int, dict[bytes, bytes]]  # row and fields; without any where it was deleted since it was delivered
+Entry = tuple[int, dict[bytes, bytes]]  # (row, fields); fields are empty where the entry was deleted after its delivery
 
 
 class NotReady(Exception):
@@ -30,10 +30,10 @@ class NotReady(Exception):
 def later_streams(client: Any, desk: str, current: str, newest_ns: int, now_ns: int) -> tuple[list[str], bool]:
     """Return the desk's streams that come after the known one, the newest last, and whether the known one exists.
 
-    A journal of another epoch has another stream, and more than one may begin while no trainer runs. They come after
-    it where their newest decision is newer than its own newest one, and than `newest_ns`, the bar of the newest that
-    was seen of it, whose entry may be trimmed; where it is gone, or none is known, only the newest of all does. A
-    decision more than `AHEAD_NS` after `now_ns` is none. Raises RedisError.
+    A journal of another epoch has another stream, and several may begin while no trainer runs. A stream is later if its
+    newest decision is newer than the known stream's newest, and newer than `newest_ns`, the newest bar seen of the
+    known stream (whose entry may be trimmed). If the known stream is gone, or none is known, only the newest stream is
+    returned. Decisions more than `AHEAD_NS` after `now_ns` are ignored. Raises RedisError.
     """
     bars = newest_bars_ns(client, desk)
     latest = now_ns + AHEAD_NS
@@ -44,7 +44,7 @@ def later_streams(client: Any, desk: str, current: str, newest_ns: int, now_ns: 
 
 
 def stream_ahead(client: Any, desk: str, current: str, now_ns: int) -> str:
-    """Return another stream whose newest decision `later_streams` passes over: it is ahead of the clock; "" for none.
+    """Return a stream that `later_streams` ignores because its newest decision is ahead of the clock, or "".
 
     Raises RedisError.
     """
@@ -53,9 +53,9 @@ def stream_ahead(client: Any, desk: str, current: str, now_ns: int) -> str:
 
 
 class StreamsAtWork:
-    """Tells two desks of one name: both their streams get decisions. A journal's stream stands once another began.
+    """Detects two desks of one name: both streams get decisions. A single desk's old stream gets no more.
 
-    One that got a decision within `within_s` is at work.
+    A stream that got a decision within `within_s` seconds is active.
     """
 
     def __init__(self, within_s: float, steady: Callable[[], float] = time.monotonic) -> None:
@@ -93,7 +93,7 @@ def _names(client: Any, desk: str) -> list[str]:
 
 
 def backlog(client: Any, stream: str) -> tuple[int | None, int | None]:
-    """Return how many entries were not read yet, and how many were read and are in no checkpoint; None for unknown.
+    """Return the number of unread entries, and of read entries without a checkpoint; None for unknown.
 
     Raises RedisError.
     """
@@ -112,19 +112,19 @@ def _newest_bar_ns(client: Any, stream: str) -> int:
 
 
 class Consumer:
-    """The entries of a stream, each once after a `begin`. Every method may raise RedisError: then `begin` again.
+    """Yields a stream's entries, each once after a `begin`. Every method may raise RedisError; then call `begin` again.
 
-    Another consumer that reads beside this one takes entries out of its hands; `missed` finds them.
+    A second consumer that reads concurrently takes entries away; `missed` finds them.
     """
 
     def __init__(self, client: Any, stream: str, claim_ms: int = CLAIM_MS) -> None:
         self._redis, self._stream, self._claim_ms = client, stream, claim_ms
-        self._own: bytes | None = b"0"  # where own pending entries go on; None: all of them came
+        self._own: bytes | None = b"0"  # id from which own pending entries continue; None: all were read
 
     def begin(self, row: int) -> None:
         """Go on after row `row`, with a group that begins there if there is none. Raises NotReady.
 
-        A group that exists is not made again: a full server refuses that, and only what is read there makes room.
+        An existing group is not created again: a full server refuses that, and only reading frees its memory.
         """
         try:
             exists = self._group() is not None
@@ -155,8 +155,8 @@ class Consumer:
         """Return entries between two rows that were not delivered to this consumer, and who holds any of them.
 
         Args:
-            after: all up to this row were seen.
-            before: the row of one that was delivered; None for all that were delivered to anyone.
+            after_row: all entries up to this row were seen.
+            before_row: the row of a delivered entry; None: up to the last entry delivered to any consumer.
 
         Returns:
             The first `PAGE` of them, oldest first, and the names of the consumers that hold them; "" where who read
@@ -197,7 +197,7 @@ class Consumer:
         self._redis.xack(self._stream, GROUP, b"%d-0" % row)
 
     def _take_over(self) -> None:
-        """Claim what dead consumers left. Raises NotReady while another one may live and holds entries."""
+        """Claim the entries of dead consumers. Raises NotReady while another one that may be alive holds entries."""
         start: bytes = b"0-0"
         while True:
             start = self._redis.xautoclaim(self._stream, GROUP, CONSUMER, self._claim_ms, start, count=PAGE)[0]
@@ -213,5 +213,5 @@ class Consumer:
 
 
 def held_by(stream: str, names: str) -> NotReady:
-    """Return what a consumer raises while others hold entries that come before its next one."""
+    """Return the NotReady to raise while other consumers hold entries that come before the next one."""
     return NotReady(f"{stream}: {names} holds entries: they are taken over once it is silent")

@@ -1,4 +1,4 @@
-"""What logged decisions say about a version that did not make them: the off-policy figures of its card."""
+"""The off-policy figures of a version's card, from logged decisions of other versions."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def judged(
 ) -> OffPolicy:
     """Compare a version with the champion on the decisions that the champion made.
 
-    Both explore as the log does: the version takes its own best action wherever the champion took its own. After an
-    episode the champion goes on.
+    Both explore as the log does: the version swaps the champion's best action for its own. After an episode the
+    champion continues.
 
     Args:
         log: float64 (n, columns), see above.
@@ -74,7 +74,7 @@ def judged(
 
 
 def nothing_logged(horizon: int, discount: float, reason: str) -> OffPolicy:
-    """Return what is known without a decision: nothing, for this reason."""
+    """Return an empty evaluation with this reason."""
     return OffPolicy(
         decisions=0,
         sessions=0,
@@ -89,9 +89,10 @@ def nothing_logged(horizon: int, discount: float, reason: str) -> OffPolicy:
 
 
 def exchanged(behaviour: Series, values: Series) -> Series:
-    """Return the behaviour of a policy with other values, float64 (n, actions).
+    """Return the behaviour probabilities for a policy with other Q values, float64 (n, actions).
 
-    Its best action and the likeliest one exchange their probabilities; a best action that was not allowed is a HOLD.
+    The best action by `values` and the likeliest one exchange their probabilities; a disallowed best action counts as
+    HOLD.
     """
     nth, likeliest, best = np.arange(len(values)), behaviour.argmax(axis=1), values.argmax(axis=1)
     best = np.where(behaviour[nth, best] > 0.0, best, HOLD)
@@ -108,7 +109,7 @@ def _ends(log: Series) -> NDArray[np.bool_]:
 
 
 def _features(portfolio: Series, values: Series, behaviour: Series) -> Series:
-    """Return a constant, the desk's features, what the version gains by each action, and the champion's choice.
+    """Return the features for Q: a constant, the portfolio's columns, the version's advantages, the champion's choice.
 
     Each is standardised; one that does not change is left out.
     """

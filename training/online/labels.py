@@ -1,4 +1,4 @@
-"""What the heads of a decision should have answered, from the bars that followed it in the stream.
+"""Labels of a decision's heads, from the bars that followed it in the stream.
 
 The same rule as the cold start's: a label is known where each of the bars that it looks at is.
 """

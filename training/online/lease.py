@@ -1,4 +1,4 @@
-"""One trainer a desk: who learns from it holds a lease in Redis, whatever folder or host is its own.
+"""One trainer per desk: the trainer holds a lease in Redis, whatever its folder or host.
 
 The lease is a consumer group of the key `rltrader:DESK:trainer`, in which nothing is ever delivered. Each trainer is a
 consumer there, and Redis counts how long it was silent: no clock of a host matters. A full server takes this too.
@@ -20,12 +20,12 @@ from typing import Any, Self
 from daemon.experience.link import RedisError, ResponseError
 from daemon.host.whole_files import write_whole
 
-FOLDER_FILE = "lease.id"  # names the folder: who starts in it again is the same trainer
-LEASE_S = 60.0  # silent for so long, a trainer has lost its lease
+FOLDER_FILE = "lease.id"  # holds the folder's name, so that a restart in it is the same trainer
+LEASE_S = 60.0  # silence, in seconds, after which a trainer has lost its lease
 RENEW_S = 5.0
-LOOK_S = 1.0  # between two looks of one that waits
+LOOK_S = 1.0  # seconds between two attempts of a waiting trainer
 GROUP = "lease"
-NOTHING = b"18446744073709551615-0"  # beyond every entry: reading there only says that the consumer lives
+NOTHING = b"18446744073709551615-0"  # an id beyond every entry: reading there only marks the consumer as alive
 
 Log = Callable[..., None]
 
@@ -57,8 +57,8 @@ class Lease:
         self._folder = _folder_id(folder)
         since = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         self._name = f"{since} {socket.gethostname()} {os.getpid()} {self._folder}"
-        self._held_at = -lease_s  # steady time of the newest sign of life of a holder
-        self._seen: dict[str, tuple[float, int]] = {}  # others: time of their newest sign, and how often it was newer
+        self._held_at = -lease_s  # monotonic time of the newest renewal
+        self._seen: dict[str, tuple[float, int]] = {}  # others: time of their newest sign of life, count of new ones
         self._lost = self.awaited = ""
         self._lock, self._end = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
@@ -76,7 +76,7 @@ class Lease:
                 began = self._steady()
                 self._beat()
                 other_consumers = self._of_other_folders()
-                if not other_consumers:  # who came at the same moment sees this one, and waits
+                if not other_consumers:  # a trainer that starts at the same moment sees this one and waits
                     self._held_at = began
                     self._tidy()
                     return True
@@ -86,7 +86,7 @@ class Lease:
             return False
 
     def check(self) -> None:
-        """Return where the lease holds for now.
+        """Check that the lease holds, and renew it once half of its time is over.
 
         Raises:
             LeaseTaken: it was lost to another trainer.
@@ -114,7 +114,7 @@ class Lease:
                 self._keep()
 
     def _keep(self) -> None:
-        """Renew it; of two holders, after one of them was stopped for long, the later one ends."""
+        """Renew the lease. Of two holders (one of which was suspended for long) the later one gives up."""
         with self._lock:
             began = self._steady()
             other_consumers = self._others()
@@ -152,9 +152,10 @@ class Lease:
         return {name: idle for name, idle in self._others().items() if not name.endswith(f" {self._folder}")}
 
     def _renewed(self, idle_by_name: dict[str, float]) -> list[str]:
-        """Return who gave two newer signs of life since this one looks.
+        """Return the trainers with two new signs of life since this one began to watch.
 
-        One that only tries to take the lease gives one in `lease_s`, and a restart of Redis looks like one.
+        A trainer that only tries to take the lease gives one in `lease_s` seconds, and a restart of Redis looks like
+        one.
         """
         now, signs = self._steady(), {}
         for name, idle in idle_by_name.items():

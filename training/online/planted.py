@@ -1,4 +1,4 @@
-"""Put a bad version into the store, to show how the ladder meets it: `python -m training.online.planted KIND …`.
+"""Put a bad version into the store, to show that the ladder stops it: `python -m training.online.planted KIND …`.
 
 `promising` decides as the trainer's network does, and its card is forged: it passes every criterion and promises thirty
 percent a session. `negated` wants the opposite of what that network wants; its card is made as every card is.
@@ -42,7 +42,7 @@ PROMISED = (0.299, 0.301)  # returns of two sessions
 
 
 class Forged(Apart):
-    """Sessions kept apart whose returns are made up."""
+    """Stands in for held-out sessions, with made-up returns."""
 
     def returns(self, network: QNetwork) -> Series:
         """Return what is promised, whatever the network earns."""

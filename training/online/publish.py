@@ -32,7 +32,7 @@ CODE = ("online", "rl/dqn", "desks/online")
 class Versions:
     """Writes the versions of one strategy. A call for weights that were published already changes nothing.
 
-    `newest` is the version written last, "" for none by this process; `problem` why none was made since.
+    `newest` is the version written last, "" if this process wrote none; `problem` is why none was written since.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Versions:
     ) -> None:
         """Write a version with its card.
 
-        Live features and actions are compared with what it `watched`; None for the recorded bars.
+        `watched` is the reference for live features and actions; None: the recorded bars.
 
         Raises:
             ExportError: the network's answers cannot be exported.
@@ -121,7 +121,7 @@ class Versions:
         )
 
     def _record(self, returns: Series) -> None:
-        """Count the cold start, which has seen the sessions kept apart; later versions are judged on later sessions."""
+        """Record in the ledger that the cold start saw the held-out sessions; later versions use later sessions."""
         first, last = self._training.splits["test"]
         settings = {**self._hyperparameters, "cold_start": "", "bars": self._training.file_sha256}
         digest, deviation = settings_digest(settings), float(returns.std(ddof=1)) if len(returns) > 1 else 0.0

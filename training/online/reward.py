@@ -20,7 +20,7 @@ def gain(holding: SymbolTransition) -> float:
 
 
 def fees(holding: SymbolTransition) -> float:
-    """The fees in USD, negative. `gain` has them already: a weight makes them dearer than they are."""
+    """The fees in USD, negative. `gain` includes them already, so a weight counts them in addition."""
     return -holding.fees
 
 
@@ -35,7 +35,7 @@ def inventory(holding: SymbolTransition) -> float:
 
 
 def adverse(holding: SymbolTransition) -> float:
-    """How far the newest bar went below the mark, in USD on the shares that are held, negative."""
+    """The fall from the mark to the newest bar's low, in USD on the held shares, negative."""
     return -max(0.0, holding.mark - holding.next_bar.low) * max(0.0, float(holding.next_shares))
 
 

@@ -1,7 +1,7 @@
 """Answer a desk's questions over Redis, by the exported model that the question names.
 
-The graph is run as the daemon runs it, so served and local answers have the same bytes. Of the questions that are older
-than this process only the newest is answered: the deadline of all others is over.
+The graph is run as the daemon runs it, so served and local answers have the same bytes. Of questions older than this
+process only the newest is answered: the others' deadlines have passed.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from strategies.kit.contract import Answer, AnyStrategy
 from strategies.kit.manifest import POLICY_FILE
 
 MODELS_KEPT = 3  # the champion, a challenger, and the one before
-BLOCK_MS = 500  # of each look for questions: as long may the end take
+BLOCK_MS = 500  # block of each read for questions, and so the longest delay of a stop
 WAIT_S = 0.5  # before the next look where Redis is away
-_FAILURES: tuple[type[Exception], ...] = (Exception,)  # of one question: none may end the thread that serves the next
+_FAILURES: tuple[type[Exception], ...] = (Exception,)  # an error in one question must not end the serving thread
 
 Log = Callable[..., None]
 
@@ -70,7 +70,7 @@ class AnswerServer:
         return count
 
     def _begin_again_below(self) -> None:
-        """A stream that was lost, and made anew, begins below the ids of the old one."""
+        """A stream that was lost and created again has smaller ids than before."""
         newest = self._client.xrevrange(self._questions, count=1)
         if not newest or _ids(newest[0][0]) < _ids(self._last):
             self._last = "0"

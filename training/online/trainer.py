@@ -1,7 +1,7 @@
 """Learn from a stream of experience, each entry once.
 
-The checkpoint holds the learner and the row up to which it learned, in one file. What comes again is passed over, and
-an entry is acknowledged after a checkpoint holds it: a trainer that is killed at any moment ends in the same weights.
+The checkpoint holds the learner and the row up to which it learned, in one file. Repeated entries are skipped, and an
+entry is acknowledged after a checkpoint holds it: a trainer killed at any moment ends in the same weights.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from training.online.consume import Consumer, NotReady, held_by
 from training.online.labels import HeadLabels
 from training.online.reward import RewardAgent
 
-# What the trainer asks of a learner, and of one who watches it learn.
+# The interfaces of a learner and of its watcher.
 
 
 class Stateful(Protocol):
@@ -55,28 +55,28 @@ class TransitionLearner(Stateful, Protocol):
     ) -> None:
         """Keep a transition of a lane (a symbol).
 
-        `ended`: the lane's next one does not follow from this. `goes_on`: what follows has a value. `labels`: what each
-        head should have answered, NaN where it is not known.
+        `ended`: the lane's next transition does not follow from this one. `goes_on`: the next state has a value.
+        `labels`: targets of the heads, NaN where unknown.
         """
 
     def learn(self) -> dict[str, float]:
-        """Make the updates that are due by its own counts, none by time; their figures, empty where none was."""
+        """Make the updates that are due by count (never by time); return their figures, empty without an update."""
 
 
 class Watcher(Stateful, Protocol):
-    """Sees each decision after the learner took it, once as far as checkpoints go."""
+    """Gets each decision after the learner, exactly once with respect to checkpoints."""
 
     def look(
         self, experience: Experience, rewards: Sequence[float], *, stream: str, follows: bool, frozen: bool
     ) -> bool:
         """See a decision with the reward of each row; returns whether a checkpoint should be written now.
 
-        `follows`: the next decision of the same session was given too. `frozen`: nothing was learned from it.
+        `follows`: the session's next decision is known as well. `frozen`: nothing was learned from it.
         """
 
 
 CHECKPOINT, FROZEN, REFUSED = "trainer.pt", "frozen", "refused"
-REFUSED_MOST, REFUSED_BYTES = 100, 2**20  # entries that are kept aside, and bytes of each; then the oldest goes
+REFUSED_MOST, REFUSED_BYTES = 100, 2**20  # most entries kept aside (the oldest is dropped), and most bytes of each
 EVERY = 500  # transitions between two checkpoints
 WAIT_MS = 1000  # for new entries
 WAIT_FIRST_S, WAIT_MOST_S = 0.5, 30.0
@@ -90,9 +90,9 @@ class CheckpointUnreadable(ValueError):
 class StreamTrainer:
     """One learner on one stream at a time. `turn` reads some entries and returns how long to wait, in seconds.
 
-    A decision is given to the learner once it is known whether the next one follows, and with `labels` once the bars
-    are known that its heads look ahead; `row` is the newest one given. What was not given comes again after a restart.
-    While frozen, experience is kept and no update is made.
+    A decision goes to the learner once it is known whether the next one follows, and with `labels` once the bars that
+    its heads look ahead are known; `row` is the newest one given. Decisions not yet given are read again after a
+    restart. While frozen, experience is stored without updates.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class StreamTrainer:
         self.stream = stream
         self.row = 0
         self._held = 0  # the newest row given to the learner that a checkpoint holds
-        self.newest_ns = -1  # bar of the newest decision that was seen on this stream
+        self.newest_ns = -1  # bar of the newest decision seen on this stream
         self.transitions = 0
         self.updates = 0  # since this process began
         self.checkpoints = 0
@@ -150,11 +150,11 @@ class StreamTrainer:
         self.frozen = False
         self.problem = ""
         self.caught_up = False  # the last turn found nothing new
-        self._waiting: deque[Experience] = deque()  # not given yet, without a gap
+        self._waiting: deque[Experience] = deque()  # decisions not given yet, without a gap
         self._ahead = max(1, labels.ahead if labels else 0)
         self._after = 0  # the newest row of a decision that was seen, given or not
         self._looked = self._told_taken = 0  # the newest row that was seen, and of those that another one read
-        self._former: dict[str, tuple[int, int]] = {}  # row and bar of the newest decision of streams that were left
+        self._former: dict[str, tuple[int, int]] = {}  # row and bar of the newest decision of earlier streams
         self._begun = False
         self._wants_checkpoint = False
         self._saved_at = self._updated_at = 0  # transitions and updates at the last checkpoint
@@ -189,7 +189,7 @@ class StreamTrainer:
         return 0.0
 
     def turn_to(self, stream: str) -> None:
-        """Leave the stream, whose last decisions nothing follows, and learn from this one, what is new of it.
+        """Give the present stream's last decisions, leave it, and learn from the new entries of `stream`.
 
         Raises:
             RedisError: the old one cannot be acknowledged: call it again.
@@ -257,7 +257,7 @@ class StreamTrainer:
         self._after = self._looked = self._held = self.row
 
     def _begin(self, consumer: Consumer) -> None:
-        """Read from the row that a checkpoint holds: what was given since is passed over, what waits comes again."""
+        """Read from the checkpoint's row: decisions given since are skipped, waiting ones are read again."""
         self._waiting.clear()
         self._after = self._looked = self.row
         consumer.begin(self._held)
@@ -265,7 +265,7 @@ class StreamTrainer:
         self._begun = True
 
     def _acknowledge(self, consumer: Consumer, row: int) -> None:
-        """Acknowledge what a checkpoint holds, where this trainer still may: else it is what a successor has read."""
+        """Acknowledge what a checkpoint holds, if this trainer has the lease; else a successor has read it."""
         self._check()
         consumer.acknowledge(row)
 
@@ -283,9 +283,9 @@ class StreamTrainer:
     # --- one entry ----------------------------------------------------------------------------------------------------
 
     def _take(self, consumer: Consumer, row: int, fields: dict[bytes, bytes]) -> None:
-        """Let the entry's experience wait for what follows, and give the learner what waited long enough."""
+        """Queue the entry's experience until its successors are known, and give the learner those that are ready."""
         if row <= self._after or row < self._looked or not fields:
-            return  # learned from already, or deleted: the next one shows the gap
+            return  # given already, or deleted: the next entry reveals the gap
         self._check()
         session_row, unfit = row, ""
         try:
@@ -312,7 +312,7 @@ class StreamTrainer:
         self._save_if_due()
 
     def _take_missed(self, consumer: Consumer, before_row: int | None) -> None:
-        """Take what another consumer read meanwhile, in its place. Raises NotReady while that one holds it."""
+        """Take the entries that another consumer read, in order. Raises NotReady while that consumer holds them."""
         missed, holders = consumer.missed(self._looked, before_row)
         while missed:
             if missed[-1][0] > self._told_taken:
@@ -433,7 +433,7 @@ class StreamTrainer:
 
 
 def most_between(every: int, labels: HeadLabels, lanes: int) -> int:
-    """Return how many transitions there can be between two checkpoints: what waits is given at once at an end."""
+    """Return the most transitions between two checkpoints: at a session's end all waiting ones are given at once."""
     return every + (labels.ahead + 2) * lanes
 
 

@@ -1,4 +1,4 @@
-"""What the trainer's process does: cold start, the desk's newest stream, learning, and what others see of it."""
+"""The trainer's process: cold start, choice of the stream, learning, and its published state."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ BEAT_S = 10.0  # between two messages to the watchdog
 PROGRESS_S = 1800.0  # without a sign of progress the watchdog is not fed any more
 LOOK_S = 10.0  # between two looks for a newer stream, and at holds
 SHOW_S = 30.0  # between two writings of what the dashboard shows, without a checkpoint
-PORTFOLIO_MOST = 100.0  # parts of the equity, returns and hours that a desk can see: fewer by far
-BARS_AT_WORK = 2.0  # lengths of a bar without a decision, after which a stream is not at work
+PORTFOLIO_MOST = 100.0  # bound of an observation's portfolio numbers, far above real ones
+BARS_AT_WORK = 2.0  # bar lengths without a decision after which a stream is inactive
 TELL_S = 60.0  # between two log lines of a cold start
 
 
@@ -60,7 +60,7 @@ class ColdStartInterrupted(Exception):
 
 
 class Pulse:
-    """Ready at once, and feeds the watchdog from a thread of its own as long as work goes on.
+    """Reports readiness and feeds the watchdog from its own thread while work makes progress.
 
     A cold start and a card can take longer than the watchdog waits, so each `beat` counts for half an hour.
     """
@@ -143,7 +143,7 @@ class LearningProcess:
         return self._until(self._lease.take)
 
     def _until(self, ask: Callable[[], bool]) -> bool:
-        """Ask Redis about the lease until it is so; False: the process was stopped meanwhile. Raises LeaseTaken."""
+        """Repeat `ask` until it is true; False: the process was stopped meanwhile. Raises LeaseTaken."""
         last_problem, failures = "", 0
         while True:
             try:
@@ -235,7 +235,7 @@ class LearningProcess:
         return trainer
 
     def _first_version(self, start: Begun, trainer: StreamTrainer) -> None:
-        """Publish what the cold start made, then keep it: a kill between the two makes the same again."""
+        """Publish the cold start's model, then write the checkpoint; a kill in between repeats both alike."""
         self._keep_lease()
         nothing = nothing_logged(
             self._options.card_horizon, start.coefficients.discount, "it is the first version: nothing was logged"
@@ -287,7 +287,7 @@ class LearningProcess:
             trainer.save()
 
     def _look_for_streams(self, trainer: StreamTrainer, serving: AnswerService) -> None:
-        """Serve the newest journal, and turn to the stream that follows once all of the former one is learned."""
+        """Serve the newest journal, and turn to its stream once all of the former stream is learned."""
         now = time.monotonic()
         if now - self._looked < (LOOK_S if trainer.stream else WAIT_FIRST_S):
             return

@@ -1,4 +1,4 @@
-"""Where the figures of a training go beside the run folder: the interface of a sink, how one is found and fed."""
+"""Sinks, which receive a training's figures beside the run folder: the interface, the lookup and the calls."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Started:
     key: str  # hexadecimal digits: the same when the trial goes on, another for any other trial
     folder: Path  # of the trial
     settings: Mapping[str, Any]  # of the run, as JSON
-    updates: int = 0  # that an earlier start kept; the next one has the number after it
+    updates: int = 0  # updates kept by an earlier start; the next update has the number after it
 
 
 class Sink:
@@ -59,7 +59,7 @@ def check_sinks(names: Sequence[str]) -> None:
 
 
 def factory_of(name: str) -> Factory:
-    """What makes the sink `name`: an entry point's, `module:Class` or `path/to/file.py:Class`.
+    """The factory of the sink `name`: an entry point, `module:Class` or `path/to/file.py:Class`.
 
     Raises:
         ValueError: there is none, or it cannot be imported; the text has the cure.
@@ -116,8 +116,8 @@ def _find_installed(name: str) -> Any:
         raise ValueError(f"--sink {name}: the package {package} is not installed: {extra}") from error
 
 
-LOOK = "validate_"  # begins the names of what a look found
-COUNTERS = ("steps", "updates")  # keep their names, whichever agent they are of
+LOOK = "validate_"  # prefix of the names of a validation check's figures
+COUNTERS = ("steps", "updates")  # figures that keep their names for every agent
 
 
 class TrialSinks:

@@ -1,7 +1,7 @@
 """`train-and-export learn`: watch a policy learn a made-up market whose rule is known, then trade it in the dry run.
 
-After a burst of volume the price rises within the next minute; nothing else can be known in advance. A second network
-learns in the same way from a market without that rule, where nothing can be earned. Neither sees the test sessions.
+After a burst of volume the price rises within the next minute; nothing else is predictable. A second network trains in
+the same way on a market without that rule, where no profit is possible. Neither sees the test sessions.
 """
 
 from __future__ import annotations
@@ -40,20 +40,20 @@ WITH_RULE = prices.PlantedRule(
 )  # a rise of about two deviations of a minute's return
 WITHOUT = replace(WITH_RULE, move=0.0, back=0.0)
 FIRST, LAST = "2024-01-02", "2024-11-29"
-LEARN, TRADE = 60, 11  # sessions; the first of each file only warms the indicators up
+LEARN, TRADE = 60, 11  # sessions; the first one of each file is warm-up
 LOOKS = 16
 WIDTH = 32  # characters of the curve: the optimum
-ENOUGH, IDLE = 0.9, 0.1  # parts of the optimum: what must be learned, and what no rule may seem to give
+ENOUGH, IDLE = 0.9, 0.1  # parts of the optimum: least return with the rule, largest return on noise
 
 
 @dataclass(frozen=True, slots=True)
 class LearningResult:
-    """Returns: of a test session, and of all sessions of the dry run."""
+    """Returns of a test session, and of all sessions of the dry run."""
 
     optimum: float
     learned: float
-    control: float  # of the network that learned from noise
-    known: float  # of the rule in the dry run's sessions
+    control: float  # return of the network trained on noise
+    known: float  # the rule's return in the dry run's sessions
     traded: float
 
     @property
@@ -82,7 +82,7 @@ def tell(text: str = "") -> None:
 
 
 def train(with_rule: Scholar, without: Scholar, optimum: float) -> None:
-    """Train both, and print the curve: the looks come closer together where most is learned."""
+    """Train both, and print the curve; checks are more frequent where learning is fastest."""
     total = with_rule.trainer.total_updates
     looks = {round(total ** (look / LOOKS)) for look in range(LOOKS + 1)}
     tell(f"{'steps':>9}  {'return a session, with the rule':<{WIDTH + 12}}  without it")
@@ -98,7 +98,7 @@ def train(with_rule: Scholar, without: Scholar, optimum: float) -> None:
 
 
 def learn(folder: Path, steps: int, seed: int) -> bool:
-    """Do all of it; returns whether it was learned."""
+    """Run the whole demonstration; returns whether the rule was learned."""
     torch.set_num_threads(1)
     make_deterministic()
     use_fast_float32()

@@ -1,4 +1,4 @@
-"""A made-up market, a network that learns it, a player that knows its rule, and the dry run of what was learned."""
+"""A made-up market, a network that learns it, a player that knows its rule, and the dry run of the learned policy."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from training.study.study import SessionResult
 STRATEGY, SYMBOL = "online_dqn", "SPY"
 MODEL = Path(prices.__file__).with_name("model.yaml")
 TEST = 20  # sessions
-BURSTS = (0.3, 0.5, 0.7, 0.9, 1.1)  # of the scaled volume: from where on a minute counts as a burst
+BURSTS = (0.3, 0.5, 0.7, 0.9, 1.1)  # scaled volume from which on a minute counts as a burst
 RULES = {  # the gates that would keep a desk from trading every few minutes
     "cooldown_trade_s": 0,
     "cooldown_loss_s": 0,
@@ -41,7 +41,7 @@ RULES = {  # the gates that would keep a desk from trading every few minutes
 
 
 class Scholar:
-    """A network that learns one market, and what it earns on sessions that it does not learn from."""
+    """A network that trains on one market, and its results on held-out sessions."""
 
     def __init__(self, data: OnlineData, steps: int, seed: int) -> None:
         self.data, preset = data, COLD_PRESETS["quick"]
@@ -57,7 +57,7 @@ class Scholar:
         self.network.eval()
 
     def earns(self, player: Player | RandomTrader | None = None) -> tuple[SessionResult, ...]:
-        """The test sessions of a player, of this network where none is given."""
+        """A player's results on the test sessions; by default this network's."""
         return play(player or self.network, self.data, self.test, self.data.trading)
 
 
@@ -76,7 +76,7 @@ class KnowsTheRule:
 
 
 def best_of(scholar: Scholar) -> tuple[Player, tuple[SessionResult, ...]]:
-    """The rule with the line between usual and burst that is best on the very test sessions, and what it earns."""
+    """The rule with the burst threshold that is best on the test sessions themselves, and its results."""
     rules = [KnowsTheRule(scholar.data, burst) for burst in BURSTS]
     return max(
         ((rule, scholar.earns(rule)) for rule in rules), key=lambda pair: mean_return(pair[1], scholar.data.trading)

@@ -1,7 +1,7 @@
 """A whole run as one TOML file: every key is an option of `train-and-export`, `[coefficients]` change a preset's.
 
-Relative paths are those of the file's own folder. What the command line gives wins; of an option that may be given
-several times, its values take the place of the file's.
+Relative paths start from the file's folder. The command line overrides the file; for an option that may be repeated,
+its values replace the file's.
 """
 
 from __future__ import annotations
