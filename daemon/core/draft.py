@@ -275,10 +275,19 @@ class Draft:
         return next((halt.reason for halt in halts if halt.reason in LEAVING and halt.reason not in stays), "")
 
     def first_time(self, name: str) -> bool:
-        """Return True once for each `name`. Reports repeat their news each minute, or after every start."""
-        if name in self.broker.seen:
+        """Return True once for each `name`. Reports repeat their news each minute, or after every start.
+
+        Of too many the oldest is forgotten, but none of the ledger's lines that the report under way tells: a busy
+        person's orders would have their money booked again.
+        """
+        seen = self.broker.seen
+        if name in seen:
             return False
-        self.broker = replace(self.broker, seen=(*self.broker.seen, name)[-SEEN_MAX:])
+        if len(seen) >= SEEN_MAX:
+            told = {line.id for line in self.lines}
+            oldest = next((place for place, former in enumerate(seen) if former.partition(" ")[0] not in told), 0)
+            seen = (*seen[:oldest], *seen[oldest + 1 :])
+        self.broker = replace(self.broker, seen=(*seen, name))
         return True
 
     def end_trading(self, *, leaving: bool = False) -> None:

@@ -323,7 +323,7 @@ def mismatch(draft: Draft, order: Order, event: OrderFilled) -> None:
     draft.halt(
         "fill_mismatch",
         f"{event.client_order_id}: filled {in_words(event.side, event.cumulative_quantity, event.symbol)}, ordered "
-        f"{in_words(order.side, order.quantity, order.symbol)}, held {draft.book.positions.get(event.symbol)}",
+        f"{in_words(order.side, order.quantity, order.symbol)}, held {draft.held(event.symbol)}",
     )
 
 

@@ -9,7 +9,7 @@ positions (one symbol by `foreign_orders`, all when a person accepts them) is ne
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from datetime import timedelta
+from datetime import date, timedelta
 from decimal import Decimal
 from itertools import chain, combinations, pairwise
 from typing import TypeVar
@@ -92,6 +92,7 @@ from daemon.core.risk.splits import (
     note_positions,
     note_taken_over,
     note_takeover_day,
+    note_told,
     only_awaited_differ,
     replaced_symbols,
     split_into,
@@ -712,7 +713,7 @@ def on_broker_reported(draft: Draft, event: BrokerReported) -> None:
 def _take_over_lines(draft: Draft, event: BrokerReported) -> None:
     """Take over orders first, then their executions, then the ledger's other lines, each line once."""
     old_broker = draft.broker  # these orders were read before positions and cash, which include them
-    event = _with_waiting(draft, event)
+    event = _without_passage(draft, _with_waiting(draft, event))
     draft.lines = event.activities
     _split_before_fills(draft, event)
     for order in (*event.ended_orders, *event.open_orders):
@@ -739,7 +740,7 @@ def _take_over_lines(draft: Draft, event: BrokerReported) -> None:
         elif activity.id in waiting_ids or _precedes(draft, activity):
             waiting.append(activity)
         else:
-            _book_once(draft, activity, paid=activity.id in paid_ids)
+            _book_once(draft, activity, event.positions, paid=activity.id in paid_ids)
     if tuple(waiting) != draft.broker.waiting_lines:
         draft.broker = replace(draft.broker, waiting=tuple(waiting) or UNSET)
 
@@ -749,6 +750,29 @@ def _with_waiting(draft: Draft, event: BrokerReported) -> BrokerReported:
     told = {line.id for line in event.activities}
     waiting = tuple(line for line in draft.broker.waiting_lines if line.id not in told)
     return replace(event, activities=(*waiting, *event.activities)) if waiting else event
+
+
+def _without_passage(draft: Draft, event: BrokerReported) -> BrokerReported:
+    """Return the report without the lines of shares that came and left again on one day, of a symbol that nobody held.
+
+    So it is with a company's second new name of a day, and with an action that is taken back. The order of a day's
+    lines is not known, and one by one they would be shares beside those that they replace.
+    """
+    unbooked = (ANNOUNCED, "pending", *AMENDED)
+    together: dict[tuple[str, str, date], list[Activity]] = {}
+    for line in event.activities:
+        moves = line.quantity and not line.amount and line.status not in unbooked
+        if line.kind in REORGANISED and moves and not _is_seen(draft, line):
+            together.setdefault((line.kind, line.symbol, new_york_date(line.time_ns)), []).append(line)
+    passed = [
+        line
+        for (_, symbol, _), lines in together.items()
+        if not sum(line.quantity for line in lines) and not draft.expected(symbol)
+        for line in lines
+    ]
+    for line in passed:
+        _mark_seen(draft, line)
+    return replace(event, activities=tuple([it for it in event.activities if it not in passed])) if passed else event
 
 
 def _precedes(draft: Draft, line: Activity) -> bool:
@@ -767,9 +791,12 @@ def _precedes(draft: Draft, line: Activity) -> bool:
     return not leaves and not has_left and days <= timedelta(days=1)
 
 
-def _book_once(draft: Draft, line: Activity, *, paid: bool = False) -> None:
+def _book_once(draft: Draft, line: Activity, positions: tuple[BrokerPosition, ...], *, paid: bool = False) -> None:
     """Book a new line; of one whose cash was taken over before (`paid`) its shares alone."""
     if line.status == "pending" or not _mark_seen(draft, line):
+        return
+    if line.status not in AMENDED and _has_split(draft, line, positions):
+        note_told(draft, line)
         return
     if paid:
         line = replace(line, amount=ZERO)
@@ -783,6 +810,15 @@ def _book_once(draft: Draft, line: Activity, *, paid: bool = False) -> None:
         return
     with draft.because(cause_of(line)):
         book_activity(draft, line)
+
+
+def _has_split(draft: Draft, line: Activity, positions: tuple[BrokerPosition, ...]) -> bool:
+    """Return whether the broker's quantity, taken over before a split's line, has it: a small one is known by no ratio.
+
+    Not where others hold too: whose the new shares are the line tells.
+    """
+    alone = line.kind in SPLITS and not draft.broker.foreign_held.get(line.symbol)
+    return alone and was_counted(draft, line) and _has_all(draft, line.symbol, positions)
 
 
 def _book_lieu(draft: Draft, positions: tuple[BrokerPosition, ...] | None) -> None:
@@ -904,7 +940,7 @@ def _book_before_fills(draft: Draft, event: BrokerReported, lines: list[Activity
             del filled_quantities[fill.client_order_id]  # all of it filled before
     if filled_quantities:
         for line in in_order(lines, lambda line: line):
-            _book_once(draft, line)
+            _book_once(draft, line, event.positions)
 
 
 def _orders_with_fills(draft: Draft, event: BrokerReported, symbol: str, since_ns: int) -> list[BrokerOrder]:
@@ -1083,7 +1119,9 @@ def _agree(draft: Draft) -> None:
     settled = not any(order.status in (SUBMITTED, UNKNOWN) for order in draft.orders.values())
     if settled or draft.risk.reconciled:
         draft.risk = replace(draft.risk, reconciled=True)
-        draft.case_over("unreconciled", "broker_lost", "cash_unexplained")
+        draft.case_over("broker_lost", "cash_unexplained")
+    if settled:
+        draft.case_over("unreconciled")
     for halt in draft.risk.halts:
         if halt.reason == "cash_difference":
             draft.end_halts(halt.reason)

@@ -8,7 +8,6 @@ deficit, which the broker computes later. Unknown figures limit nothing: the boo
 from __future__ import annotations
 
 from decimal import Decimal
-from math import inf
 from typing import Any
 
 from msgspec import UnsetType
@@ -23,6 +22,7 @@ from daemon.core.instruments.option_market import root_of
 from daemon.core.limits import Sizing
 from daemon.core.orders import CANCELING, REJECTED, SUBMITTED, UNKNOWN, Order
 from daemon.core.risk.marks import fetch_equity, mark_book, wide_options
+from daemon.core.session import new_york_date
 from daemon.core.state import BROKER_MODES, ZERO, Pause, Position, State, TradingHalt
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
@@ -58,17 +58,21 @@ def loss_to_reset(draft: Draft | State[Any]) -> str:
     """Return the loss that keeps a plain resume out, "" for none.
 
     It is that of a halt, also of one that another stands before, or a limit that is reached now whatever the halts are.
-    A daily loss of an earlier session does not keep out: that day's count is over.
+    A daily loss keeps out for its day in New York, also one of before the open, and until the next session's day: then
+    that count is over.
     """
-    book, limits, session = draft.book, draft.trading.risk, draft.session.session
+    book, limits = draft.book, draft.trading.risk
     equity = fetch_equity(draft, book)
     if (loss := session_loss(book, equity)) is not None and loss >= limits.daily_loss_max:
         return "daily_loss"
     if fall_from(limited_peak(book), equity) >= limits.drawdown_max:
         return "drawdown"
-    open_ns = session.open_ns if session is not None else 0
-    since_ns = {"daily_loss": open_ns, "drawdown": 0}
-    return next((halt.reason for halt in draft.risk.halts if halt.since_ns >= since_ns.get(halt.reason, inf)), "")
+    today, last_over = new_york_date(draft.now_ns).isoformat(), draft.session.previous
+    for halt in draft.risk.halts:
+        day = new_york_date(halt.since_ns).isoformat()
+        if halt.reason == "drawdown" or (halt.reason == "daily_loss" and (day == today or day > last_over)):
+            return halt.reason
+    return ""
 
 
 def end_trade(draft: Draft, position: Position) -> None:
@@ -279,16 +283,18 @@ def _seen_ns(draft: Draft, position: Position) -> int:
 
 
 def _report_no_agreement(draft: Draft, from_ns: int) -> None:
-    """Report once a session that no new risk is taken: book and broker differ, or orders stay unknown."""
-    if draft.risk.reconciled:
+    """Report once a session that book and broker differ, and each order whose fate stays unknown, whatever agrees."""
+    late_ns = draft.now_ns - UNRECONCILED_NS
+    if from_ns > late_ns:
         return
-    open_orders = {name: order for name, order in draft.orders.items() if order.status in (SUBMITTED, UNKNOWN)}
-    since_ns = min([order.submitted_ns for order in open_orders.values()] + [draft.broker.agreed_ns])
-    if draft.now_ns - max(since_ns, from_ns) < UNRECONCILED_NS:
+    open_orders = [order for order in draft.orders.values() if order.status in (SUBMITTED, UNKNOWN)]
+    late_orders = [order.client_order_id for order in open_orders if order.submitted_ns <= late_ns]
+    if not late_orders and (draft.risk.reconciled or draft.broker.agreed_ns > late_ns):
         return
     suspicion = draft.broker.suspicion
-    why = "; ".join(suspicion.differences) if suspicion else ", ".join(open_orders) or "no report agreed"
-    draft.alarm("unreconciled", f"for {UNRECONCILED_NS // MINUTE_NS} minutes or more: {why}", once=True)
+    words = [*(suspicion.differences if suspicion else ()), *late_orders] or ["no report agreed"]
+    text = f"for {UNRECONCILED_NS // MINUTE_NS} minutes or more: {'; '.join(words)}"
+    draft.alarm("unreconciled", text, once=True, about=" ".join(late_orders))
 
 
 def reached_stop(position: Position, quote: Quote, sizing: Sizing) -> str:

@@ -21,7 +21,11 @@ from daemon.core.events import (
     OrderRejected,
     OrderUnknown,
     PauseRequested,
+    Price,
+    PricesPrinted,
     ResumeRequested,
+    SessionEnded,
+    SessionScheduled,
 )
 from daemon.core.gates import LOSSES
 from daemon.core.limits import Execution, Risk, Sizing, Trading
@@ -31,11 +35,12 @@ from daemon.core.state import Position, encode_state
 from daemon.operator.status import status_of
 from tests.support.core.account import Account, line
 from tests.support.core.daily_desk import KEEP, daily_desk
-from tests.support.core.daily_live import live
+from tests.support.core.daily_live import live, with_shares
 from tests.support.core.desk import (
     BUY_CALL,
     CALL,
     EXIT,
+    HALF_DAY,
     MINUTE,
     TUESDAY,
     Desk,
@@ -254,6 +259,29 @@ def test_the_next_session_takes_a_plain_resume_after_a_daily_loss_but_not_after_
         d.begin(TUESDAY, "2024-07-03")
         d.put(ResumeRequested(d.at(1), "a new day", "ann"))
         assert d.halted() == halted
+
+
+def test_a_daily_loss_of_before_the_open_keeps_a_plain_resume_out_all_that_day_although_the_price_came_back() -> None:
+    """100 AAA bought at 100 USD, 90 % of what there is: at 94 before Tuesday's open 5.4 % are lost, and found again."""
+    risk = Trading(risk=Risk(daily_loss_max=0.05))
+    d = with_shares(Account("11111"), risk, AAA=100)
+    d.put(PricesPrinted(d.at(-10), "2024-07-02", False, (Price("AAA", Decimal(94)),)))
+    for minute in (-5, 30):
+        d.put(PricesPrinted(d.at(minute), "2024-07-02", False, (Price("AAA", Decimal(100)),)))
+        assert alarms(d.put(ResumeRequested(d.at(minute, 1), "it is back", "ann"))) == ["resume_refused"]
+    d.begin(HALF_DAY)
+    d.put(ResumeRequested(d.at(-5), "a new day", "ann"))
+    assert d.state.risk.halt is None
+
+
+def test_a_daily_loss_keeps_a_plain_resume_out_on_its_evening_too() -> None:
+    d = desk(Trading(sizing=NO_STOP))
+    d.holds()
+    d.bar(1, quotes=(quote(CALL, "0.50", "0.50"),))
+    d.fill(next(iter(d.state.orders)), 9, "0.50")
+    evening = d.at(500)
+    d.put(SessionEnded(d.at(390), "2024-07-01"), SessionScheduled(d.at(391), TUESDAY, ()))
+    assert alarms(d.put(ResumeRequested(evening, "home", "ann"))) == ["resume_refused"]
 
 
 def test_a_loss_halt_that_a_flatten_stands_before_keeps_a_plain_resume_out_although_the_sale_brought_more() -> None:

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from daemon.core import events as ev
 from daemon.core.effects import CancelOrder, RaiseAlarm, SubmitOrder
 from daemon.core.orders import CANCELED, FILLED, PARTIAL
-from tests.support.core.account import Account, agreed, at_broker
+from tests.support.core.account import Account, agreed, at_broker, line
 from tests.support.core.desk import CALL, EXIT, OPEN, PUT, SECOND, alarms, of, sent
 from tests.support.core.others import ADOPT, HALT, IGNORE, RULES, gain, holding
 
@@ -277,3 +277,17 @@ def test_under_adopt_a_sale_of_what_the_desk_does_not_hold_ends_with_the_report_
     assert [order for order in d.state.orders.values() if order.purpose == "foreign"] == []
     assert ("position_changed" in alarms(d.effects), d.held) == (True, {PUT: -2})
     assert (d.state.book.cash, d.state.risk.reconciled) == (account.cash, True)
+
+
+@pytest.mark.parametrize("rule", ["adopt", "ignore"])
+def test_a_dividend_is_booked_once_however_much_a_person_trades_what_the_desk_holds(rule: str) -> None:
+    d = holding(account := Account("100000"), RULES[rule])
+    account.book(line("DIV", "SPY", amount="3.10"))
+    agreed(d, account, 2)
+    for number in range(900):
+        name = account.by_hand(f"ann-{number}", CALL, 1 - number % 2 * 2, 2, d.at(3))
+        account.fill(name, 2, "2.00", d.at(3))
+    for minute in (4, 5):
+        d.put(account.report(d.at(minute)))
+    book = d.state.book
+    assert (book.cash, book.realized, d.state.risk.reconciled) == (account.cash, Decimal("3.10"), True)

@@ -189,6 +189,8 @@ def test_a_sale_of_more_than_the_book_holds_halts_instead_of_going_short() -> No
     d.fill(first, 9, "1.90")
     d.fill(second, 1, "1.90")
     assert (d.halted(), d.held, d.state.risk.reconciled) == ("fill_mismatch", {}, False)
+    assert d.state.risk.halt is not None
+    assert d.state.risk.halt.detail.endswith(f"filled sell 1 {CALL}, ordered sell 9 {CALL}, held 0")
 
 
 def test_an_unknown_order_counts_as_exposure_until_the_broker_has_spoken() -> None:

@@ -422,6 +422,20 @@ def test_a_desk_that_stays_unreconciled_because_an_order_is_unknown_tells_after_
     assert not names or name in str(effects)
 
 
+def test_an_order_whose_fate_stays_unknown_is_named_although_all_else_agrees() -> None:
+    d = at_broker(account := Account())
+    d.bar(0)
+    name = sent(d.answer(BUY_CALL)).client_order_id
+    d.put(ev.OrderUnknown(d.at(1, 5), name))
+    names = []
+    for at in range(2, 60):
+        d.put(account.report(d.at(at)), ev.OrderMissing(d.at(at, 3), name))
+        effects = d.tick(at, 4)
+        names += alarms(effects)
+        assert not alarms(effects) or name in str(effects)
+    assert (names, d.state.risk.reconciled, d.order(name).status) == (["unreconciled"], True, "unknown")
+
+
 def test_a_desk_that_never_heard_from_its_broker_tells_once_a_session() -> None:
     d = Desk(mode="live").begin()
     names = [alarms(d.tick(minute)) for minute in (-1, 4, 5, 6, 100)]

@@ -701,3 +701,22 @@ def test_a_worthless_removal_loses_the_cost_of_the_shares() -> None:
     assert (d.held, book.cash, book.realized, book.equity) == (
         {"AAA": 60}, Decimal(3000), Decimal(-1000), Decimal(9000),
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize("kind", ["NC", "SC", "MA"])
+def test_a_name_that_a_company_had_within_a_day_brings_no_shares(kind: str, *, backwards: bool) -> None:
+    """AAA became NEW, and AAA again, or another one: of a day only the first and the last count."""
+    for last in ("AAA", "LAST"):
+        d = held_over_night("live")
+        lines = [line(kind, "AAA", -60), line(kind, "NEW", 60), line(kind, "NEW", -60), line(kind, last, 60)]
+        report_lines(d, *(reversed(lines) if backwards else lines))
+        assert d.held == {"BBB": 10, last: 60}
+        assert (d.state.book.positions[last].cost, d.state.book.equity) == (Decimal(6000), Decimal(10000))
+        assert d.state.basket.leavers == ()
+
+
+def test_a_spin_off_that_is_taken_back_on_its_day_leaves_nothing() -> None:
+    d = held_over_night("live")
+    assert report_lines(d, line("SPIN", "OFF", 6), line("SPIN", "OFF", -6)) == []
+    assert (d.held, d.state.book.equity) == ({"AAA": 60, "BBB": 10}, Decimal(10000))

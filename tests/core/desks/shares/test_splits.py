@@ -696,3 +696,22 @@ def test_a_reverse_split_that_several_ratios_explain_names_them_and_what_settles
     d.put(ev.ResumeRequested(d.at(5), "settled", "ann"), account.report(d.at(6)), account.report(d.at(7)))
     d.quotes(8, AAA="4000")
     assert (d.state.book.equity, d.state.risk.halt, d.state.risk.reconciled) == (WHOLE, None, True)
+
+
+@pytest.mark.parametrize("rule", [None, ADOPT])
+@pytest.mark.parametrize("lines", [(2,), (-50, 52)])
+def test_a_small_stock_dividend_that_was_taken_over_with_the_positions_is_not_booked_by_its_line(
+    rule: Trading | None, lines: tuple[int, ...]
+) -> None:
+    """One for twenty-five: below any ratio that the positions show. A person accepts it, or `adopt` takes it in."""
+    d = with_shares(account := Account(), rule, AAA=50, BBB=40)
+    account.positions["AAA"] = (52, Decimal("96.1538"))
+    for minute in (-19, -18, -17):
+        reported(d, account, minute)
+    if rule is None:
+        d.put(ev.AcceptBrokerRequested(d.at(-16), "a stock dividend", "ann"))
+        assert reported(d, account, -15) == ["broker_accepted"]
+    for count in lines:
+        account.book(line("SPLIT", "AAA", count))
+    assert [reported(d, account, minute) for minute in (-14, -13)] == [[], []]
+    assert (d.held, d.state.risk.reconciled, d.state.basket.leavers) == ({"AAA": 52, "BBB": 40}, True, ())
