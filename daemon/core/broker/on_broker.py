@@ -246,7 +246,8 @@ def absorb(draft: Draft, report: BrokerOrder) -> None:
     """Take over the broker's state of one order: ours when it matches what was sent, else foreign."""
     order = own_or_guards(draft, report)
     if order is None or order.purpose == "foreign":
-        on_foreign_order(draft, report, order)
+        if not _may_be_awaited(draft, report):
+            on_foreign_order(draft, report, order)
         return
     if order.closing and report.quantity != order.quantity:  # the broker's own call chooses the quantity
         order = replace(order, quantity=exact(report.quantity))
@@ -309,6 +310,12 @@ def _is_unanswered(call: Order) -> bool:
     One whose answer is still awaited is none, nor one that was refused or never left our queue: nobody looked for it.
     """
     return not (call.known or call.in_hand) and (call.working or call.looked_up_ns > 0)
+
+
+def _may_be_awaited(draft: Draft, report: BrokerOrder) -> bool:
+    """Return whether a call that is still awaited can have made this order: its answer says so, or a later report."""
+    calls = [order for order in draft.orders.values() if order.closing and order.in_hand]
+    return bool(calls) and _is_nobodys(draft, report) and any(_may_have_made(draft, call, report) for call in calls)
 
 
 def _is_nobodys(draft: Draft, report: BrokerOrder) -> bool:
@@ -404,8 +411,8 @@ def _follow(draft: Draft, report: BrokerOrder) -> None:
         detail = f"{report.client_order_id}: the broker says {report.status!r}"
         draft.alarm("unknown_status", detail, once=True, about=report.status)
         return
-    if word == "filled" and order.filled < order.quantity:
-        return  # reported as filled with other figures: an answer in the middle of a change
+    if word == "filled" and order.filled < order.quantity and not order.correction:
+        return  # reported as filled with other figures: an answer in the middle of a change, or its bust is not known
     new_order = advance(order, word)
     if new_order is order:
         return

@@ -223,3 +223,21 @@ def test_a_bust_of_a_purchase_that_was_sold_already_halts_because_the_book_canno
 def test_a_bust_of_an_order_that_is_not_known_is_a_stranger_s() -> None:
     d = at_broker(Account())
     assert alarms(d.put(ev.TradeCorrected(d.at(2), "by-hand", "x1", 0, Decimal(0), "trade_bust"))) == ["foreign_order"]
+
+
+@pytest.mark.parametrize("stands", [0, 4])
+def test_an_order_that_filled_and_was_busted_while_nobody_listened_is_over(stands: int) -> None:
+    """Its status stays `filled`, with less than was ordered: it will never fill more."""
+    d = at_broker(account := Account())
+    name = submitted(d, account)
+    d.put(account.found(name, d.at(1)))
+    fills = [account.fill(name, quantity, "2.00", d.at(1)) for quantity in (4, 5)]
+    account.cash += 200 * (9 - stands)
+    account.positions = {CALL: (stands, Decimal(2))} if stands else {}
+    price = Decimal(2) if stands else None
+    account.orders[name] = replace(account.orders[name], filled=Decimal(stands), average_price=price)
+    totals = {"cumulative_quantity": stands, "cumulative_cost": Decimal(2 * stands), "quantity": stands}
+    account.fills = [replace(fills[-1], correction=1, **totals)]
+    d.put(account.report(d.at(2)))
+    agreed(d, account, 3)
+    assert (d.state.orders, d.order(name).filled, d.held) == ({}, stands, {CALL: stands} if stands else {})

@@ -217,7 +217,30 @@ def test_an_order_that_is_shown_while_the_answer_is_still_awaited_is_not_the_cal
     c = calling()
     c.makes(second=-8)
     c.reported(1)
-    assert (c.d.order(c.name).order_id, c.d.held, c.halted) == ("", {"AAA": 198}, ["foreign_order"])
+    assert (c.d.order(c.name).order_id, c.d.held, c.halted) == ("", {"AAA": 198}, [])
+    c.d.put(ev.OrderAccepted(c.at(2), c.name, "id-another"))
+    c.reported(3)
+    assert (c.d.order(c.name).order_id, c.d.held, c.halted) == ("id-another", {"AAA": 198}, ["foreign_order"])
+
+
+@pytest.mark.parametrize(("rule", "person"), [("halt", 0), ("adopt", 0), ("ignore", 0), ("ignore", 300)])
+def test_the_order_of_a_call_that_reports_show_before_its_answer_is_lost_is_not_sold_again(
+    rule: str, person: int
+) -> None:
+    """Its fill has a report asked for at once: it comes seconds before the call is given up."""
+    c = calling(rule, person)
+    c.makes()
+    for second in (2, 5):
+        c.reported(second)
+    sent = c.lost().reported(9)
+    c.shown(second=10)
+    for second in (20, 30, 40):
+        sent += c.reported(second)
+    assert (of(sent, SubmitOrder), c.d.held) == ([], {})
+    assert c.halted == (["foreign_order"] if person else [])  # the person's purchase, of before the call
+    assert c.d.state.broker.foreign_held == ({"AAA": person} if person else {})
+    assert c.d.state.book.realized == 198
+    assert (c.d.state.book.cash, c.d.state.risk.reconciled) == (c.account.cash, True)
 
 
 def test_an_order_in_a_report_that_was_asked_for_before_the_call_is_not_the_call_s() -> None:
