@@ -364,9 +364,13 @@ def share_of(draft: Draft, line: Activity, *, cash: bool, replaces: bool) -> tup
 
 
 def _has_strange_shares(draft: Draft, symbol: str) -> bool:
-    """Return whether the account has other shares than of `symbol` that no book has: what comes may be theirs."""
+    """Return whether the account has other shares than of `symbol` that no book has: what comes may be theirs.
+
+    None are those that the report's other lines bring.
+    """
     beyond = draft.broker.beyond or {}
-    return any(not is_contract(one) for one in beyond.keys() - {symbol, *draft.basket.to_come})
+    brought = {line.symbol for line in draft.lines if line.quantity > 0 and beyond.get(line.symbol) == line.quantity}
+    return any(not is_contract(one) for one in beyond.keys() - {symbol, *draft.basket.to_come} - brought)
 
 
 def _was_alone(owners: Owners, closes: tuple[HeldAtClose, ...], date: str) -> bool:

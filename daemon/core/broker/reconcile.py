@@ -884,10 +884,10 @@ def _all_paid_out(draft: Draft, symbol: str, positions: tuple[BrokerPosition, ..
 def _comes_early(draft: Draft, line: Activity, positions: tuple[BrokerPosition, ...] | None) -> bool:
     """Return whether cash in lieu of what the desk holds came before the line of its split.
 
-    For a day it waits too while the broker has no position any more, or one that is neither the book's nor that less
-    the fraction, on a desk of whole shares by a share or more: where somebody traded since, or the split changes less
-    than a share, nothing else shows it. With fractions it waits until the broker has taken one for it: it may never
-    have been among the positions, nor in the line.
+    For a day it waits too while the split's shares have left alone, while the broker has no position any more, or one
+    that is neither the book's nor that less the fraction, on a desk of whole shares by a share or more: where somebody
+    traded since, or the split changes less than a share, nothing else shows it. With fractions it waits until the
+    broker has taken one for it: it may never have been among the positions, nor in the line.
     """
     symbol, fraction = line.symbol, lieu_fraction(draft, line) or abs(exact(line.quantity))
     if symbol in draft.basket.splits or positions is None:
@@ -897,9 +897,10 @@ def _comes_early(draft: Draft, line: Activity, positions: tuple[BrokerPosition, 
         return True
     quantity, expected = ZERO if broker_position is None else broker_position.quantity, draft.expected(symbol)
     days = new_york_date(draft.now_ns) - new_york_date(line.time_ns)
+    has_left = any(it.symbol == symbol and it.kind in SPLITS for it in draft.basket.leavers)
     doubtful = broker_position is None or draft.fractional or abs(quantity - expected) >= 1
     taken = quantity == _before_lack(draft, symbol) - fraction or (quantity == expected and was_paid_out(draft, line))
-    return doubtful and days <= timedelta(days=1) and not taken
+    return days <= timedelta(days=1) and (has_left or (doubtful and not taken))
 
 
 def _told_cash(draft: Draft) -> Decimal:

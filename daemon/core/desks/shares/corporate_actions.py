@@ -13,7 +13,7 @@ from msgspec import UnsetType
 from msgspec.structs import replace
 
 from daemon.core.book import COST_GRID, rescale
-from daemon.core.broker.ledger import MERGED, SPUN_OFF, WORTHLESS, income
+from daemon.core.broker.ledger import MERGED, SPLITS, SPUN_OFF, WORTHLESS, income
 from daemon.core.draft import EXIT, Draft
 from daemon.core.effects import RaiseAlarm
 from daemon.core.events import Activity, BrokerPosition
@@ -130,9 +130,11 @@ def reorganise(draft: Draft, line: Activity) -> None:
 def _are_replaced(draft: Draft, line: Activity) -> bool:
     """Return whether the report tells shares that come for those of the line's symbol, which leave as a whole.
 
-    So it is where as many lines of the kind bring shares as take some.
+    So it is where as many lines of the kind bring shares as take some; a split brings shares of its own symbol alone.
     """
     alike = [other for other in draft.lines if other.kind == line.kind and other.status != splits.ANNOUNCED]
+    if line.kind in SPLITS:
+        alike = [other for other in alike if other.symbol == line.symbol]
     departures = [other for other in alike if other.quantity < 0]
     of_it = sum((other.quantity for other in departures if other.symbol == line.symbol), ZERO)
     arrival_count = sum(other.quantity > 0 for other in alike)

@@ -715,3 +715,46 @@ def test_a_small_stock_dividend_that_was_taken_over_with_the_positions_is_not_bo
         account.book(line("SPLIT", "AAA", count))
     assert [reported(d, account, minute) for minute in (-14, -13)] == [[], []]
     assert (d.held, d.state.risk.reconciled, d.state.basket.leavers) == ({"AAA": 52, "BBB": 40}, True, ())
+
+
+@pytest.mark.parametrize("rules", [None, ADOPT])
+@pytest.mark.parametrize("kinds", [("NC", "NC"), ("SPIN", "SPIN"), ("NC", "SPIN")])
+def test_actions_of_two_companies_in_one_night_whose_positions_come_first_are_the_desks(
+    kinds: tuple[str, str], rules: Trading | None
+) -> None:
+    """What the account has beyond the book is what the lines bring: nobody else's shares."""
+    d = with_shares(account := Account(), rules, AAA=50, BBB=40)
+    for kind, symbol, count in zip(kinds, ("AAA", "BBB"), (50, 40), strict=True):
+        if kind == "NC":
+            account.lines.append(line(kind, symbol, -count))
+            del account.positions[symbol]
+        account.positions[f"{symbol}X"] = (count, Decimal(100))
+        account.lines.append(line(kind, f"{symbol}X", count))
+    lines, account.lines = account.lines, []
+    reported(d, account, -19)
+    account.lines = lines
+    assert "owner_unknown" not in reported(d, account, -18.9)
+    assert reported(d, account, -18) == []
+    assert (d.held, d.state.risk.reconciled) == ({s: count for s, (count, _) in account.positions.items()}, True)
+
+
+@pytest.mark.parametrize("first", ["positions", "lines"])
+def test_shares_that_a_split_leaves_nothing_of_are_sold_for_its_cash_whatever_else_is_split(first: str) -> None:
+    """One for two hundred of 50: a quarter of a share at 20,000 USD, paid in cash. BBB is split two for one."""
+    d = with_shares(account := Account(), AAA=50, BBB=40)
+
+    def split() -> None:
+        account.positions = {"BBB": (80, Decimal(50))}
+
+    if first == "positions":
+        split()
+        reported(d, account, -19)
+    account.lines = [line("SPLIT", "AAA", -50), line("SPLIT", "BBB", 40)]
+    account.book(line("CIL", "AAA", 0, "5000"))
+    reported(d, account, -18.9)
+    split()
+    for minute in (-18, -17):
+        reported(d, account, minute)
+    book = d.state.book
+    assert (d.held, book.cash, book.realized, d.state.basket.leavers) == ({"BBB": 80}, account.cash, Decimal(0), ())
+    assert d.state.risk.reconciled
