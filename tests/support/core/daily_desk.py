@@ -115,7 +115,7 @@ class Shelf:
         portfolio = view.portfolio
         assert portfolio is not None
         state = msgspec.structs.replace(state, hidden=answer.hidden)
-        goals = zip(SYMBOLS, answer.logits, strict=True)
+        goals = zip(self.spec.symbols, answer.logits, strict=True)
         legs = tuple(Leg(symbol, goal) for symbol, goal in goals if goal != KEEP)
         choice = Choice((0.5, 0.3, 0.2), 1, 0.3) if self.named else None
         return state, Rebalance(choice, "rebalance" if legs else "hold", Basket(legs))

@@ -165,9 +165,10 @@ def drive_shares(draft: Draft) -> None:
     for name, order in draft.orders.items():
         if order.purpose not in ("foreign", PROTECTION) and order.work not in draft.works:
             draft.cancel(name)
-    selling = [_drive_sale(draft, work) for work in tuple(draft.works.values()) if work.purpose == EXIT]
+    sales = [work for work in tuple(draft.works.values()) if work.purpose == EXIT]
+    selling = [work.key for work in sales if _drive_sale(draft, work)]
     if any(work.purpose == ENTRY for work in draft.works.values()):
-        _drive_buys(draft, selling=any(selling))
+        _drive_buys(draft, selling)
     record_basket_end(draft)
 
 
@@ -405,16 +406,17 @@ def _of_fraction(draft: Draft, work: Work, leave: Leave) -> Leave:
 # --- buys ---------------------------------------------------------------------------------------------------------
 
 
-def _drive_buys(draft: Draft, *, selling: bool) -> None:
+def _drive_buys(draft: Draft, sales: Collection[str]) -> None:
     """Send each buy in order, as soon as free cash covers it whole.
 
-    The first that it does not cover waits for the sales, with those after it. Cash that does not cover all of them, and
-    will not with the sales either, is shared by all in proportion once no sale is to come.
+    `sales` are the works that may soon bring cash. The first buy that free cash does not cover waits for them, with
+    those after it. Cash that does not cover all of them, and will not with the sales either, is shared by all in
+    proportion once no sale is to come.
     """
     wanting = [work for work in tuple(draft.works.values()) if work.purpose == ENTRY and _wants(draft, work)]
     if not wanting or not may_send(draft):
         return
-    free = free_cash(draft.book.cash, draft.orders, draft.marks, cost_rate(draft))
+    free, selling = free_cash(draft.book.cash, draft.orders, draft.marks, cost_rate(draft)), bool(sales)
     broker_cash = spendable(draft)
     if short := broker_cash is not None and broker_cash < free:
         free, selling = max(broker_cash, ZERO), awaits_proceeds(draft) or selling
@@ -423,7 +425,7 @@ def _drive_buys(draft: Draft, *, selling: bool) -> None:
     prices = {work.key: price for work in wanting if (price := _price_to_share(draft, work)) is not None}
     priced_works, rate = [work for work in wanting if work.key in prices], cost_rate(draft)
     cash_need = sum((reserved_cash(prices[work.key], _missing(draft, work), rate) for work in priced_works), ZERO)
-    if cash_need > free and selling and cash_need > free + _proceeds(draft):
+    if cash_need > free and selling and cash_need > free + _proceeds(draft, sales):
         return
     if cash_need > free and not selling:
         cut_works = _share_cash(draft, priced_works, prices, free, short=short)
@@ -467,10 +469,14 @@ def _price_to_share(draft: Draft, work: Work) -> Decimal | None:
     return draft.marks.get(work.symbol) if draft.now_ns - began_ns < reprice_ns(draft) else None
 
 
-def _proceeds(draft: Draft) -> Decimal:
-    """Return what the sales under way may bring in USD, at the last known prices and less their cost."""
-    sales = [work for work in draft.works.values() if work.purpose == EXIT]
-    worth = sum(((draft.held(w.symbol) - w.goal) * draft.marks.get(w.symbol, ZERO) for w in sales), ZERO)
+def _proceeds(draft: Draft, sales: Collection[str]) -> Decimal:
+    """Return what these sales may bring in USD, less their cost: at their limits, else at the last known prices."""
+    worth = ZERO
+    for work in [draft.works[key] for key in sales if key in draft.works]:
+        order = draft.newest_attempt(work) if work.order_id else None
+        limit = order.limit_price if order is not None and order.working else None
+        price = draft.marks.get(work.symbol, ZERO) if limit is None else limit
+        worth += (draft.held(work.symbol) - work.goal) * price
     return max(worth, ZERO) * (1 - cost_rate(draft))
 
 

@@ -27,12 +27,24 @@ from daemon.core.limits import Basket, Broker, Trading
 from daemon.core.records import DecisionRow
 from strategies.kit.contract import Leg
 from tests.support.core.baskets import decided, tuesday
-from tests.support.core.daily_desk import KEEP, SYMBOLS, daily_desk, orders, quote
+from tests.support.core.daily_desk import KEEP, LAST_FRIDAY, SYMBOLS, DailyDesk, Shelf, daily_desk, orders, quote
 from tests.support.core.desk import TUESDAY, alarms, canceling, of
 
 NO_AUCTION = Trading(basket=Basket(auction=False))
 BEFORE_CLOSE = Trading(basket=Basket(decide="before_close"))
 AT_100 = dict.fromkeys(SYMBOLS, "100")
+
+
+class Four(Shelf):
+    """The strategy with a fourth symbol."""
+
+    spec = replace(
+        Shelf.spec,
+        symbols=(*SYMBOLS, "DDD"),
+        actions=(*SYMBOLS, "DDD"),
+        observation_shape=(10,),
+        features=(*Shelf.spec.features, "DDD", "DDD price"),
+    )
 
 
 # --- sales first --------------------------------------------------------------------------------------------------
@@ -175,6 +187,40 @@ def test_a_sale_that_cannot_be_sent_holds_no_buy_up() -> None:
     d = tuesday(NO_AUCTION, AAA=60)
     decided(d, 0, 70, KEEP)
     assert orders(d.quotes(0, BBB="100")) == [("BBB", 39, "100.2000")]  # 4,000 / 100.3002
+
+
+def test_cash_of_a_sale_that_cannot_be_sent_is_no_buy_s_to_spend_while_another_sale_works() -> None:
+    d = DailyDesk(NO_AUCTION, strategy=Four()).fund().begin()
+    at_100 = dict.fromkeys(Four.spec.symbols, "100")
+    d.bars(LAST_FRIDAY, **dict.fromkeys(at_100, 100.0))
+    decided(d, 30, 30, KEEP, KEEP)
+    for order in of(d.quotes(0, **at_100), SubmitOrder):
+        d.fill(order.client_order_id, 30, "100")  # 4,000 USD are left
+    d.end(**dict.fromkeys(at_100, 100.0))
+    d.begin(TUESDAY)
+    decided(d, 0, 0, 20, 70)  # 90 shares hold back 9,027.02 USD; AAA is halted
+    del at_100["AAA"]
+    (sale,) = of(d.quotes(0, **at_100), SubmitOrder)
+    assert (sale.symbol, sale.quantity) == ("BBB", 30)
+    d.fill(sale.client_order_id, 30, "100")
+    # 7,000 USD pay for 69.79 of 90 shares: 15.51 and 54.28
+    assert orders(d.quotes(0.1, **at_100)) == [("CCC", 15, "100.2000"), ("DDD", 54, "100.2000")]
+
+
+def test_buys_that_a_sale_pays_for_only_above_its_limit_wait_until_it_is_done() -> None:
+    d = DailyDesk(NO_AUCTION).fund().begin()
+    closes, opens = {"AAA": 100.0, "BBB": 100.0, "CCC": 7.0}, {"AAA": "100", "BBB": "100", "CCC": "7"}
+    d.bars(LAST_FRIDAY, **closes)
+    decided(d, 60, KEEP, KEEP)
+    d.quotes(0, **opens)
+    d.fill("e1-shelf-1-0-0", 60, "100")  # 4,000 USD are left
+    d.end(**closes)
+    d.begin(TUESDAY)
+    decided(d, 30, 39, 439)  # 39 x 100.2 + 439 x 7.014 and 0.1 %: 6,993.94 USD
+    # 30 shares bring 2,997 USD at 100, and 2,991.01 at their limit of 99.8
+    assert orders(d.quotes(0, **opens)) == [("AAA", -30, "99.8000")]
+    d.fill("e1-shelf-2-0-0", 30, "100", fees="3")
+    assert orders(d.quotes(0.1, **opens)) == [("BBB", 39, "100.2000"), ("CCC", 439, "7.0140")]
 
 
 def test_a_sale_between_two_attempts_still_holds_the_buy_up() -> None:
