@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -23,7 +24,7 @@ import daemon.tapes
 import strategies
 from daemon.core.limits import Basket
 from daemon.core.paper.shares import on_grid
-from daemon.host.time.calendar import midnight_ns
+from daemon.host.time.calendar import SESSIONS_AROUND, midnight_ns
 from daemon.tapes.days import DailyTapeSource, scan_daily
 from daemon.tapes.files import TapeError
 from strategies.golden import contract_hash
@@ -55,6 +56,23 @@ class DailyTable:
     tradable: Float32Array  # (d, n): 1 or 0, the strategy's masking rule after the close of d
     warm: BoolArray  # (d,): the strategy has an observation after the close of d
     remark: str = ""  # what of the file counts for nothing, where that is much
+    calendar: tuple[Session, ...] = ()  # all sessions of the exchange in between, where the file lacks some whole
+
+    @property
+    def stale(self) -> BoolArray:
+        """Where the session before brought no bar, bool (d,): a desk denies every basket of the day."""
+        has_bars: BoolArray = np.logical_or.reduce(self.present, axis=1)
+        stale = np.zeros(len(self.sessions), dtype=np.bool_)
+        for day in range(1, len(stale)):
+            _, previous = self.around(day)
+            stale[day] = not has_bars[day - 1] or previous[-1] != self.sessions[day - 1]
+        return stale
+
+    def around(self, day: int) -> tuple[tuple[Session, ...], tuple[Session, ...]]:
+        """The sessions after a session and those before it, as its announcement has them."""
+        sessions = self.calendar or self.sessions
+        place = bisect_left(sessions, self.sessions[day].date, key=lambda session: session.date)
+        return sessions[place + 1 : place + 1 + SESSIONS_AROUND], sessions[max(place - SESSIONS_AROUND, 0) : place]
 
     @property
     def dates(self) -> tuple[str, ...]:
@@ -132,6 +150,9 @@ def read_table(path: Path, strategy: DailyStrategy, store: Path | None = None) -
     bars, sessions, _ = days_of(source, spec.symbols)
     table = _assemble(bars, sessions, spec, path.name, info.sha256, info.synthetic)
     table = replace(table, remark=source.counts.remark)
+    if source.counts.absent_sessions:
+        first, last = table.dates[0], table.dates[-1]
+        table = replace(table, calendar=tuple(day for day in calendar.sessions if first <= day.date <= last))
     if table.without_bars and not table.warm.any():
         lost, present = ", ".join(table.without_bars), ", ".join(sorted(set(spec.symbols) - set(table.without_bars)))
         but = f", but of {present}" if present else ""
@@ -191,6 +212,7 @@ def _without_columns(_bars: Float64Array, present: BoolArray, window: int, dates
     return Columns(np.zeros((len(dates), 0), dtype=np.float32), present.astype(np.float32), warm)
 
 
+_Header = tuple[str, str, tuple[Session, ...], tuple[Session, ...]]  # label, remark, sessions, calendar
 _ARRAYS = ("bars", "present", "open_ticks", "close_ticks", "features", "tradable", "warm")
 
 
@@ -198,7 +220,8 @@ def _keep(path: Path, table: DailyTable) -> None:
     """Write the table whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}")
-    sessions = np.frombuffer(msgspec.json.encode((table.synthetic, table.remark, table.sessions)), dtype=np.uint8)
+    header = table.synthetic, table.remark, table.sessions, table.calendar
+    sessions = np.frombuffer(msgspec.json.encode(header), dtype=np.uint8)
     with part.open("wb") as stream:
         np.savez(stream, sessions=sessions, **{name: getattr(table, name) for name in _ARRAYS})
     part.replace(path)
@@ -208,9 +231,10 @@ def _restore(path: Path, file: str, digest: str, spec: DailySpec) -> DailyTable 
     """The cached table; None where there is none, or a broken one."""
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            header = msgspec.json.decode(archive["sessions"].tobytes(), type=tuple[str, str, tuple[Session, ...]])
+            header = msgspec.json.decode(archive["sessions"].tobytes(), type=_Header)
             arrays = {name: archive[name] for name in _ARRAYS}
     except (OSError, KeyError, ValueError, BadZipFile):  # another layout, or a file that was cut off
         return None
-    synthetic, remark, sessions = header
-    return DailyTable(file, digest, synthetic, spec.symbols, spec.history_bars, sessions, **arrays, remark=remark)
+    synthetic, remark, sessions, calendar = header
+    columns = (file, digest, synthetic, spec.symbols, spec.history_bars, sessions)
+    return DailyTable(*columns, **arrays, remark=remark, calendar=calendar)

@@ -31,7 +31,6 @@ from daemon.core.paper.shares import SharePaperBroker
 from daemon.core.paper.state import SharePaperState
 from daemon.core.state import Model, State
 from daemon.core.step import Core, Machine
-from daemon.host.time.calendar import SESSIONS_AROUND
 from daemon.tapes.days import SCHEDULED_BEFORE_NS
 from strategies.kit.contract import DailyStrategy
 from strategies.kit.units import MINUTE_NS
@@ -94,12 +93,11 @@ def under(desk: Desk, trading: Trading) -> Desk:
 def feed(table: DailyTable, day: int, trading: Trading, *, decide: bool = True) -> Iterator[Event]:
     """A session's feed events, as in a replay of daily bars; without `decide` no decision and no opening prints.
 
-    The sessions around it are those of the table.
+    The sessions around it are those from the table's first to its last.
     """
     session = table.sessions[day]
     before_ns = trading.basket.before_open_min * MINUTE_NS
-    upcoming = table.sessions[day + 1 : day + 1 + SESSIONS_AROUND]
-    previous = table.sessions[max(day - SESSIONS_AROUND, 0) : day]
+    upcoming, previous = table.around(day)
     scheduled_ns = session.open_ns - max(SCHEDULED_BEFORE_NS, before_ns)
     yield SessionScheduled(scheduled_ns, session, upcoming, previous)
     if decide:

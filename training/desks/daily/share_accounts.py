@@ -80,11 +80,16 @@ class ShareAccounts(Episodes):
         self._value = self._value.masked_fill(over, self._capital)
         self._held = self._held.masked_fill(over.unsqueeze(1), 0.0)
 
-    def _sell(self, leaves: Tensor, sold: Tensor, late: Tensor) -> None:
+    def _sell(self, leaves: Tensor, sold: Tensor, late: Tensor, ask: Tensor) -> None:
         """Sell steps (n, symbols): whole shares at the ticks `sold`, an order of a fraction at `late`.
 
-        The auction takes the whole shares, and leaves an order of the rest.
+        The auction takes the whole shares, and leaves an order of the rest; one that is too small for an order by then,
+        in the middle of `sold` and `ask`, stays.
         """
+        if self._per_share > 1 and self._auction:
+            rest = leaves % self._per_share
+            small = (rest < leaves) & (leaves < self._held) & (rest * (sold + ask) < 2.0 * self._least_order)
+            leaves = leaves - rest.masked_fill(~small, 0.0)
         ticks = leaves * sold
         if self._per_share > 1:
             fraction = leaves % self._per_share
@@ -270,7 +275,7 @@ def price_rows(
 ) -> np.ndarray[Any, Any]:
     """Prices and flags for decisions before sessions `first` to `last`, float64 (sessions, 7, symbols).
 
-    Of each symbol: whether it opens at all, the last known close in USD (infinite where none is known), and in whole
+    Of each symbol: whether it trades at all, the last known close in USD (infinite where none is known), and in whole
     ticks what sales get in the auction and after it, what buys pay, their limit, and the close to come. `fill`
     "same_close" trades at the close on which the decision is made.
     """
@@ -278,7 +283,8 @@ def price_rows(
     sold = table.open_ticks[first : last + 1] if fill == "next_open" else marks[:-1]
     late, paid, limit = wait_ticks(sold, trading) if fill == "next_open" else (sold, sold, sold)
     decision_prices = np.where(marks > 0, marks, np.inf)[:-1] / TICKS
-    return np.stack([sold > 0, decision_prices, sold, late, paid, limit, marks[1:]], axis=1)
+    opens = (sold > 0) & ~table.stale[first : last + 1, None]
+    return np.stack([opens, decision_prices, sold, late, paid, limit, marks[1:]], axis=1)
 
 
 def wait_ticks(prints: np.ndarray[Any, Any], trading: Trading) -> tuple[np.ndarray[Any, Any], ...]:

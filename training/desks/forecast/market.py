@@ -206,7 +206,7 @@ class ForecastMarket(ShareAccounts):
             goal = self._overlay(self._day, holdings, goal, prices, self.equity_usd, whole=True, places=self._places)
             goal = self._worth_orders(holdings, goal, decision_prices)
         leaves, buys = (holdings - goal).clamp(min=0.0), (goal - holdings).clamp(min=0.0)
-        self._sell(leaves * opens, sold, late)
+        self._sell(leaves * opens, sold, late, paid)
         self._buy(buys * opens, paid, limit)
         scale = 1.0 / (value_before * self._weight_max)
         decision_prices = torch.where(decision_prices < inf, decision_prices, 0.0)

@@ -70,9 +70,16 @@ def test_the_desk_and_the_tensor_market_earn_the_same_on_made_up_days(
         assert sum(result.trades for result in market) < 0.95 * sum(result.trades for result in without)
 
 
-@pytest.mark.parametrize(("variant", "cash"), [("shares", 1_000_000), ("notional", 60_000)])
-def test_they_also_earn_the_same_where_stocks_have_no_bar_on_some_days(variant: str, cash: int) -> None:
+@pytest.mark.parametrize(
+    ("variant", "cash", "fractions"),
+    [("shares", 1_000_000, "auto"), ("notional", 60_000, "off"), ("account", 9_000, "on")],
+)
+def test_they_also_earn_the_same_where_stocks_have_no_bar_on_some_days(
+    variant: str, cash: int, fractions: Literal["auto", "on", "off"]
+) -> None:
+    """A sale without a print brings no cash, and the buys share what there is."""
     table, rules = walk(500, seed=3, spec=daily_rebalancer.SPEC, missing=0.06), stocks_rules(variant, cash)
+    rules = replace(rules, basket=replace(rules.basket, fractions=fractions))
     dates = table.dates[470:]
     desk = desk_before(table, dates, DailyRebalancer(), rules)
     agree(dry_run(trend, desk), play_rebalancer(trend, table, dates, rules, variant=variant))

@@ -92,6 +92,22 @@ def test_with_fractions_the_crumbs_stay_cash() -> None:
     assert float(desk.costs_usd) == pytest.approx(0.006698 + 0.003249 + 0.01, abs=1e-9)  # micro-dollars; a cent for CAT
 
 
+@pytest.mark.parametrize(("opens", "left"), [(100.0, 2.0), (97.0, 2.2)])
+def test_what_the_auction_leaves_of_a_sale_stays_where_it_is_too_small_for_an_order_after_the_open(
+    opens: float, left: float
+) -> None:
+    """Of 3.2 shares at 100 USD the answer sells 1.2: a fifth of one is 20 USD at the close, 19.40 at an open of 97."""
+    rules = trading("1000", fractions=True)
+    rules = replace(rules, basket=replace(rules.basket, min_order_usd=Decimal("19.50")))
+    table = written({"AAPL": [(100.0, 100.0)] * 3 + [(opens, opens)]})
+    desk = market(table, 2, rules, variant="notional")
+    desk.step(acting(AAPL=0.032))
+    assert desk.shares[0, 0].item() == 3.2
+    desk.step(acting(AAPL=-0.375))
+    sold, _ = desk.traded
+    assert sold[0, 0].item() == pytest.approx(3.2 - left, abs=1e-12)
+
+
 def test_zero_actions_trade_nothing_and_the_value_stays() -> None:
     desk = market(written(HAND), 2, trading("20000"))
     desk.step(acting())

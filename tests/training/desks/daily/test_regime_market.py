@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -15,7 +16,7 @@ from strategies.kit.contract import Answer, Portfolio, View
 from strategies.regime_switcher import REGIMES, SPEC, RegimeSwitcher, performance, spec_of, vector
 from tests.support.examples import examples
 from tests.support.training.made_up_days import trading, walk, written
-from training.data.daily_table import TICKS
+from training.data.daily_table import TICKS, table_of
 from training.desks.daily.markets.regime import REWARD_COST, RegimeMarket
 
 FUNDS = msgspec.structs.replace(SPEC, history_bars=2)
@@ -102,8 +103,6 @@ def test_changing_places_of_funds_changes_places_of_weights() -> None:
 
 def table_with_funds_swapped(table: Any) -> Any:
     """SPY under the name of QQQ and the other way round."""
-    from training.data.daily_table import table_of
-
     return table_of(table.bars[:, :, [1, 0, 2]], table.sessions, FUNDS)
 
 
@@ -210,3 +209,18 @@ def test_a_fund_that_does_not_move_leaves_all_as_it_is() -> None:
     before = float(desk.weights[0, 0])
     desk.step(choose(two.actions.index("INVERSE_VOLATILITY")))
     assert (before, float(desk.turnover), float(desk.weights[0, 0])) == (1.0, 0.0, 1.0)
+
+
+def test_on_the_day_after_a_session_without_a_bar_everything_stays() -> None:
+    """The desk denies every basket of that day: the newest bar is not of the session before."""
+    whole = walk(20, seed=3, spec=FUNDS)
+    kept = [day for day in range(20) if day != 12]
+    table = table_of(whole.bars[:, kept], [whole.sessions[day] for day in kept], FUNDS)
+    table = replace(table, calendar=whole.sessions)
+    desk = RegimeMarket(table, 10, 18, trading("100000"), count=1, episode=None, draws=False)
+    turnovers = []
+    for regime in (ALL_SPY, EQUAL_WEIGHT, ALL_SPY, EQUAL_WEIGHT):
+        desk.step(choose(regime))
+        turnovers.append(float(desk.turnover))
+    assert turnovers[2] == 0.0
+    assert min(turnovers[0], turnovers[1]) > 0.5

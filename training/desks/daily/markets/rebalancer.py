@@ -180,7 +180,7 @@ class RebalancerMarket(ShareAccounts):
         leaves, buys = self._worth_orders(leaves, buys, decision_prices)
         if self._overlay.on:
             leaves, buys = self._worth_orders(*self._under_the_cap(leaves, buys, decision_prices), decision_prices)
-        self._sell(leaves * opens, sold, late)
+        self._sell(leaves * opens, sold, late, paid)
         self._buy(buys * opens, paid, limit)
         self._mark(closes)
         self._next_day()

@@ -94,6 +94,8 @@ class RegimeMarket(Episodes):
         whole = close[first : last + 1] / was
         self._seen = self._table(rows_seen)
         self._growth = self._table(np.stack([night, day, whole], axis=1))  # (rows, 3, funds)
+        stale = table.stale[first : last + 1]
+        self._stale = self._table(stale) if stale.any() else None
         self._opens = self._table(opened / TICKS) if charges_days(self._trading.paper) else None  # USD a share
         regimes, none = [weights for _, weights in regimes_of(table.symbols)], (0.0,) * self._funds
         self._regimes = self._table(np.array([regime if isinstance(regime, tuple) else none for regime in regimes]))
@@ -132,6 +134,8 @@ class RegimeMarket(Episodes):
         slept = 1.0 + (self._weights * (night - 1.0)).sum(1)
         drifted = self._weights * night / slept.unsqueeze(1)
         goal = self._goal(actions, drifted)
+        if self._stale is not None:
+            goal = torch.where(self._stale.index_select(0, self._day).unsqueeze(1), drifted, goal)
         self._turnover = (goal - drifted).abs().sum(1)
         grown = 1.0 + (goal * (day - 1.0)).sum(1)
         opened = self._equity * slept
