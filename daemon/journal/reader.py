@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Iterator, Sequence
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +45,12 @@ class JournalReader:
         return values
 
     def entries(self, after_id: int = 0, page: int = 2000) -> Iterator[Entry]:
-        """Yield rows with an id above `after_id`; each page is a transaction of its own."""
-        while True:
-            rows = self._db.execute(
-                "SELECT id, seq, time_ns, kind, payload, effects, hash FROM events WHERE id > ? ORDER BY id LIMIT ?",
-                (after_id, page),
-            ).fetchall()
-            if not rows:
-                return
+        """Yield rows with an id above `after_id`; each page is a transaction of its own.
+
+        Damage may change an id in its place in the file: such a row comes as the one after the former.
+        """
+        query = "SELECT id, seq, time_ns, kind, payload, effects, hash FROM events WHERE id > ? ORDER BY id LIMIT ?"
+        while rows := _in_place(self._db.execute(query, (after_id, page)).fetchall(), after_id):
             yield from map(Entry._make, rows)
             after_id = rows[-1][0]
 
@@ -126,9 +125,9 @@ class JournalReader:
         """Yield the payloads of all events of these kinds, oldest first; each page is a transaction of its own."""
         last, kinds_text = 0, ", ".join(f"'{kind}'" for kind in kinds)
         sql = f"SELECT id, payload FROM events WHERE id > ? AND kind IN ({kinds_text}) ORDER BY id LIMIT ?"
-        while rows := self.query(sql, (last, page)):
-            last = rows[-1]["id"]
-            yield from (row["payload"] for row in rows)
+        while rows := _in_place(self._db.execute(sql, (last, page)).fetchall(), last):
+            last = rows[-1][0]
+            yield from (payload for _, payload in rows)
 
     def newest_of(self, *kinds: str) -> str | None:
         """Return the newest event's payload among these kinds of `INDEXED`, even from before a rotation."""
@@ -171,6 +170,23 @@ class JournalReader:
 
     def close(self) -> None:
         self._db.close()
+
+
+def _in_place(rows: list[tuple[Any, ...]], after_id: int) -> list[tuple[Any, ...]]:
+    """Return rows in the order of the file with ids that ascend from above `after_id`: none is read without an end.
+
+    An id that is not above the former row's, or is beyond the next one's, is damaged. A first one that is not above
+    `after_id` was read before: SQLite seeks by ids.
+    """
+    rows = list(dropwhile(lambda row: row[0] <= after_id, rows))
+    next_ids = [*(row[0] for row in rows[1:]), NEWEST]
+    if all(row[0] < next_id for row, next_id in zip(rows, next_ids, strict=False)):
+        return rows
+    for place, (row, next_id) in enumerate(zip(rows, next_ids, strict=False)):
+        is_damaged = row[0] <= after_id or after_id < next_id < row[0]
+        after_id = after_id + 1 if is_damaged else row[0]
+        rows[place] = (after_id, *row[1:])
+    return rows
 
 
 def unreadable(path: Path, error: Exception) -> JournalError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 import signal
 import sqlite3
@@ -272,6 +273,43 @@ def test_a_fill_keeps_its_exact_decimals() -> None:
     again = decode_event(encode_event(fill))
     assert isinstance(again, OrderFilled)
     assert str(again.cumulative_fees) == "0.148920"
+
+
+def flip_id(path: Path, row: int, bit: int) -> None:
+    """Flip one bit of a row's id where SQLite keeps it: in a leaf (13) of the table's tree, behind the cell's size."""
+    content = bytearray(path.read_bytes())
+    page_size = int.from_bytes(content[16:18], "big")
+    for page in range(page_size, len(content), page_size):
+        count = int.from_bytes(content[page + 3 : page + 5], "big") if content[page] == 13 else 0
+        for place in range(page + 8, page + 8 + 2 * count, 2):
+            cell = page + int.from_bytes(content[place : place + 2], "big")
+            while content[cell] & 0x80:
+                cell += 1
+            if content[cell + 1] == row and b"ClockTicked" in content[cell : cell + 60]:
+                content[cell + 1] ^= 1 << bit
+                path.write_bytes(content)
+                return
+    raise AssertionError(row)
+
+
+IN_PLACE = [(100, 6), (50, 5), (50, 2), (30, 6), (9, 1), (1, 3)]  # row and bit: the id is not between its neighbours'
+
+
+@pytest.mark.parametrize(("row", "bit"), [*IN_PLACE, (100, 4), (100, 0), (1, 0)])
+@pytest.mark.parametrize("page", [2000, 7, 1])
+def test_an_id_that_damage_changed_is_read_in_its_place_and_no_reading_is_endless(
+    journal: Journal, tmp_path: Path, row: int, bit: int, page: int
+) -> None:
+    journal.commit(ticks(HashChain(), 1, 100))
+    journal.close()
+    flip_id(tmp_path / FILE, row, bit)
+    with contextlib.closing(JournalReader(tmp_path / FILE)) as reader:
+        entries = list(itertools.islice(reader.entries(page=page), 200))
+        payloads = list(itertools.islice(reader.payloads("ClockTicked", page=page), 200))
+    assert len(entries) <= 100 >= len(payloads)
+    assert all(one.id < other.id for one, other in itertools.pairwise(entries))
+    if page == 2000 and (row, bit) in IN_PLACE:
+        assert [entry.id for entry in entries] == list(range(1, 101))
 
 
 def tables(path: Path) -> set[str]:
