@@ -304,6 +304,12 @@ class DeskStatus:
         "what the limit of the drawdown counts from, where it was reset below the peak",
         default="",
     )
+    blocked: str = stated(
+        lambda state: state.broker.blocked,
+        'why the broker lets the account trade nothing, "" where it may trade',
+        "blocked by the broker",
+        default="",
+    )
 
 
 STATED: dict[str, Stated] = {field.name: field.metadata[Stated] for field in dataclasses.fields(DeskStatus)}
@@ -398,6 +404,8 @@ def trading_in_words(status: DeskStatus) -> tuple[str, bool]:
         return f"claim broken: {status.claim.broken}", False
     if not status.reconciled:
         return "not reconciled", False
+    if status.blocked:
+        return f"blocked by the broker: {status.blocked}", False
     return "reconciled", True
 
 

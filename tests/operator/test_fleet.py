@@ -87,15 +87,17 @@ def test_a_desk_that_cannot_be_read_counts_in_no_total_and_is_named() -> None:
     assert fleet.desks[1].problem == "damaged"
 
 
-def test_a_halt_and_a_pause_are_said_with_their_reason() -> None:
-    halted, paused = (
+def test_a_halt_a_pause_and_a_blocked_account_are_said_with_their_reason() -> None:
+    halted, paused, blocked = (
         desk("paper", "paper PA1", "1.00", halt="drawdown: 20 %"),
         desk("paper", "p 2", "1.00", pause="lunch"),
+        desk("paper", "p 3", "1.00", blocked="trading_blocked"),
     )
-    lines = fleet_of([("a", halted), ("b", paused)], NOW_S).desks
+    lines = fleet_of([("a", halted), ("b", paused), ("c", blocked)], NOW_S).desks
     assert [(line.trading, line.may_trade) for line in lines] == [
         ("halted: drawdown: 20 %", False),
         ("paused: lunch", False),
+        ("blocked by the broker: trading_blocked", False),
     ]
 
 
