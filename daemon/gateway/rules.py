@@ -167,8 +167,13 @@ def _denial(words: str) -> Refusal:
 
 
 def _reserve_price(view: OrderView, order: Ticket) -> Decimal:
-    """Return the order's limit; without one the price now, or its stop where that is more."""
+    """Return the order's limit; without one the price now, or its stop where that is more.
+
+    A purchase by a trailing stop is by its trail above the price now: it waits until the price is there.
+    """
     price = order.limit_price or max(order.stop_price or ZERO, view.prices.get(order.symbol, ZERO))
+    if order.type == "trailing_stop" and order.sign > 0:
+        price += order.trail_price or price * (order.trail_percent or ZERO) / 100
     return price if price > 0 else CENT
 
 

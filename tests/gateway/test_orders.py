@@ -313,6 +313,21 @@ async def test_an_order_is_replaced_by_one_of_the_same_owner(tmp_path: Path) -> 
         await s.settled()
 
 
+@pytest.mark.parametrize("trail", [{"trail_price": "100"}, {"trail_percent": "20"}])
+async def test_a_purchase_by_a_trailing_stop_counts_at_the_price_that_it_waits_for(
+    tmp_path: Path, trail: dict[str, str]
+) -> None:
+    """It buys once the price is 100 above the 500.01 of now: 33 for 20,000, and 8 within 5,000."""
+    subs = table("a"), table("b", exposure_max=Decimal(5000))
+    async with stage(tmp_path, *subs) as s:
+        for name, most in (("a", 33), ("b", 8)):
+            order = {"type": "trailing_stop", "time_in_force": "day", **trail}
+            assert (await s.refused(name, most + 1, **order))[0] == 403
+            row = await s.place(name, most, **order)
+            more = {"trail": str(int(next(iter(trail.values()))) + 30)}
+            assert (await s.ask(name, "PATCH", f"/v2/orders/{row['id']}", more))[0] == 403
+
+
 async def test_a_trailing_stop_is_replaced_wherever_its_trail_has_got_to(tmp_path: Path) -> None:
     async with stage(tmp_path) as s:
         await s.place("a", 1)
