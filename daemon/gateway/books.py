@@ -32,6 +32,7 @@ CASH = "cash"
 CENT = Decimal("0.01")
 BEFORE = "; halted before: "  # what stood in a halt's place
 ORDERS_DAYS = 8  # an order that ended without a fill stays so long: clients look back a weekend with holidays
+LAST_ORDERS = 100  # of each sub-account, that stay as long as those that filled: a desk that was away asks for its last
 LINES_DAYS = 45  # activities, the orders that they name, and the parts of the ledger's lines: a correction comes later
 EXPLAINS_DAYS = 2  # weekdays, by which a line comes that explains a difference: on paper a contract's a day later
 HELD_DAYS = 120  # who held at a close: a dividend is paid weeks after its ex-date
@@ -719,15 +720,25 @@ class Ledgers(msgspec.Struct):
         cash = sum((account.cash for account in self.accounts.values()), ZERO)
         return cash, {symbol: quantity for symbol, quantity in quantities.items() if quantity}
 
+    def _last_names(self) -> set[str]:
+        """Return the names of each sub-account's last orders that the broker showed and that ended without a fill."""
+        ended: dict[str, list[tuple[int, str]]] = {}
+        for order in self.orders.values():
+            if order.account != MAIN and order.known and not order.open and not order.filled:
+                ended.setdefault(order.account, []).append((order.created_ns, order.name))
+        return {name for orders in ended.values() for _, name in sorted(orders)[-LAST_ORDERS:]}
+
     def forget(self) -> None:
         """Drop what is so old that nobody asks for it."""
         today = new_york_date(self.now_ns)
         orders_from, lines_from, held_from = (
             (today - timedelta(days=days)).isoformat() for days in (ORDERS_DAYS, LINES_DAYS, HELD_DAYS)
         )
+        last_names = self._last_names()
         for name, order in list(self.orders.items()):
             ended_ns = _updated_ns(order.row) if order.row else order.created_ns
-            from_date = lines_from if order.filled else orders_from  # a desk that was away asks whose a fill is
+            stays = order.filled or name in last_names  # a desk that was away asks for it
+            from_date = lines_from if stays else orders_from
             if not order.open and new_york_date(ended_ns).isoformat() < from_date:
                 self.drop(name)
                 self.names.pop(order.id, None)

@@ -75,6 +75,29 @@ async def test_after_a_month_away_a_desk_still_finds_its_order_that_filled_meanw
                 await s.settled()
 
 
+async def test_after_weeks_away_a_desk_still_finds_how_its_last_order_ended_without_a_fill(tmp_path: Path) -> None:
+    days = (("2025-07-02", JULY_NS), ("2025-07-03", JULY_NS + DAY_NS))
+    month = [Session(date, open_ns, open_ns + DAY_NS // 4) for date, open_ns in days]
+    async with broker(sessions=[*SESSIONS, *month]) as alpaca:
+        async with gateway_on(alpaca, tmp_path) as s:
+            await s.place("a", 1, type="limit", limit_price="400", time_in_force="gtc", client_order_id="rests")
+            for number in range(110):  # of a sibling that goes on
+                name = f"b-{number}"
+                row = await s.place("b", 1, type="limit", limit_price="400", client_order_id=name)
+                await s.ask("b", "DELETE", f"/v2/orders/{row['id']}")
+                await asyncio.sleep(2)
+        alpaca.by_hand("cancel", order_id=alpaca.account.by_client_id["rests"].id)
+        await asyncio.sleep(1)
+        async with gateway_on(alpaca, tmp_path) as s:
+            await s.settled()
+        alpaca.clock.jump_to(JULY_NS)
+        async with gateway_on(alpaca, tmp_path) as s:
+            await s.settled()
+            by_name = await s.ask("a", "GET", "/v2/orders:by_client_order_id", client_order_id="rests")
+            assert (by_name[0], by_name[1]["status"]) == (200, "canceled")
+            assert sum(order.account == "b" for order in s.books.orders.values()) == 100  # and not all for ever
+
+
 async def test_an_order_that_was_journaled_and_not_sent_is_looked_up_and_not_sent(tmp_path: Path) -> None:
     async with broker() as alpaca:
         async with gateway_on(alpaca, tmp_path) as s:
