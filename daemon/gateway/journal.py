@@ -277,9 +277,10 @@ def _short(effect: AnyGatewayEffect) -> object:
 def _recover(reader: JournalReader) -> tuple[Bookkeeper, int, bytes, list[str]]:
     """Return the machine at the journal's end, its last row, the chain's head, and the rows that were left out.
 
-    Left out is what is damaged, missing or no event of this version, and what cannot be stepped without it: the
-    broker's next report says again what they said of orders, fills and lines. Raises JournalError.
+    Left out is what is damaged, missing or no event of this version, and what cannot be stepped, without it or by this
+    version: the broker's next report says again what they said of orders, fills and lines. Raises JournalError.
     """
+    own_code = code_digest()
     with reading(reader.path):
         needs: dict[int, str] = {}  # rows that could not be stepped
         later: dict[str, str] | None = None
@@ -296,10 +297,11 @@ def _recover(reader: JournalReader) -> tuple[Bookkeeper, int, bytes, list[str]]:
                 except Different as odd:
                     left_out.append(str(odd))
                     machine.leave_out(entry.id)
-                except Exception:
-                    if not left_out:
-                        raise
-                    needs[entry.id] = f"row {entry.id} ({entry.kind}) cannot follow"
+                except Exception as error:
+                    if not left_out and machine.books.code == own_code:
+                        raise  # this code took it once: a fault, and no row of other code
+                    why = "cannot follow" if left_out else f"cannot be stepped by this version ({error!r:.80})"
+                    needs[entry.id] = f"row {entry.id} ({entry.kind}) {why}"
                     break
                 row_hash: object = entry.hash
                 head, last_id = row_hash if isinstance(row_hash, bytes) else head, entry.id

@@ -16,7 +16,7 @@ from daemon.alpaca_api.wire import ZERO
 from daemon.gateway import journal, step
 from daemon.gateway.books import LinePart
 from daemon.gateway.command import ask
-from daemon.gateway.events import MAIN, AnyGatewayEvent, OrderTaken, Suspended
+from daemon.gateway.events import MAIN, AnyGatewayEvent, OrderTaken, Suspended, Transferred
 from daemon.gateway.journal import event_json, open_journal, read_books, rotate_idle, rotate_when_due, verify
 from daemon.gateway.parts import Division
 from daemon.host.own_files import StateDirError
@@ -291,6 +291,34 @@ async def test_a_journal_of_the_former_version_goes_on_and_verifies(
             await s.settled()
         report = s.verified()
         assert (report.difference, report.rows > report.stepped > 0) == ("", True)
+
+
+async def test_a_row_that_another_version_wrote_and_that_this_one_cannot_step_keeps_no_exit_shut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cannot(_: object, event: Transferred) -> None:
+        raise KeyError(event.target)
+
+    async with broker() as alpaca:
+        with monkeypatch.context() as former:
+            former.setattr(journal, "code_digest", lambda: "former000000")
+            async with gateway_on(alpaca, tmp_path) as s:
+                await s.place("a", 5)
+                await s.until(lambda: bool(s.held("a")))
+                await s.gateway.transfer("main", "b", Decimal(100), "", ZERO, "anna", "more")
+                await s.place("a", 2)
+                await s.until(lambda: s.held("a") == {"SPY": Decimal(7)})
+                await s.settled()
+                shutil.copytree(tmp_path, tmp_path / "killed", ignore=shutil.ignore_patterns("*.sock", "killed"))
+        monkeypatch.setattr(step.Bookkeeper, "_move", cannot)
+        async with gateway_on(alpaca, tmp_path / "killed") as s:
+            assert s.halted() == "journal_damaged"
+            assert s.books.halt is not None
+            assert "(Transferred) cannot be stepped by this version" in s.books.halt[1]
+            assert (await s.refused("b", 1))[0] == 403
+            await s.place("a", 7, "sell")
+            await s.until(lambda: not s.held("a"))
+            await s.settled()
 
 
 def written_as_gone(event: AnyGatewayEvent) -> str:
