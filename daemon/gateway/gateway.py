@@ -536,13 +536,17 @@ class Gateway:
             raise MayPass(f"{words}, which did not answer then: the next start goes on by the broker's")
 
     def _without_closing(self, event: Reported) -> Reported:
-        """Leave out orders, with their fills, that an unanswered close call may have made: else they were `main`'s."""
-        strange = {str(row["id"]) for row in event.orders if self._may_be_closing({"order": row})}
-        if not strange:
+        """Leave out what waits for the answer of a close call, for the next report.
+
+        Orders, with their fills, that it may have made: else they were `main`'s. Lines that go by who holds: what it
+        sold is in the books yet, and is not in what the broker's line is of.
+        """
+        if not self._closing:
             return event
+        strange = {str(row["id"]) for row in event.orders if self._may_be_closing({"order": row})}
         orders = [row for row in event.orders if str(row["id"]) not in strange]
-        lines = [line for line in event.lines if str(line.get("order_id")) not in strange]
-        return replace(event, orders=orders, lines=lines)
+        fills = [line for line in event.lines if line.get("activity_type") == "FILL"]
+        return replace(event, orders=orders, lines=[it for it in fills if str(it.get("order_id")) not in strange])
 
     async def _wait_at_most(self, event: asyncio.Event, most_ns: int) -> None:
         """Wait for the event, at most `most_ns`."""

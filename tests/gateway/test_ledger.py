@@ -138,6 +138,32 @@ async def test_a_merger_whose_lines_come_between_deaths_of_the_gateway_reaches_e
         assert s.verified().difference == ""
 
 
+async def test_a_mergers_lines_wait_for_the_answer_of_a_close_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`a` has sold its ten when the broker turns what is left, `b`'s ten, into five."""
+
+    async def none_announced(*_: object) -> None:
+        return None
+
+    async with broker() as there, gateway_on(there, tmp_path) as s:
+        await hold(s, "a", 10)
+        await hold(s, "b", 10)
+        await s.settled()
+        monkeypatch.setattr(s.gateway.upstream, "_announcement", none_announced)  # else a report outlasts the call
+        there.faults.add("http_hang", where={"method": "DELETE"}, seconds=60)
+        closing = asyncio.create_task(s.ask("a", "DELETE", "/v2/positions/SPY"))
+        await s.until(lambda: there.account.quantity("SPY") == 10)
+        for symbol, quantity in (("SPY", "-10"), ("NEW", "5")):
+            there.faults.add("ledger_line", activity_type="MA", symbol=symbol, quantity=quantity, amount="0")
+        there.back_office.advance(there.clock.now_ns())
+        await closing
+        await s.until(lambda: not s.held("a"))
+        await s.until(lambda: bool(s.held("b").get("NEW")))
+        assert (s.held("a"), s.held("b"), s.held("main")) == ({}, {"NEW": Decimal(5)}, {})
+        await s.settled()
+
+
 async def test_a_dividend_is_paid_to_who_held(tmp_path: Path) -> None:
     async with stage(tmp_path) as s:
         await hold(s, "a", 5)
