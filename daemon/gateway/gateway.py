@@ -1206,7 +1206,23 @@ class Gateway:
                     break
                 await asyncio.sleep(LOOK_UP_S)
             await self._while_cancels(lambda: any(o.account == account for o in self.books.open_orders()))
-        rows = await asyncio.gather(*(self._close_position(account, s) for s in self.books.accounts[account].holdings))
+        rows = await self._close_positions(account, self.books.accounts[account].holdings)
+        for _ in range(CANCEL_TRIES if cancel_orders else 0):
+            if not (late_symbols := await self._filled_late(account, rows)):
+                break
+            rows += await self._close_positions(account, late_symbols)
+        return rows
+
+    async def _filled_late(self, account: str, rows: Sequence[Json]) -> list[str]:
+        """Return what is to be closed yet: purchases that were cancelled may have filled, and the news come late."""
+        if self.books.purchases((account,)):
+            await self._after_report()
+        denied_symbols = {row["symbol"] for row in rows if row["status"] != 200}
+        held_symbols = self.books.accounts[account].holdings.keys() - denied_symbols
+        return sorted(symbol for symbol in held_symbols if self.books.free(account, symbol) > 0)
+
+    async def _close_positions(self, account: str, symbols: Iterable[str]) -> list[Json]:
+        rows = await asyncio.gather(*(self._close_position(account, symbol) for symbol in symbols))
         return [row for row in rows if row["status"] != 404]
 
     async def _close_position(self, account: str, symbol: str) -> Json:
@@ -1357,10 +1373,10 @@ class Gateway:
             rows = await self.close_all(account, cancel_orders=True)
         finally:
             self._panics.discard(account)
-        working = [order for order in self.books.open_orders() if order.account == account and order.opens]
-        words = "is not cancelled: try again"
+        words = {True: "is not cancelled", False: "filled, and the news of it has not come"}
         return rows + [
-            {"symbol": o.symbol, "status": 504, "body": {"message": f"purchase {o.name} {words}"}} for o in working
+            {"symbol": o.symbol, "status": 504, "body": {"message": f"purchase {o.name} {words[o.open]}: try again"}}
+            for o in self.books.purchases((account,))
         ]
 
     async def halt(self, reason: str, detail: str, by: str) -> None:

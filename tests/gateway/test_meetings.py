@@ -870,6 +870,24 @@ async def test_panic_cancels_again_what_the_broker_did_not_take_and_says_what_is
             assert "is not cancelled: try again" in closing_text([by_symbol["QQQ"]])
 
 
+@pytest.mark.parametrize("delay_s", [0, 6, 60])
+@pytest.mark.parametrize("entered", ["IWM", "SPY"])
+async def test_panic_closes_what_a_cancelled_purchase_filled_however_late_the_stream_says_so(
+    tmp_path: Path, delay_s: int, entered: str
+) -> None:
+    async with stage(tmp_path, symbols=("IWM",)) as s:
+        await hold(s, "a", 3)
+        row = await s.place("a", 10, symbol=entered, type="limit", limit_price="490")
+        if delay_s:
+            s.broker.faults.add("update_late", times=20, delay_s=delay_s)
+        order = s.broker.account.orders[row["id"]]
+        s.broker.matching.fill(s.broker.account, order, dec(4), dec(490), s.broker.clock.now_ns())
+        assert {row["status"] for row in await s.gateway.panic("a", "anna")} == {200}
+        await s.until(lambda: not s.broker.account.positions)
+        await s.settled()
+        assert not s.held("a")
+
+
 async def test_panic_waits_for_no_flood_of_its_own(tmp_path: Path) -> None:
     async with stage(tmp_path) as s:
         await hold(s, "a", 1)
