@@ -7,7 +7,6 @@ restarted; an observer that raises is left out until the next start.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +20,7 @@ from daemon.core.state import BROKER_MODES
 from daemon.core.step import Step
 from daemon.engine.engine import Engine
 from daemon.engine.state_dir import parts_of
-from daemon.experience.learning import LearningWatch, newest_sign
+from daemon.experience.learning import LearningWatch
 from daemon.journal.journal import FILE
 from daemon.models.ladder.climber import Climber
 from daemon.models.lifecycle import Lifecycle, WatchedDesk
@@ -114,8 +113,9 @@ class Measuring:
         if not submitter.state.identity.by_tape:
             shelf = settings.paths.models_dir / desk.checked.strategy.spec.name
             wanted = _why_a_trainer(settings)
-            self.works.append(("learning watch", LearningWatch(shelf, notify, desk=name, wanted=wanted).run))
-            trainer = partial(newest_sign, shelf, name, time.time_ns() if wanted else 0)
+            watch = LearningWatch(shelf, notify, desk=name, wanted=wanted)
+            self.works.append(("learning watch", watch.run))
+            trainer = watch.newest_sign
         metrics = None
         if settings.metrics.enabled:
             from daemon.operator.metrics.server import serve

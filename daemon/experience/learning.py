@@ -180,6 +180,7 @@ class LearningWatch:
         desk: str = "",
         wanted: str = "",
         steady: Callable[[], float] = time.monotonic,
+        now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         """What a trainer of another desk wrote is passed over; `desk` "": nobody's is.
 
@@ -187,25 +188,38 @@ class LearningWatch:
             wanted: why there has to be a trainer; "": silence is told only of one that wrote something once.
         """
         self._shelf, self._log, self._every_s = shelf, log, every_s
-        self._desk, self._wanted, self._steady = desk, wanted, steady
+        self._desk, self._wanted, self._steady, self._now_ns = desk, wanted, steady, now_ns
         self._reported_count = 0
         self._newest: Learning | None = None
         self._signed_s = steady()
+        self._sign = (now_ns() if wanted else 0, 0)
         self._problem, self._since_s, self._told = "", 0.0, False
 
     async def run(self) -> None:
         """Look at intervals until cancelled."""
         while True:
-            self.look(await asyncio.to_thread(self._read))
+            self.look(await asyncio.to_thread(self.read))
             await asyncio.sleep(self._every_s)
 
+    def newest_sign(self) -> tuple[int, int]:
+        """Return when its newest sign came, by this host's clock, and the row up to which it had learned.
+
+        One from before the first look came when it says, and not later. Where it has to be and gave none, the time
+        since when it is missed; (0, 0) for no trainer.
+        """
+        return self._sign
+
     def look(self, learning: Learning | None) -> None:
-        """Compare what the trainer wrote with what was told."""
+        """Compare what the trainer wrote with what was told. None: a person removed it, or it is not there yet."""
         now_s = self._steady()
         if learning is not None and self._desk and not learning.is_of(self._desk):
             learning = self._newest
+        if learning is None and not self._wanted:
+            self._newest, self._sign = None, (0, 0)
         if learning is not None and learning != self._newest:
-            self._newest, self._signed_s = learning, now_s
+            now_ns = self._now_ns()
+            signed_ns = min(learning.written_ns, now_ns) if self._newest is None else now_ns
+            self._newest, self._signed_s, self._sign = learning, now_s, (signed_ns, learning.row)
         refused_count = 0 if learning is None else learning.refused
         if learning is not None and refused_count > self._reported_count:
             self._log("trainer_refused", refused=refused_count, stream=learning.stream[:200])
@@ -231,11 +245,12 @@ class LearningWatch:
             return f"no trainer gave a sign since the daemon began, and {self._wanted}" if self._wanted else ""
         return f"it has given no sign for half an hour{f': {trouble}' if trouble else ''}"
 
-    def _read(self) -> Learning | None:
+    def read(self) -> Learning | None:
+        """Return what the trainer last wrote, which is what was read before where it cannot be read now."""
         try:
             return read_learning(self._shelf)
         except LearningUnreadable:
-            return None  # the page of the trainer says so
+            return self._newest  # the page of the trainer says so
 
 
 def read_learning(shelf: Path) -> Learning | None:
@@ -264,20 +279,6 @@ def read_learning(shelf: Path) -> Learning | None:
     if learning.format != FORMAT:
         raise LearningUnreadable(f"{LEARNING_FILE} has the format {learning.format}, expected {FORMAT}")
     return learning
-
-
-def newest_sign(shelf: Path, desk: str = "", wanted_ns: int = 0) -> tuple[int, int]:
-    """Return when the trainer last wrote, by its clock, and the row up to which it had learned; (0, 0) for unknown.
-
-    What another desk's wrote is unknown. `wanted_ns`: since when there has to be one, its sign until it wrote.
-    """
-    try:
-        learning = read_learning(shelf)
-    except LearningUnreadable:
-        return wanted_ns, 0
-    if learning is None or (desk and not learning.is_of(desk)):
-        return wanted_ns, 0
-    return learning.written_ns, learning.row
 
 
 def _finite(figures: Mapping[str, float] | None) -> dict[str, float]:

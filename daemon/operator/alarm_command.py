@@ -22,6 +22,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from daemon.config.tables import AlarmsTable
 from daemon.core.draft import wording
 from daemon.core.effects import RaiseAlarm
 from daemon.core.events import Event
@@ -247,6 +248,14 @@ def _line_of(effect: RaiseAlarm, state: State[Any], desk: str) -> tuple[AlarmLin
     halt, about = state.risk.halt, state.identity
     line = line_for(desk, about.strategy, about.mode, effect.name, effect.detail, state.now_ns, halted=halt is not None)
     return line, halt is not None and (halt.reason, halt.detail) == (effect.name, effect.detail)
+
+
+def tell_now(table: AlarmsTable, desk: str, alarm: str, detail: str, log: Callable[..., None], *, halted: bool) -> None:
+    """Run the program once, outside of a running desk, and wait for its end; nothing where none is set."""
+    if table.command:
+        line = line_for(desk, "", "", alarm, detail, time.time_ns(), halted=halted)
+        if problem := asyncio.run(AlarmCommand(table.command, 1, table.timeout_s, desk, log).run_for(line)):
+            log("alarm_command_failed", alarm=alarm, problem=problem)
 
 
 def line_for(desk: str, strategy: str, mode: str, alarm: str, detail: str, now_ns: int, *, halted: bool) -> AlarmLine:

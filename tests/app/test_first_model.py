@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from daemon.app.live.model_choice import wait_for_first
 from daemon.config.load import DeskSettings
+from daemon.experience.learning import LearningFile
 from daemon.host.service import Service
 from daemon.models.ladder.cards import HoldReasons, write_holds
 from daemon.models.pointer import CURRENT, changes
@@ -73,6 +75,57 @@ def test_a_version_that_is_refused_is_named_once_and_waited_over(tmp_path: Path)
     (line,) = logged.lines("no_model")
     assert "policy digest" in line["reason"]
     assert (store / NAME / CURRENT).read_text() == "good\n"
+
+
+def alarm_program(tmp_path: Path) -> dict[str, Any]:
+    """Setting of a program that keeps each alarm's line in a file."""
+    program = tmp_path / "alarm"
+    program.write_text(f"#!/bin/sh\ncat >> {tmp_path / 'told'}\n")
+    program.chmod(0o755)
+    return {"alarms__command": (str(program),)}
+
+
+def alarms_told(tmp_path: Path) -> list[tuple[str, str]]:
+    lines = map(json.loads, (tmp_path / "told").read_text().splitlines())
+    return [(line["alarm"], line["detail"]) for line in lines]
+
+
+def test_a_trainer_that_gives_no_sign_and_no_model_is_an_alarm_once(tmp_path: Path) -> None:
+    """Nobody else tells: the desk looks alive, and trades nothing for ever."""
+    logged, models, now_s = Logged(), of_store(tmp_path, **alarm_program(tmp_path)), iter(range(0, 10**6, 60))
+    waits = Waits(*[lambda: None] * 100, lambda: put_version(tmp_path / "store", "a"))
+    wait_for_first(models, logged.log, Service(), pause=waits, steady=lambda: next(now_s))
+    ((alarm, detail),) = alarms_told(tmp_path)
+    assert alarm == "trainer_problem"
+    assert "no trainer gave a sign" in detail
+    assert "waits for its first model" in detail
+
+
+def test_a_trainer_that_works_on_the_first_model_is_none(tmp_path: Path) -> None:
+    logged, models, now_s = Logged(), of_store(tmp_path, **alarm_program(tmp_path)), iter(range(0, 10**6, 60))
+    (tmp_path / "store" / NAME).mkdir(parents=True)
+    file, minutes = LearningFile(tmp_path / "store" / NAME), iter(range(10**6))
+    waits = Waits(
+        *[lambda: file.write(now_ns=next(minutes), stream="", row=0)] * 100,
+        lambda: put_version(tmp_path / "store", "a"),
+    )
+    wait_for_first(models, logged.log, Service(), pause=waits, steady=lambda: next(now_s))
+    assert not (tmp_path / "told").exists()
+
+
+def test_a_first_version_that_is_refused_is_an_alarm_once_and_one_that_a_person_holds_back_is_none(
+    tmp_path: Path,
+) -> None:
+    logged, store, models = Logged(), tmp_path / "store", of_store(tmp_path, **alarm_program(tmp_path))
+    put_version(store, "broken")
+    (store / NAME / "broken" / "policy.onnx").write_bytes(b"broken")
+    put_version(store, "held")
+    write_holds(store / NAME, HoldReasons(held={"held": "it loses (by ann)"}))
+    waits = Waits(*[lambda: None] * 20, lambda: put_version(store, "good"))
+    wait_for_first(models, logged.log, Service(), pause=waits)
+    ((alarm, detail),) = alarms_told(tmp_path)
+    assert alarm == "model_refused"
+    assert "policy digest" in detail
 
 
 def test_a_full_store_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,6 @@ from daemon.experience.learning import (
     LearningFile,
     LearningUnreadable,
     LearningWatch,
-    newest_sign,
     read_learning,
 )
 
@@ -139,6 +138,9 @@ def test_refused_entries_are_told_once_for_each_rise_and_again_by_a_trainer_that
     assert alarms == [("trainer_refused", 2, STREAM), ("trainer_refused", 3, STREAM), ("trainer_refused", 2, STREAM)]
 
 
+BEGAN_NS = 1_700_000_000 * 10**9
+
+
 class Watched:
     """A watch whose minutes pass at once, and what it told."""
 
@@ -151,14 +153,21 @@ class Watched:
             desk="online",
             wanted=wanted,
             steady=lambda: self._now_s,
+            now_ns=lambda: BEGAN_NS + int(self._now_s * 1e9),
         )
+
+    @property
+    def sign(self) -> tuple[float, int]:
+        """Minutes since the watch began at which the newest sign came, and its row."""
+        signed_ns, row = self._watch.newest_sign()
+        return ((signed_ns - BEGAN_NS) / 60e9 if signed_ns else math.nan, row)
 
     def minutes(self, count: int, write: Callable[[], object] = lambda: None) -> list[str]:
         """What is told of problems within so many minutes, in each of which `write` is called."""
         before = len(self.told)
         for _ in range(count):
             write()
-            self._watch.look(read_learning(self.shelf))
+            self._watch.look(self._watch.read())
             self._now_s += 60.0
         return [fields["problem"] for name, fields in self.told[before:] if name == "trainer_problem"]
 
@@ -190,14 +199,53 @@ def test_a_trainer_that_falls_silent_is_told_whatever_its_clock_says_and_again_a
     assert watched.minutes(40) == silent
 
 
+def test_when_a_trainer_gave_its_newest_sign_goes_by_this_host_s_clock(tmp_path: Path) -> None:
+    """Its own is a day ahead, a day behind, or stands: the alert counts from when its file was seen to change."""
+    day_ns = 86_400 * 10**9
+    for number, skew_ns in enumerate((day_ns, -day_ns)):
+        shelf = tmp_path / str(number)
+        shelf.mkdir()
+        watched, file = Watched(shelf), LearningFile(shelf)
+        watched.minutes(3, writes(file, now_ns=BEGAN_NS + skew_ns, updates=number))
+        for minute in range(3, 6):
+            watched.minutes(1, writes(file, now_ns=BEGAN_NS + skew_ns, row=minute))
+        watched.minutes(60)
+        assert watched.sign == (5.0, 5)
+
+
+def test_a_sign_from_before_the_daemon_began_is_as_old_as_it_says_and_never_newer_than_now(tmp_path: Path) -> None:
+    LearningFile(tmp_path).write(now_ns=BEGAN_NS - 90 * 60 * 10**9, stream=STREAM, row=7)
+    watched = Watched(tmp_path)
+    watched.minutes(20)
+    assert watched.sign == (-90.0, 7)
+    LearningFile(tmp_path).write(now_ns=2**62, stream=STREAM, row=7)
+    ahead = Watched(tmp_path)
+    ahead.minutes(20)
+    assert ahead.sign == (0.0, 7)
+
+
+def test_a_trainer_that_is_no_more_has_no_sign_and_one_that_has_to_be_is_missed(tmp_path: Path) -> None:
+    watched, wanted, file = Watched(tmp_path), Watched(tmp_path, "it explores"), LearningFile(tmp_path)
+    assert [each.sign[1] for each in (watched, wanted)] == [0, 0]
+    assert math.isnan(watched.sign[0])
+    assert wanted.sign[0] == 0
+    for each in (watched, wanted):
+        each.minutes(5, writes(file))
+        (tmp_path / LEARNING_FILE).write_text("{")
+        each.minutes(5)
+    assert [each.sign for each in (watched, wanted)] == [(4.0, 3), (4.0, 3)]
+    (tmp_path / LEARNING_FILE).unlink()
+    assert [each.minutes(60) for each in (watched, wanted)] == [[], ["it has given no sign for half an hour"]]
+    assert math.isnan(watched.sign[0])
+    assert wanted.sign == (4.0, 3)
+
+
 def test_another_desk_s_trainer_in_the_same_store_is_no_sign(tmp_path: Path) -> None:
     watched, file = Watched(tmp_path), LearningFile(tmp_path)
     watched.minutes(1, writes(file))
     other = writes(file, stream="rltrader:other:abc:experience", problem="of the other", refused_count=7)
     assert watched.minutes(60, other) == ["it has given no sign for half an hour"]
     assert [name for name, _ in watched.told] == ["trainer_problem"]
-    assert newest_sign(tmp_path, "online", 5) == (5, 0)
-    assert newest_sign(tmp_path, "other")[1] == 3
 
 
 def test_a_problem_that_lasts_is_told_once_and_one_that_passes_is_not(tmp_path: Path) -> None:

@@ -18,10 +18,12 @@ from msgspec import UNSET
 
 from daemon.config.load import ConfigError, DeskSettings
 from daemon.config.strategy import strategy_of
+from daemon.core.draft import wording
 from daemon.core.events import ModelPromoted, ModelVerified
 from daemon.core.state import LadderState, State
 from daemon.engine.recover import recovered_desk
 from daemon.engine.state_dir import enter, peek, standing
+from daemon.experience.learning import LearningWatch
 from daemon.host.own_files import StateDirError
 from daemon.host.passing import MayPass, retry_while_busy
 from daemon.host.service import Service
@@ -33,6 +35,7 @@ from daemon.models.pointer import CURRENT, ModelError, foreign, point
 from daemon.models.runtime import NO_MODEL, NoPolicy, OnnxPolicy
 from daemon.models.store import LoadedModel, check_rules, load, versions
 from daemon.models.trial import try_model
+from daemon.operator.alarm_command import detail_of, tell_now
 from daemon.operator.log import Log
 from strategies.kit.contract import AnyStrategy, Spec
 from strategies.kit.manifest import MANIFEST_FILE, Golden, Manifest, Training
@@ -200,60 +203,86 @@ def _champion_of(settings: DeskSettings, version: str) -> LadderState | None:
 
 
 WHO, WHY = "rltraderd", "the first version"
+WANTED = "policy.wait_for_first = true: the desk waits for its first model, and trades nothing"
 LOOK_S = 5.0  # between two looks; systemd's watchdog is fed at each
 
 
 def wait_for_first(
-    settings: DeskSettings, log: Log, service: Service, pause: Callable[[float], None] = time.sleep
+    settings: DeskSettings,
+    log: Log,
+    service: Service,
+    pause: Callable[[float], None] = time.sleep,
+    steady: Callable[[], float] = time.monotonic,
 ) -> None:
     """Return once there is a model to start with; at once unless `policy.wait_for_first` is set.
 
     A desk with a journal does not wait: its model is missing while positions may be open, and a person has to look.
+    What keeps the first model from coming is an alarm: a trainer that cannot, or a version that is refused.
 
     Raises:
         ConfigError: the settings name no strategy.
     """
     if not settings.policy.wait_for_first or standing(settings.paths.state_dir).exists():
         return
-    strategy, problem_told = strategy_of(settings), ""
-    while (problem := _look(settings, strategy, log)) is not None:
+    strategy, problem_told, alarms = strategy_of(settings), "", _Alarms(settings, log)
+    shelf = settings.paths.models_dir / strategy.spec.name
+    trainer = LearningWatch(shelf, alarms.of_trainer, desk=settings.desk.name, wanted=WANTED, steady=steady)
+    while (problem := _look(settings, strategy, shelf, log, alarms)) is not None:
         if problem != problem_told:
             log("no_model", reason=problem)
             service.ready()
             service.status(f"no model: {problem}")
             problem_told = problem
         service.watchdog()
+        trainer.look(trainer.read())
         pause(LOOK_S)
 
 
-def _look(settings: DeskSettings, strategy: AnyStrategy, log: Log) -> str | None:
+class _Alarms:
+    """The alarms of a desk that waits for its first model: each is logged, and `alarms.command` runs for it."""
+
+    def __init__(self, settings: DeskSettings, log: Log) -> None:
+        self._settings, self._log = settings, log
+        self._refusals_told = set[str]()
+
+    def of_trainer(self, name: str, **fields: object) -> None:
+        self._raise(name, detail_of(fields))
+
+    def refused(self, problem: str) -> None:
+        """Tell once why a version cannot be the first."""
+        if wording(problem) not in self._refusals_told:
+            self._refusals_told.add(wording(problem))
+            self._raise("model_refused", problem)
+
+    def _raise(self, alarm: str, detail: str) -> None:
+        self._log("alarm", alarm=alarm, detail=detail)
+        tell_now(self._settings.alarms, self._settings.desk.name, alarm, detail, self._log, halted=False)
+
+
+def _look(settings: DeskSettings, strategy: AnyStrategy, shelf: Path, log: Log, alarms: _Alarms) -> str | None:
     """Return why there is no model yet; None where one is named, or has just been."""
-    name, store, chosen = strategy.spec.name, settings.paths.models_dir, settings.policy.version
-    shelf = store / name
+    chosen = settings.policy.version
     if (shelf / chosen).exists() and not (chosen == CURRENT and foreign(shelf / chosen)):
         return None
     if chosen != CURRENT:
         return f"{shelf} has no version {chosen} yet"
     problem = f"{shelf} has no version yet: its trainer makes the first one"
-    for version in _oldest_first(settings, name):
+    for version in _oldest_first(settings, strategy.spec.name):
         try:
-            _check_holds(shelf, version)
-            model = load(store, strategy, version, settings.policy.public_key)
+            if (why := holds_of(shelf).held.get(version)) is not None:
+                problem = f"held back, {version}: {why}: release it, or activate it"
+                continue
+            model = load(settings.paths.models_dir, strategy, version, settings.policy.public_key)
             check_rules(model, strategy, settings.trading())
             judged_digest = model.manifest_digest
             point(shelf, CURRENT, version, author=WHO, why=WHY, now_ns=time.time_ns(), judged_digest=judged_digest)
         except (ModelError, OSError) as error:
             problem = str(error)
+            alarms.refused(problem)
             continue
         log("first_model", version=version)
         return None
     return problem
-
-
-def _check_holds(shelf: Path, version: str) -> None:
-    """Raise ModelError where a person holds the version back, or that cannot be read."""
-    if (why := holds_of(shelf).held.get(version)) is not None:
-        raise ModelError("held back", f"{version}: {why}: release it, or activate it")
 
 
 def _oldest_first(settings: DeskSettings, strategy: str) -> list[str]:

@@ -7,7 +7,6 @@ start in the journal; each other table is whole or has its defaults.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import time
@@ -34,7 +33,7 @@ from daemon.host.state_place import STATE_DIR
 from daemon.journal.reader import JournalReader, reading
 from daemon.journal.rows import STRATEGY_FROM, STRATEGY_SPEC, JournalError, Snapshot, symbols_of
 from daemon.models.runtime import NO_MODEL
-from daemon.operator.alarm_command import AlarmCommand, line_for
+from daemon.operator.alarm_command import tell_now
 from daemon.operator.log import Log
 from strategies.registry import stand_in
 
@@ -259,10 +258,7 @@ def tell_not_started(config: Path | None, error: NotWhole, log: Log) -> None:
         if not alarms.command or (told_file.exists() and _told_lately(told_file, problem)):
             return
         told_file.write_text(problem, encoding="utf-8")
-        line = line_for(place, "", "", ALARM, problem, time.time_ns(), halted=True)
-        failure = asyncio.run(AlarmCommand(alarms.command, 1, alarms.timeout_s, line.desk, log).run_for(line))
-        if failure:
-            log("alarm_command_failed", alarm=ALARM, problem=failure)
+        tell_now(alarms, place, ALARM, problem, log, halted=True)
 
 
 def _alarms(config: Path | None) -> AlarmsTable:

@@ -136,7 +136,9 @@ METRICS: dict[str, Declared] = {
     ),
     "rltrader_mqtt_dropped_total": Declared(COUNTER, (), "Messages dropped, the oldest first. No series without MQTT."),
     "rltrader_trainer_sign_timestamp_seconds": Declared(
-        GAUGE, (), "When the trainer of the desk last wrote what it does. No series where none ever did."
+        GAUGE,
+        (),
+        "When the trainer of the desk last wrote, by this host's clock. No series where none ever did.",
     ),
     "rltrader_trainer_row": Declared(GAUGE, (), "Row of the journal up to which it had learned then."),
     # --- the journal

@@ -58,7 +58,7 @@ class ScrapeSources(NamedTuple):
     mqtt: Callable[[], Counts] | None = None
     shadow: Callable[[], str] | None = None  # version of the shadow model, "" for none
     trainer: Callable[[], tuple[int, int]] | None = (
-        None  # when the desk's trainer last wrote (ns; 0: never), and its row
+        None  # when the desk's trainer was last seen to write (ns; 0: never), and its row
     )
 
 

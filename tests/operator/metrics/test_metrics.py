@@ -40,7 +40,6 @@ from daemon.core.events import (
 from daemon.core.limits import Trading
 from daemon.core.state import Identity, State
 from daemon.core.step import Core, Machine, Step
-from daemon.experience.learning import LEARNING_FILE, LearningFile, newest_sign
 from daemon.host.latency import Buckets, Latency
 from daemon.journal.journal import FILE
 from daemon.operator.log_events import LOG_EVENTS
@@ -311,14 +310,12 @@ def test_intake_mqtt_and_drift_are_told_as_they_were_given(stage: Stage, tmp_pat
     assert value(metrics, "rltrader_mqtt_dropped_total") == 6
 
 
-def test_the_trainer_s_newest_sign_is_that_of_its_file(stage: Stage, tmp_path: Path) -> None:
-    metrics = metrics_of(stage.machine, tmp_path / FILE, trainer=lambda: newest_sign(tmp_path))
+def test_the_trainer_s_newest_sign_is_told_where_there_is_one(stage: Stage, tmp_path: Path) -> None:
+    signs = iter([(0, 0), (BEGIN_NS, 7), (BEGIN_NS, 7)])
+    metrics = metrics_of(stage.machine, tmp_path / FILE, trainer=lambda: next(signs))
     assert "rltrader_trainer_sign_timestamp_seconds" not in scraped(metrics)
-    LearningFile(tmp_path).write(now_ns=BEGIN_NS, stream="rltrader:toy:e1:experience", row=7)
     assert value(metrics, "rltrader_trainer_sign_timestamp_seconds") == 1_700_000_000.0
     assert value(metrics, "rltrader_trainer_row") == 7
-    (tmp_path / LEARNING_FILE).write_text("{")
-    assert "rltrader_trainer_sign_timestamp_seconds" not in scraped(metrics)
 
 
 def test_drift_is_that_of_the_version_that_answers_and_of_no_former_one(stage: Stage, tmp_path: Path) -> None:
