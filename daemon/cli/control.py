@@ -41,7 +41,14 @@ from daemon.host.time.clock import Clock
 from daemon.journal.rows import JournalError, WriteFailed
 from daemon.operator.commands import CLOSE, RESET_CLOCK, RESET_LIMITS, RESUME, Command, CommandError, event_of
 from daemon.operator.control.client import CommandAnswer, CommandRequest, ControlError, ask
-from daemon.operator.status import DeskStatus, holdings_in_words, needs_accepting, resume_words, status_of
+from daemon.operator.status import (
+    DeskStatus,
+    halts_in_words,
+    holdings_in_words,
+    needs_accepting,
+    resume_words,
+    status_of,
+)
 
 
 def broker_now_ns(settings: DeskSettings, keys: Credentials) -> int:
@@ -64,6 +71,7 @@ async def _broker_time(settings: DeskSettings, keys: Credentials) -> int:
 
 
 SENT_AS = {"reload": "reload-model"}
+LINE_MOST = 300  # letters of the differences; the command that leads on stands below them
 ASKS = {"flatten": "FLATTEN", CLOSE: "CLOSE"}  # what a person types to confirm
 AT_START = "the daemon is stopped: what this asks for happens at its next start"
 OF_A_TAPE = "this dry run is stopped: what this asks for happens if it goes on, never after its tape's end"
@@ -182,7 +190,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     answer = _ask(options, holder) if holder else _offline(options)
     _lead_on(options, answer.status, running=bool(holder))
     with result_of(f"rltraderctl: the {name} (event {answer.seq:,})"):
-        _show(answer, console, "" if holder else OF_A_TAPE if _over_a_tape(answer.status) else AT_START)
+        show(answer, console, "" if holder else OF_A_TAPE if _over_a_tape(answer.status) else AT_START)
     return 1 if answer.refused else 0
 
 
@@ -331,19 +339,20 @@ def _sender(options: argparse.Namespace) -> str:
     return options.who.strip() or person()
 
 
-def _show(answer: CommandAnswer, console: Console, more: str = "") -> None:
+def show(answer: CommandAnswer, console: Console, more: str = "") -> None:
     """Print the result in two lines."""
     status = answer.status
     if status is None:
         console.print(f"journaled as event {answer.seq:,}")
         return
-    stands = [f"halted: {status.halt}" if status.halt else "not halted"]
+    stands = [f"halted: {halts_in_words(status.halt)}" if status.halt else "not halted"]
     if status.pause:
         stands.append(f"paused: {status.pause}")
     console.print(printable(f"journaled as event {answer.seq:,}; {'; '.join(stands)}"))
     console.print(printable("; ".join([*holding(status, answer.effects), *filter(None, (more,))])))
-    for line in filter(None, (status.differences and f"book and broker differ: {status.differences}", status.then)):
-        console.print(printable(line))
+    differences = status.differences and printable(f"book and broker differ: {status.differences}", LINE_MOST)
+    for line in filter(None, (differences, printable(status.then))):
+        console.print(line)
     if answer.refused:
         console.print(printable(f"this does nothing: {answer.refused}"))
 

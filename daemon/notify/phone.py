@@ -16,7 +16,7 @@ from daemon.core.session import new_york_text
 from daemon.host.printable import printable
 from daemon.operator.commands import CLOSE, RESUME, CommandError, closing
 from daemon.operator.remote_commands import AT_START
-from daemon.operator.status import DeskStatus, Holding, holdings_in_words, trading_in_words
+from daemon.operator.status import DeskStatus, Holding, halts_in_words, holdings_in_words, trading_in_words
 from daemon.pacing import TokenBucket
 from strategies.kit.quantity import Quantity
 from strategies.kit.units import SECOND_NS
@@ -341,7 +341,7 @@ def in_words(status: DeskStatus) -> str:
     """Return a status in a few short lines."""
     if status.halt:
         since_text = f" since {new_york_text(status.halt_since_ns)[:16]} New York" if status.halt_since_ns else ""
-        state = f"HALTED{since_text}: {status.halt}"
+        state = f"HALTED{since_text}: {halts_in_words(status.halt)}"
     else:
         trading, may = trading_in_words(status)
         state = "trades" if may else trading.replace("not reconciled", "compares its book with the broker's")

@@ -24,9 +24,12 @@ from daemon.core.paper.state import RecordedState
 from daemon.core.risk.claim import fall, volatility
 from daemon.core.risk.guards import loss_to_reset
 from daemon.core.state import ClaimState, LadderState, Pause, Position, State
+from daemon.host.printable import printable
 from strategies.kit.quantity import Quantity
 
 NAMED_MOST = 5  # positions that a line names one by one
+HALT_MOST = 400  # letters: a halt may name the differences of many holdings, and others stand behind it
+BEHIND = "; behind it: "
 
 
 class Holding(msgspec.Struct, frozen=True):
@@ -193,7 +196,7 @@ class DeskStatus:
     time_ns: int = stated(lambda state: state.now_ns, "its time")
     reconciled: bool = stated(lambda state: state.risk.reconciled, "book and broker agree")
     halt: str = stated(
-        lambda state: "; behind it: ".join(f"{halt.reason}: {halt.detail}" for halt in state.risk.halts),
+        lambda state: BEHIND.join(f"{halt.reason}: {halt.detail}" for halt in state.risk.halts),
         'reason and detail of the halt and of those behind it, "" where there is none',
     )
     pause: str = stated(
@@ -421,6 +424,11 @@ def in_one_line(status: DeskStatus) -> str:
 def holdings_in_words(status: DeskStatus) -> str:
     """Return the first positions by name and the count of the rest; "" for none."""
     return first_named([f"{holding.quantity} {holding.symbol}" for holding in status.positions])
+
+
+def halts_in_words(halt: str) -> str:
+    """Return a status' halts, each with the beginning of its detail."""
+    return BEHIND.join(printable(one, HALT_MOST) for one in halt.split(BEHIND))
 
 
 def first_named(names: Sequence[str]) -> str:

@@ -8,7 +8,9 @@ from typing import Any
 
 from rich.console import Console
 
+from daemon.cli.control import show
 from daemon.cli.status_table import fleet_table
+from daemon.operator.control.client import CommandAnswer
 from daemon.operator.fleet import FleetTotal, distinct, fleet_of
 from daemon.operator.status import DeskStatus, unreadable_desk
 
@@ -99,6 +101,27 @@ def test_a_halt_a_pause_and_a_blocked_account_are_said_with_their_reason() -> No
         ("paused: lunch", False),
         ("blocked by the broker: trading_blocked", False),
     ]
+
+
+def test_the_answer_to_a_command_names_every_halt_and_the_way_out_though_the_first_is_long() -> None:
+    """After a panic of fifty shares the command that leads on stood below fifty lines, the last halt was cut."""
+    differences = "; ".join(f"S{number}: broker 0, book 3.1959" for number in range(50))
+    status = desk(
+        "paper",
+        "paper PA1",
+        "1.00",
+        halt=f"panic: by ann; behind it: reconciliation: {differences}; behind it: accept_broker: over (by ann)",
+        differences=differences,
+        then="rltraderctl resume --reason TEXT",
+    )
+    out = io.StringIO()
+    show(CommandAnswer(ok=True, seq=7, status=status), Console(file=out, width=10_000))
+    first, _, apart, then = out.getvalue().splitlines()
+    assert "halted: panic: by ann; behind it: reconciliation: S0: broker 0, book 3.1959; S1" in first
+    assert "; behind it: accept_broker: over (by ann)" in first
+    assert apart.startswith("book and broker differ: S0: broker 0, book 3.1959; S1")
+    assert max(map(len, (first, apart))) < 800
+    assert then == "rltraderctl resume --reason TEXT"
 
 
 def test_a_reason_that_names_each_of_many_holdings_is_cut() -> None:
