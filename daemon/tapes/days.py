@@ -156,7 +156,7 @@ class DailyTapeSource:
         parts: bool = False,
     ) -> None:
         self._prints = 3 if parts else 2
-        self.counts = TapeCounts()
+        self.counts = TapeCounts(info.symbols)
         self._path = path
         self._info = info
         self._calendar = calendar
@@ -174,7 +174,7 @@ class DailyTapeSource:
 
     def __iter__(self) -> Iterator[Event]:
         """Yield feed events from the first that was not journaled. Each call reads the file anew."""
-        self.counts = TapeCounts()
+        self.counts = TapeCounts(self._info.symbols)
         yield from events_after(self._path, self._events(), self._skip)
 
     def _events(self) -> Iterator[Event]:

@@ -263,13 +263,15 @@ class TapeFile:
     def _cast(self, batch: Any, name: str, kind: Any, rows_read: int) -> Any:
         """Return a column as this type. Raises TapeError that names the row of the first value that has none."""
         column = batch.column(name)
+        if pa.types.is_decimal(column.type):  # a decimal becomes the nearest double by way of its digits alone
+            column = column.cast(pa.string())
         try:
             return column.cast(kind)
-        except pa.ArrowInvalid:
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             for place, value in enumerate(column.to_pylist()):
                 try:
                     column.slice(place, 1).cast(kind)
-                except pa.ArrowInvalid as error:
+                except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
                     row = rows_read + place + 1
                     raise TapeError(
                         f"{self.path}: row {row} has {value!r} in the column {name}; expected {_expected(str(kind))}"

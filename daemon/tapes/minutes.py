@@ -184,6 +184,7 @@ class _Steps:
 
 
 REJECTED_SHARE, OUTSIDE_SHARE = 0.01, 0.05  # of the rows: from there on a person is informed
+NAMED = 3  # symbols of a remark
 LACKING_SHARE, LACKING_FEW = 0.05, 2  # of the sessions since a symbol's first bar: the same, where more have none
 SPLITS = (2.0, 3.0, 4.0, 5.0, 10.0, 20.0, 1.5, 0.5, 1 / 3, 0.25, 0.2, 0.1, 0.05)
 """Shares for each one before, of the splits that a leap of the price is compared with."""
@@ -224,6 +225,7 @@ class _Course:
 class TapeCounts:
     """Counts of rows that a `TapeSource` has read so far."""
 
+    symbols: tuple[str, ...] = ()  # the strategy's
     bars: int = 0
     outside_hours: int = 0  # extended hours and days without a session: left out
     other_symbols: int = 0  # not the strategy's: left out
@@ -266,6 +268,15 @@ class TapeCounts:
         )
 
     @property
+    def absent(self) -> str:
+        """Which symbols have no good bar at all; "" where none."""
+        names = [symbol for symbol in self.symbols if symbol not in self._courses]
+        if not names:
+            return ""
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        return f"There is no good bar of {', '.join(names[:NAMED])}{more}: nothing of it can be traded."
+
+    @property
     def lacking(self) -> str:
         """Which symbols have no bar in many sessions since their first; "" where none."""
         lacks = {
@@ -280,9 +291,10 @@ class TapeCounts:
             f"{symbol} {count:,} (its last bar is of {last})"
             for symbol, (count, last) in sorted(lacks.items(), key=lambda item: -item[1][0])
         ]
-        more = f" and {len(named) - 3} more" if len(named) > 3 else ""
+        more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
         return (
-            f"Sessions without a bar since a symbol's first one, while others have bars: {', '.join(named[:3])}{more}. "
+            "Sessions without a bar since a symbol's first one, while others have bars: "
+            f"{', '.join(named[:NAMED])}{more}. "
             "What is held of it then keeps its last price."
         )
 
@@ -328,7 +340,7 @@ class TapeCounts:
     @property
     def of_bars(self) -> tuple[str, ...]:
         """What is wrong with the bars within the sessions, for a person."""
-        return tuple(filter(None, (self.rejection, self.holes, self.leap, self.lacking)))
+        return tuple(filter(None, (self.rejection, self.absent, self.holes, self.leap, self.lacking)))
 
     @property
     def _rows(self) -> int:
@@ -365,7 +377,7 @@ class TapeSource:
         tick_ns: int = 0,
         parts: bool = True,
     ) -> None:
-        self.counts = TapeCounts()
+        self.counts = TapeCounts(info.symbols)
         self._path = path
         self._info = info
         self._calendar = calendar
@@ -385,7 +397,7 @@ class TapeSource:
 
     def __iter__(self) -> Iterator[Event]:
         """Return feed events from the first that was not journaled. Each call reads the file anew."""
-        self.counts = TapeCounts()
+        self.counts = TapeCounts(self._info.symbols)
         return events_after(self._path, self._events(), self._skip)
 
     def _events(self) -> Iterator[Event]:

@@ -175,6 +175,14 @@ def test_a_symbol_whose_bars_end_while_others_go_on_is_named(tmp_path: Path, jul
     )
 
 
+def test_symbols_without_any_good_bar_are_named(tmp_path: Path, july: SessionCalendar) -> None:
+    symbols = ("AAA", "BBB", "CCC", "DDD", "EEE")
+    path = write(tmp_path / "t.csv", day("AAA", 0, 10.0), day("BBB", 0, -10.0))
+    source = DailyTapeSource(path, scan_daily(path, symbols), july, AFTER_CLOSE)
+    list(source)
+    assert "There is no good bar of BBB, CCC, DDD and 1 more: nothing of it can be traded." in source.counts.remark
+
+
 @pytest.mark.parametrize("written", ["bbb", "BBB ", "\tBbb"])
 def test_a_symbol_that_some_rows_write_otherwise_is_refused(tmp_path: Path, written: str) -> None:
     path = write(tmp_path / "t.csv", day("AAA", 0, 10.0), day("BBB", 0, 10.0), day(written, 1, 10.0))

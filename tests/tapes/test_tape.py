@@ -6,6 +6,7 @@ import gzip
 import itertools
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 
 import msgspec
@@ -384,6 +385,24 @@ def test_text_in_parquet_is_read_and_what_is_no_value_is_named_with_its_row(tmp_
         TapeError, match="row 2 has '2024-07-03' in the column timestamp; expected times with their zone"
     ):
         starts([zoned[0], "2024-07-03"], ["1.0", "1"])
+
+
+def test_decimals_in_parquet_are_the_numbers_that_their_digits_say(tmp_path: Path) -> None:
+    digits = ["500.29", "0.1", "512.83", "1234567.89"]
+    prices = pa.array([Decimal(text) for text in digits], pa.decimal128(20, 11))
+    starts = pa.array([1_720_013_400 * 10**9 + 60 * 10**9 * place for place in range(4)])
+    columns = dict.fromkeys(("open", "high", "low", "close", "volume"), prices)
+    pa.parquet.write_table(pa.table({"timestamp": starts, **columns}), tmp_path / "t.parquet")
+    (rows,) = TapeFile(tmp_path / "t.parquet", ("SPY",)).batches()
+    assert rows.prices[3].tolist() == [500.29, 0.1, 512.83, 1234567.89]
+
+
+def test_a_column_that_holds_no_numbers_is_named(tmp_path: Path) -> None:
+    columns = {name: [1.0] for name in ("open", "high", "low", "close")}
+    table = pa.table({"timestamp": [1_720_013_400 * 10**9], **columns, "volume": [[1.0]]})
+    pa.parquet.write_table(table, tmp_path / "t.parquet")
+    with pytest.raises(TapeError, match=r"row 1 has \[1\.0\] in the column volume; expected a number"):
+        list(TapeFile(tmp_path / "t.parquet", ("SPY",)).batches())
 
 
 def test_a_file_in_another_encoding_says_which_one_is_needed(tmp_path: Path) -> None:

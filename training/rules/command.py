@@ -111,7 +111,7 @@ def _search(task: RuleTask, chosen: argparse.Namespace) -> int:
 
 def _swept(task: RuleTask, chosen: argparse.Namespace) -> int:
     axes = [axis_of(text, entry(task.strategy).parameters) for text in chosen.axes]
-    dates, folds = folds_of(task)
+    dates, folds = folds_of(task, _say)
     trials = []
     for place, values in enumerate(({}, *cells_of(axes))):
         trials.append(played(task, values, dates))

@@ -29,6 +29,7 @@ class RuleDesk:
     days: tuple[str, ...]  # sessions that have a decision, ascending
     sha256: str  # of the bars
     synthetic: str  # the label of made-up bars
+    remark: str  # what of the bars counts for nothing, for a person
     play: Callable[[Numbers, Sequence[str], Trading], PlayResult]  # one account through all of these sessions
 
     @property
@@ -61,7 +62,7 @@ def _of_days(rule: Any, bars: Path, _: Trading) -> RuleDesk:
     def play(player: Numbers, dates: Sequence[str], trading: Trading) -> PlayResult:
         return daily.dry_run(player, daily.desk_before(table, dates, rule, trading))
 
-    return RuleDesk(rule, table.dates[table.first_decision :], table.sha256, table.synthetic, play)
+    return RuleDesk(rule, table.dates[table.first_decision :], table.sha256, table.synthetic, table.remark, play)
 
 
 def _of_bars(rule: Any, bars: Path, trading: Trading) -> RuleDesk:
@@ -71,7 +72,8 @@ def _of_bars(rule: Any, bars: Path, trading: Trading) -> RuleDesk:
     def play(player: Numbers, dates: Sequence[str], trading: Trading) -> PlayResult:
         return desk.relay([player], [dates], trading)[0]
 
-    return RuleDesk(rule, minutes.dates[minutes.warmup_sessions :], minutes.info.sha256, minutes.info.synthetic, play)
+    days, info = minutes.dates[minutes.warmup_sessions :], minutes.info
+    return RuleDesk(rule, days, info.sha256, info.synthetic, info.remark, play)
 
 
 _DESKS: Mapping[str, Callable[[Any, Path, Trading], RuleDesk]] = {"session": _of_days, "bar": _of_bars}

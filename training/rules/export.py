@@ -64,7 +64,7 @@ def export_rule(task: RuleTask, feed: str, listen: Callable[[str], None]) -> tup
     trading = task.trading()
     desk = rule_desk(task.strategy, task.bars, trading, task.text({}))
     check_golden(desk.strategy)
-    days, folds = folds_of(task)
+    days, folds = folds_of(task, listen)
     fold, capital, spec = folds[-1], float(trading.paper.cash_usd), desk.spec
     listen(f"testing on {len(fold.test)} sessions, {fold.test[0]} to {fold.test[-1]}")
 

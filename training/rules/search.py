@@ -35,7 +35,7 @@ def search(task: RuleTask, trials: int, seed: int, listen: Callable[[str], None]
             f"{task.strategy} declares no parameters: give its StrategyEntry parameters and with_parameters"
         )
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    dates, folds = folds_of(task)
+    dates, folds = folds_of(task, listen)
     earlier = [at for at, date in enumerate(dates) if date < folds[0].test[0]]
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
     usual = task.usual

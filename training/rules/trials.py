@@ -8,7 +8,7 @@ probability of backtest overfitting.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from training.evidence.wording import counted, number, percent
 from training.rules.desk import RuleDesk, own_answer, rule_desk
 from training.runs.ledger import Ledger, Line, ledger_path, settings_digest, utc_now
 from training.studies.grid import OF_THE_STRATEGY, Value, parted
-from training.study.folds import HistoryError, is_short, single, walk
+from training.study.folds import HistoryError, explained, is_short, single, walk
 from training.study.study import Fold
 
 
@@ -108,12 +108,18 @@ class RuleStudy(msgspec.Struct, frozen=True, kw_only=True):
         return sorted(zip(self.trials, ratios, strict=True), key=lambda pair: -pair[1])
 
 
-def folds_of(task: RuleTask) -> tuple[tuple[str, ...], tuple[Fold, ...]]:
-    """The file's sessions and its folds, by the unchanged values' look-back; one 60/20/20 fold for a short file."""
+def folds_of(task: RuleTask, listen: Callable[[str], None]) -> tuple[tuple[str, ...], tuple[Fold, ...]]:
+    """The file's sessions and its folds, by the unchanged values' look-back; one 60/20/20 fold for a short file.
+
+    `listen` is told what of the bars counts for nothing.
+    """
     desk = rule_desk(task.strategy, task.bars, task.trading(), task.text({}))
+    if desk.remark:
+        listen(f"{task.bars.name}: {desk.remark}")
     rule = walk_of(desk.spec)
     if is_short(desk.days, rule):
-        return desk.days, single(desk.days)
+        with explained(lambda: desk.remark):
+            return desk.days, single(desk.days)
     count = task.folds
     while count > 1:
         try:

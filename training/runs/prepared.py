@@ -24,6 +24,7 @@ from training.rl.kernels import use_fast_float32
 from training.rl.ppo import make_deterministic
 from training.runs.folder import RunFolderError, TrialFolder
 from training.runs.settings import Settings, folds_of, trading_of
+from training.study.folds import explained
 from training.study.study import Fold
 
 UNTRAINED, UNTRAINED_WORDS = "untrained network", "the same network with the weights as they are drawn"
@@ -150,7 +151,8 @@ def prepare(arguments: tuple[Settings, Path, str]) -> Prepared:
     strategy = registered(settings.strategy, settings.symbols, settings.model_config)
     trading = trading_of(settings.strategy, settings.config)
     data = loaded(settings, trading)
-    folds = folds_of(settings, data)
+    with explained(lambda: data.info.remark):
+        folds = folds_of(settings, data)
     warm = (
         warm_start(settings.out, settings.warm_start, strategy, settings.network, folds) if settings.warm_start else ()
     )

@@ -36,7 +36,7 @@ from training.runs.ledger import Ledger, ledger_path, settings_digest
 from training.runs.prepared import check_device, prepare, prepare_same
 from training.runs.progress import ProgressFile
 from training.runs.record import Outcome, RunRecord, exported
-from training.runs.settings import Settings, choose, headline_of, requests_of, split_note
+from training.runs.settings import Settings, bars_notes, choose, headline_of, requests_of
 from training.runs.tasks import (
     FoldChoice,
     Player,
@@ -97,10 +97,8 @@ class Run:
         version = code_version(settings.strategy)
         with reading(settings.bars, listen):
             prepared = prepare((settings, Path(), version))
-        remark = prepared.data.info.remark
-        for note in (f"{settings.bars.name}: {remark}" if remark else "", split_note(settings, prepared.data)):
-            if note:
-                listen(note)
+        for note in bars_notes(settings, prepared.data):
+            listen(note)
         identity = {**settings.identity(prepared.data.info.sha256), **(also or {})}
         digest = settings_digest(identity)
         name = f"{settings.strategy}-{settings.network}-{digest[:8]}"

@@ -324,7 +324,13 @@ def folds_of(settings: Settings, data: TaskData) -> tuple[Fold, ...]:
     return trained_from(folds, settings.practice.from_date)
 
 
-def split_note(settings: Settings, data: TaskData) -> str:
+def bars_notes(settings: Settings, data: TaskData) -> tuple[str, ...]:
+    """What a person should know of the bars before anything is trained on them."""
+    remark = data.info.remark
+    return tuple(filter(None, (f"{settings.bars.name}: {remark}" if remark else "", _split_note(settings, data))))
+
+
+def _split_note(settings: Settings, data: TaskData) -> str:
     """A line on folds without purge (a file too short for the walk, or the source's years); else ""."""
     dates = tuple(data.days)
     if settings.reference_years:

@@ -27,7 +27,7 @@ from training.rl.presets import checked
 from training.runs.folder import RUNS, TrialFolder, code_version
 from training.runs.ledger import Ledger, ledger_path, settings_digest
 from training.runs.prepared import Prepared, prepare
-from training.runs.settings import Settings, trading_of
+from training.runs.settings import Settings, bars_notes, trading_of
 from training.runs.tasks import CheckpointTimer
 from training.studies.runner import Cells, Listen, locked, opened, study_name, trial_line, write_result
 from training.study.folds import trained_from
@@ -219,6 +219,8 @@ def run_ablation(ablation: Ablation, listen: Listen, flag: Flag | None = None) -
     with stop_on_signals(flag) as stop:
         with reading(run.bars, listen):
             ready = make_ready((ablation, Path(), version))
+        for note in bars_notes(run, ready.prepared.data):
+            listen(note)
         identity = ablation.identity(ready.prepared.data.info.sha256)
         digest = settings_digest(identity)
         folder = (run.run_folder or RUNS / study_name("ablation", run.strategy, digest)).absolute()

@@ -353,6 +353,8 @@ def run_sweep(request: SweepRequest, listen: Listen, flag: Flag | None = None) -
     with stop_on_signals(flag) as stop:
         with reading(request.bars, listen):
             ready = make_ready(request)
+        if remark := ready.data.info.remark:
+            listen(f"{request.bars.name}: {remark}")
         digest = settings_digest(ready.identity())
         folder = request.folder or RUNS / study_name("sweep", request.strategy, digest)
         with locked(folder, "sweep", "--out"):

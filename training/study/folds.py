@@ -7,7 +7,8 @@ Invariant: in the order of time, no session in two spans of a fold, none tested 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from training.study.study import SESSIONS_A_YEAR, Fold
@@ -18,6 +19,17 @@ FIRST_YEAR = 2014  # the earliest year that is tested, where tests are years
 
 class HistoryError(Exception):
     """The bars file cannot be trained on; the text names the file's figure, the one needed and the cure."""
+
+
+@contextmanager
+def explained(remark: Callable[[], str]) -> Iterator[None]:
+    """Add to a HistoryError what of the file counts for nothing, for a person: it may be the reason."""
+    try:
+        yield
+    except HistoryError as error:
+        if words := remark():
+            raise HistoryError(f"{error}. {words}") from error
+        raise
 
 
 class Walk(NamedTuple):

@@ -20,6 +20,7 @@ from strategies.kit.manifest import MANIFEST_FILE, decode
 from strategies.registry import add, strategy
 from tests.support.own.files import forgotten_again
 from tests.support.paths import REPOSITORY
+from tests.support.training.made_files import days
 from training.cli.train import main as train
 from training.desks.kind import Span
 from training.desks.own.data import Hooks
@@ -32,6 +33,7 @@ from training.rules.desk import always, own_answer, rule_desk
 from training.rules.export import export_rule
 from training.rules.trials import RuleTask, RuleTrial, folds_of, judged, played
 from training.runs.ledger import LEDGER_FILE, Ledger, ledger_path
+from training.study.folds import HistoryError
 from training.study.study import Fold
 
 WITHOUT = """
@@ -132,6 +134,47 @@ def test_without_torch_it_is_exported_swept_and_searched_and_the_daemon_takes_th
     assert listed["sweep-ru_session"].changed == {"parameters.fast": "5, 20"}
 
 
+@pytest.mark.parametrize(
+    ("symbol", "factor", "told"),
+    [
+        ("QQQ", "-1", "10 bars were rejected, 5 of them as not_positive, the first of QQQ"),
+        ("QQQ", "", "There is no good bar of QQQ: nothing of it can be traded."),
+        ("SPY", "0.25", "A price leaps: SPY on 2024-07-03 from 500.01 to 125.005"),
+    ],
+)
+def test_what_is_wrong_with_the_bars_is_told_before_a_rule_is_played_or_a_network_trained(
+    symbol: str, factor: str, told: str, packages: Path, tmp_path: Path
+) -> None:
+    tape = small_tape(tmp_path / "bad.csv", {symbol: factor})
+    said: list[str] = []
+    with pytest.raises(HistoryError, match=r"too few|too little"):
+        folds_of(RuleTask("ru_bar", tape, tmp_path), said.append)
+    assert told in " ".join(said)
+    assert said == [f"bad.csv: {with_torch('ru_bar', tape, trading_for('ru_bar'), Hooks()).info.remark}"]
+
+
+def test_bars_of_which_none_is_good_are_refused_with_the_reason(packages: Path, tmp_path: Path) -> None:
+    tape = small_tape(tmp_path / "bad.csv", {"SPY": "-1", "QQQ": "-1"})
+    with pytest.raises(HistoryError, match=r"no good bar of a regular session.* 10 of 10 bars .* as not_positive"):
+        rule_desk("ru_bar", tape, trading_for("ru_bar"))
+
+
+def small_tape(path: Path, factors: dict[str, str]) -> Path:
+    """Five sessions of a bar of each symbol; from the third on, or all where negative, the price times its factor.
+
+    A symbol with the factor "" has no bar.
+    """
+    rows = ["symbol,timestamp,open,high,low,close,volume"]
+    for place, date in enumerate(days("2024-07-01", "2024-07-09", 5)):
+        for symbol in ("SPY", "QQQ"):
+            if factor := factors.get(symbol, "1"):
+                changed = float(factor) if place >= 2 or factor.startswith("-") else 1.0
+                price = (500.0 + 0.01 * place) * changed
+                rows.append(f"{symbol},{date}T09:30:00-04:00,{price},{price},{price},{price},1000")
+    path.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return path
+
+
 def test_a_search_of_the_same_seed_tries_the_same(packages: Path, tmp_path: Path) -> None:
     from training.rules.search import search
 
@@ -152,7 +195,7 @@ def test_what_is_a_rule_s_command_is_known_by_its_strategy(packages: Path) -> No
 
 def test_a_session_before_which_longer_values_are_not_warm_earns_nothing(packages: Path, tmp_path: Path) -> None:
     task = task_of(packages, "session", tmp_path)
-    dates, _ = folds_of(task)
+    dates, _ = folds_of(task, print)
     late = played(task, {"parameters.slow": 90}, dates)  # of 50 by default: 40 sessions later
     assert set(late.returns[:40]) == {0.0}
     assert len(late.returns) == len(dates)
@@ -166,7 +209,7 @@ def trial(name: int, *returns: float) -> RuleTrial:
 def test_each_fold_takes_what_was_best_before_its_test(packages: Path, tmp_path: Path) -> None:
     """By hand: 5 wins before the first test and loses in it; 20 wins once that loss is seen."""
     task = task_of(packages, "session", tmp_path)
-    dates, _ = folds_of(task)
+    dates, _ = folds_of(task, print)
     dates = dates[:8]
     trials = [
         trial(0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
@@ -184,7 +227,7 @@ def test_each_fold_takes_what_was_best_before_its_test(packages: Path, tmp_path:
 
 def test_a_store_s_ledger_counts_each_trial_once(packages: Path, tmp_path: Path) -> None:
     task = task_of(packages, "session", tmp_path)
-    dates, folds = folds_of(task)
+    dates, folds = folds_of(task, print)
     trials = [played(task, {}, dates), played(task, {"parameters.fast": 20}, dates)]
     first = judged(task, "sweep", dates, folds, trials)
     again = judged(task, "sweep", dates, folds, trials)

@@ -7,11 +7,14 @@ from math import ceil
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
+from daemon.core.events import BarClosed, SessionScheduled
 from daemon.core.limits import Trading
 from daemon.tapes.minutes import TapeInfo, TapeSource, scan
 from strategies.kit.contract import Spec
 from training.data.sessions import calendar_of_bars
-from training.study.folds import Walk
+from training.study.folds import HistoryError, Walk
 from training.study.study import SESSIONS_A_YEAR
 
 SESSION_S = 390 * 60
@@ -46,12 +49,27 @@ class Minutes(NamedTuple):
 
 
 def minutes_of(path: Path, spec: Spec, trading: Trading) -> Minutes:
-    """Read a bars file. Raises TapeError, CalendarError."""
+    """Read a bars file. Raises TapeError, CalendarError, and HistoryError where it has no good bar."""
     info = scan(path, spec.symbols, spec.bar_interval_s, spec.bar_anchor)
-    calendar = calendar_of_bars((path, info))
-    dates = tuple(s.date for s in calendar.sessions if info.first_date <= s.date <= info.last_date)
+    source = TapeSource(path, info, calendar_of_bars((path, info)))
+    dates = _dates_with_bars(source)
+    if not dates:
+        raise HistoryError(f"{path} has no good bar of a regular session: choose another file. {source.counts.remark}")
     warm = ceil(spec.history_bars * spec.bar_interval_s / (6.5 * 3600)) + 1
-    return Minutes(info, TapeSource(path, info, calendar), dates, max(warm, _VOLATILITY[spec.holds](trading)))
+    info = msgspec.structs.replace(info, remark=source.counts.remark)
+    return Minutes(info, source, dates, max(warm, _VOLATILITY[spec.holds](trading)))
+
+
+def _dates_with_bars(source: TapeSource) -> tuple[str, ...]:
+    """The sessions that have a good bar, by New York date."""
+    dates: list[str] = []
+    session = ""
+    for event in source:
+        if isinstance(event, SessionScheduled):
+            session = event.session.date
+        elif isinstance(event, BarClosed) and dates[-1:] != [session]:
+            dates.append(session)
+    return tuple(dates)
 
 
 _VOLATILITY: dict[str, Callable[[Trading], int]] = {

@@ -24,6 +24,7 @@ from training.desks.scalper.market import Market
 from training.evaluate.bars import MODELLED, BarDesk, Venue
 from training.evaluate.machine import Player
 from training.evaluate.players import choosing
+from training.study.folds import explained
 from training.study.study import Fold
 
 COUNT = len(SPEC.actions)
@@ -102,7 +103,8 @@ def load(path: Path, machine: AnyStrategy, trading: Trading) -> Data:
     info = scan(path, spec.symbols, spec.bar_interval_s, spec.bar_anchor)
     calendar = calendar_of_bars((path, info))
     source = TapeSource(path, info, calendar)
-    history = read_history(source, spec, trading)
+    with explained(lambda: source.counts.remark):
+        history = read_history(source, spec, trading)
     usable = history.usable
     info = msgspec.structs.replace(info, remark=source.counts.remark)
     return Data(info, source, history, price_table(history, usable, trading), {day.session.date: day for day in usable})

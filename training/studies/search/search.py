@@ -27,7 +27,7 @@ from training.evidence.statistics import annual
 from training.rl.dimensions import Plan
 from training.rl.pool import Emit, Flag, Stopped, stop_on_signals
 from training.runs.folder import RUNS, code_version
-from training.runs.settings import Settings, split_note
+from training.runs.settings import Settings, bars_notes
 from training.studies.runner import Cells, locked, opened, write_result
 from training.studies.search.book import STUDY_LOG, TrialBook, TrialResult, name_of, open_book, trainings_of
 from training.studies.search.coefficients_file import COEFFICIENTS_FILE, write_values
@@ -190,7 +190,7 @@ def run_search(
         listen(f"reading {search.run.bars.name}")
         version = code_version(search.run.strategy)
         ready = make_ready(search, version)
-        if note := split_note(search.run, ready.prepared.data):
+        for note in bars_notes(search.run, ready.prepared.data):
             listen(note)
         sha256 = ready.prepared.data.info.sha256
         folder = search.run.run_folder or RUNS / name_of(search, sha256)

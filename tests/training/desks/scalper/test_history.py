@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,9 +15,11 @@ from daemon.core.desks.options import contracts_for, entry_bound, entry_limit
 from daemon.core.events import BarClosed, Quote
 from daemon.core.instruments.option_market import bid_ask_cents, price, years_to_expiry
 from daemon.core.limits import Paper, Trading
-from strategies.option_scalper import SPEC
+from strategies.option_scalper import SPEC, OptionScalper
 from tests.support.examples import examples
+from tests.support.training.made_files import days
 from tests.support.training.made_up import MINUTE_NS, random_walk
+from training.desks.scalper.data import load
 from training.desks.scalper.history import (
     DENIED,
     MILLION,
@@ -35,6 +38,14 @@ TRADING = Trading()
 @pytest.fixture(scope="module")
 def history() -> History:
     return read_history(random_walk(32), SPEC, TRADING)
+
+
+def test_bars_that_all_were_refused_are_no_training_and_the_refusal_says_why(tmp_path: Path) -> None:
+    rows = "".join(f"{day}T10:00:00-04:00,-5,-5,-5,-5,100\n" for day in days("2024-07-01", "2024-07-09"))
+    bars = tmp_path / "t.csv"
+    bars.write_text(f"timestamp,open,high,low,close,volume\n{rows}", encoding="utf-8")
+    with pytest.raises(HistoryError, match="6 of 6 bars were rejected, 6 of them as not_positive, the first of SPY at"):
+        load(bars, OptionScalper(), TRADING)
 
 
 def test_a_session_is_usable_once_21_earlier_closes_give_a_volatility(history: History) -> None:

@@ -94,9 +94,10 @@ def read_bars(paths: Sequence[Path], spec: ShareSpec) -> Bars:
     sources = [TapeSource(path, info, calendar) for path, info in zip(paths, infos, strict=True)]
     for source in sources:
         _gather(source, sessions, bars_by_symbol)
+    remark = " ".join(filter(None, (source.counts.remark for source in sources)))
     missing = [symbol for symbol, bars in bars_by_symbol.items() if not bars]
     if missing:
-        raise HistoryError(f"no regular-session bar of {', '.join(missing)}: choose another file")
+        raise HistoryError(f"no regular-session bar of {', '.join(missing)}: choose another file. {remark}".strip())
     return Bars(
         ", ".join(path.name for path in paths),
         _digest([info.sha256 for info in infos]),
@@ -104,7 +105,7 @@ def read_bars(paths: Sequence[Path], spec: ShareSpec) -> Bars:
         spec.bar_interval_s,
         tuple(sessions[date] for date in sorted(sessions)),
         tuple(_series(symbol, bars) for symbol, bars in bars_by_symbol.items()),
-        " ".join(filter(None, (source.counts.remark for source in sources))),
+        remark,
     )
 
 

@@ -30,6 +30,7 @@ from training.desks.scalper.recorded.days import QuotedDay, coverage, quoted_day
 from training.desks.scalper.recorded.market import RecordedMarket
 from training.desks.scalper.recorded.table import QuoteTable, modelled, quote_table
 from training.evaluate.bars import MODELLED, Venue
+from training.study.folds import explained
 
 # Recorded quotes in the dry run: the paper broker that fills on them, and a session's feed of bars and quotes.
 
@@ -159,7 +160,8 @@ def load_quoted(path: Path, machine: AnyStrategy, trading: Trading, source: Quot
         )
     calendar = calendar_of_bars((path, info))
     bars = TapeSource(path, info, calendar)
-    history = read_history(bars, spec, trading)
+    with explained(lambda: bars.counts.remark):
+        history = read_history(bars, spec, trading)
     info = msgspec.structs.replace(info, remark=bars.counts.remark)
     quoted = quoted_days(quotes, history, calendar, trading)
     days = {day.session.date: day for day in history.usable if day.session.date in quoted}
