@@ -489,7 +489,7 @@ def _share_cash(
     """
     steps = draft.trading.basket.steps_a_share if draft.buys_fractions else 1
     sorted_works = sorted(works, key=lambda work: draft.spec.symbols.index(work.symbol))
-    counts = [int(_missing(draft, work) * steps) for work in sorted_works]
+    counts = [int(Decimal(_missing(draft, work)) * steps) for work in sorted_works]
     step_costs = [step_cost(prices[work.key], cost_rate(draft), steps) for work in sorted_works]
     available = whole_units(free, steps) - slack(steps) * len(sorted_works)
     works_to_send: dict[str, Work] = {}

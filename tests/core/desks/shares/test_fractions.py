@@ -52,6 +52,14 @@ def test_a_goal_is_cut_to_the_step_and_bought_as_a_fraction() -> None:
     assert (d.held, d.state.book.cash) == ({"AAA": q("12.3456")}, Decimal("8765.44"))
 
 
+def test_a_goal_beyond_all_measure_is_no_error_of_the_core_and_costs_no_more_than_the_cash() -> None:
+    """It holds half a share: the steps that are missing have more digits than a quantity may have."""
+    d = with_shares(Account(), Trading(basket=Basket(fractions="on", auction=False)), AAA=0.5)
+    decided(d, 10**17, KEEP, KEEP)
+    assert sum(100 * order[1] for order in orders(d.quotes(0, **AT_100))) <= 9950
+    assert (d.state.risk.halt, d.held) == (None, {"AAA": q("0.5")})
+
+
 def test_without_fractions_the_same_goal_is_whole_shares() -> None:
     d = daily_desk(OFF)
     decided(d, 12.9, KEEP, KEEP)
