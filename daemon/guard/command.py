@@ -48,7 +48,7 @@ from daemon.host.time.clock import Clock
 from daemon.host.version import CommandLine, add_version
 from daemon.host.whole_files import write_whole
 from daemon.operator.alarm_command import AlarmCommand
-from daemon.operator.heartbeat import FRESH_NS, GuardBeat, Heartbeat, genuine, guard_key, payload_of, sign
+from daemon.operator.heartbeat import FRESH_NS, GuardBeat, Heartbeat, OtherRelease, genuine, guard_key, sign
 from daemon.operator.log import Log
 from daemon.operator.mqtt.connection import MqttBroker, password_of
 from daemon.operator.signing import Key
@@ -68,6 +68,7 @@ FAILED = 1
 
 
 _MEMORY = msgspec.json.Decoder(Memory, dec_hook=from_json)  # made before there are threads: see `prepare_types`
+_PARTS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def boot_s() -> float:
@@ -96,6 +97,7 @@ class Guard:
             account, key, state_file, log, clock, now_s,
         )  # fmt: skip
         self._settings, self._life, self._counter = settings, clock.now_ns(), 0
+        self._unread = ""  # of heartbeats that this release cannot read
         self._ahead_ns = 0  # of the broker's clock before this host's
         paths: list[MqttPath | FolderPath] = []
         if mqtt.enabled:
@@ -114,6 +116,7 @@ class Guard:
             table.look_s,
             table.fence,
             max(settings.clock.rate, 1.0),
+            table.prefix,
         )
         self._file_memory = memory_of(state_file, self._desk, key)
         self._file_memory_s, self._forgets = now_s(), False
@@ -142,6 +145,11 @@ class Guard:
         self._problems[path] = ""
         self._news.set()
         self.watch.take_beat(beat, self._now_s(), self._broker_ns())
+
+    def take_unread(self, path: str, beat: OtherRelease) -> None:
+        """Take a heartbeat of the desk that this release cannot read."""
+        self._unread = f"its heartbeat on {path} is {beat}: give both hosts one release"
+        self.watch.take_unread(beat.life, beat.counter, self._now_s())
 
     def take_echo(self, path: str, beat: GuardBeat) -> None:
         """Take a guard's message from a path; a newer one of this guard shows that the path works."""
@@ -292,7 +300,10 @@ class Guard:
             if self._rules.act == "alarm":
                 words += '; guard.act is "alarm": it tells, and protects nothing'
         else:
-            words = f"no heartbeat came within {within_s:g} s: is it running, with the same key, prefix and desk.name?"
+            unheard = (
+                f"no heartbeat came within {within_s:g} s: is it running, with the same key, prefix and desk.name?"
+            )
+            words = self._unread or unheard
         return [*findings, (self.watch.is_heard, f"desk {self._desk}: {words}"), *self.watch.account_findings()]
 
     # --- what it remembers -------------------------------------------------------------------------------------------
@@ -318,13 +329,14 @@ class Guard:
 def memory_of(file: Path, desk: str, key: Key) -> Memory:
     """Read the file of an earlier process; an empty memory where it is not genuine."""
     try:
-        memory: Memory = decode_with_type(_MEMORY.decode, file.read_bytes())
-    except (OSError, Unreadable):
+        data = file.read_bytes()
+        memory: Memory = decode_with_type(_MEMORY.decode, data)
+        if memory.beat is None:
+            return memory
+        as_it_came = decode_with_type(_PARTS.decode, data)["beat"]  # with the fields of the release that wrote it
+        return replace(memory, beat=genuine(bytes(as_it_came), Heartbeat, desk, key))
+    except (OSError, Unreadable, OtherRelease):
         return NOTHING
-    beat = memory.beat
-    if beat is not None and genuine(payload_of(beat), Heartbeat, desk, key) is None:
-        return replace(memory, beat=None)
-    return memory
 
 
 def _content(beat: Heartbeat | None) -> object:

@@ -15,7 +15,16 @@ from typing import NoReturn, Protocol
 
 from aiomqtt import Client, MqttError
 
-from daemon.operator.heartbeat import BYTES_MAX, GuardBeat, Heartbeat, genuine, payload_of, put, read_newest
+from daemon.operator.heartbeat import (
+    BYTES_MAX,
+    GuardBeat,
+    Heartbeat,
+    OtherRelease,
+    genuine,
+    payload_of,
+    put,
+    read_newest,
+)
 from daemon.operator.mqtt.connection import MqttBroker, connect, properties, safe_text, still_wanted
 from daemon.operator.signing import Key
 from daemon.pacing import back_off_s
@@ -33,6 +42,9 @@ class Ears(Protocol):
 
     def take_beat(self, path: str, beat: Heartbeat) -> None:
         """Take a genuine heartbeat of the desk."""
+
+    def take_unread(self, path: str, beat: OtherRelease) -> None:
+        """Take a genuine heartbeat of the desk that this release cannot read."""
 
     def take_echo(self, path: str, beat: GuardBeat) -> None:
         """Take a genuine message of a guard of this desk: this one's own, or another's."""
@@ -91,10 +103,15 @@ class MqttPath:
 
     def _take(self, topic: str, payload: bytes) -> None:
         if topic.endswith("/heartbeat"):
-            if (beat := genuine(payload, Heartbeat, self._desk, self._key)) is not None:
-                self._ears.take_beat(self.name, beat)
-        elif (guard_beat := genuine(payload, GuardBeat, self._desk, self._key)) is not None:
-            self._ears.take_echo(self.name, guard_beat)
+            try:
+                if (beat := genuine(payload, Heartbeat, self._desk, self._key)) is not None:
+                    self._ears.take_beat(self.name, beat)
+            except OtherRelease as unread:
+                self._ears.take_unread(self.name, unread)
+            return
+        with contextlib.suppress(OtherRelease):  # another guard's
+            if (guard_beat := genuine(payload, GuardBeat, self._desk, self._key)) is not None:
+                self._ears.take_echo(self.name, guard_beat)
 
 
 class FolderPath:
@@ -115,11 +132,18 @@ class FolderPath:
             else:
                 if guard_beat is not None:
                     self._ears.take_echo(self.name, guard_beat)
-                if beat is not None:
+                if isinstance(beat, OtherRelease):
+                    self._ears.take_unread(self.name, beat)
+                elif beat is not None:
                     self._ears.take_beat(self.name, beat)
             await asyncio.sleep(self._beat_s)
 
-    def _exchange(self, guard_beat: GuardBeat) -> tuple[GuardBeat | None, Heartbeat | None]:
+    def _exchange(self, guard_beat: GuardBeat) -> tuple[GuardBeat | None, Heartbeat | OtherRelease | None]:
         put(self._folder, guard_beat)
-        back = read_newest(self._folder, GuardBeat, self._desk, self._key)
-        return back, read_newest(self._folder, Heartbeat, self._desk, self._key)
+        back = None
+        with contextlib.suppress(OtherRelease):  # another guard's
+            back = read_newest(self._folder, GuardBeat, self._desk, self._key)
+        try:
+            return back, read_newest(self._folder, Heartbeat, self._desk, self._key)
+        except OtherRelease as unread:
+            return back, unread

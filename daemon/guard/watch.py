@@ -51,6 +51,7 @@ class Rules:
     look_s: float
     fence: bool
     rate: float = 1.0  # of the market's time, a simulated one's, at least 1
+    prefix: str = ""  # begins the names of the guard's orders where the desk does not say
 
     @property
     def echo_s(self) -> float:
@@ -129,7 +130,7 @@ class Watch:
         self._lives = {} if beat is None else {beat.life: beat.counter}  # of each, the newest heartbeat's counter
         self._began_s = self._turned_s = self._awake_s = began_s
         self._heard_s: float | None = None  # when the desk was last heard; None until then
-        self._late_s = began_s - rules.act_s - rules.alarm_s  # when one last came late, or of a wrong clock
+        self._late_s = began_s - rules.act_s - rules.alarm_s  # when one last came late, of a wrong clock, or unread
         self._echo_s = dict.fromkeys(rules.paths, began_s - 2 * rules.echo_s)  # the newest echo
         self._up_s = dict.fromkeys(rules.paths, began_s)  # since when each path carries the echo
         self._looks: list[_Seen] = []  # the newest two
@@ -166,6 +167,12 @@ class Watch:
             self._stop_times.clear()
             self._refusals.clear()
         else:
+            self._late_s = now_s
+
+    def take_unread(self, life: int, counter: int, now_s: float) -> None:
+        """Take a genuine heartbeat of another release, which says nothing here but that the desk lives."""
+        if counter > self._lives.get(life, 0):
+            self._lives[life] = counter
             self._late_s = now_s
 
     def take_echo(self, path: str, now_s: float) -> None:
@@ -289,7 +296,7 @@ class Watch:
             f"its own message does not come back on {' and '.join(blind)}: it cannot tell a silence, and acts not"
         )
         late, ordered = now_s - self._late_s < self._rules.alarm_s, now_s - self._ordered_s() < self._rules.act_s
-        why = "heartbeats come late, or the desk's clock is wrong: it is no silence, and no sign of life"
+        why = "heartbeats come late, of a wrong clock, or of another release: it is no silence, and no sign of life"
         why = why if late else "the desk sends orders and no heartbeat: it lives, and it is left alone"
         return [
             *self._case("guard_blind", deaf, blind_text, now_s),
@@ -453,7 +460,7 @@ class Watch:
                         bare[symbol] = f"of {quantity} no stop stays: {why}"
                         continue
                     times = self._stop_times[part]
-                    stem = f"{guard_stem(beat.prefix, symbol)}{beat.life}-{beat.counter}-"
+                    stem = f"{guard_stem(self._prefix, symbol)}{beat.life}-{beat.counter}-"
                     names = (f"{stem}{number}{'f' * part.fraction}" for number in count(len(times)))
                     times.append(now_s)
                     self._refusals.pop(part, None)
@@ -480,7 +487,12 @@ class Watch:
     def _names(self) -> tuple[str, str]:
         """Return how the names of the desk's orders begin, and those of its guards."""
         assert self.beat is not None
-        return self.beat.names, f"{self.beat.prefix}-"
+        return self.beat.names, f"{self._prefix}-"
+
+    @property
+    def _prefix(self) -> str:
+        assert self.beat is not None
+        return self.beat.prefix or self._rules.prefix
 
     def _is_guards(self, order: BrokerOrder) -> bool:
         return order.client_order_id.startswith(self._names()[1])

@@ -14,7 +14,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from daemon.config.tables import GuardTable
-from daemon.operator.heartbeat import FRESH_S, GuardBeat, Heartbeat, genuine, heartbeat_of, put, read_newest, sign
+from daemon.operator.heartbeat import (
+    FRESH_S,
+    GuardBeat,
+    Heartbeat,
+    OtherRelease,
+    genuine,
+    heartbeat_of,
+    put,
+    read_newest,
+    sign,
+)
 from daemon.operator.signing import Key
 from daemon.operator.submitter import Submitter
 from strategies.kit.units import SECOND_NS
@@ -54,7 +64,8 @@ class GuardLink:
 
     def hear(self, payload: bytes) -> None:
         """Take a message of the guard's topic. On any thread."""
-        self._take(genuine(payload, GuardBeat, self._desk, self._key))
+        with contextlib.suppress(OtherRelease):  # not heard: the alarm about a silent guard tells
+            self._take(genuine(payload, GuardBeat, self._desk, self._key))
 
     def _take(self, beat: GuardBeat | None) -> None:
         """Note that the guard lives, by a message of now that is newer than the last one of its life."""
@@ -96,6 +107,8 @@ class GuardLink:
             self._take(await asyncio.to_thread(read_newest, folder, GuardBeat, self._desk, self._key))
         except OSError as error:
             problem = f"{error.strerror or error}: {folder}"
+        except OtherRelease as error:
+            problem = f"the guard's is {error}: {folder}"
         if problem and problem != self._problem:
             self._notify("heartbeat_failed", problem=problem)
         self._problem = problem

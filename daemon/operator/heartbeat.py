@@ -1,7 +1,9 @@
 """The heartbeat of a desk for its guard on another host, and the guard's own: signed, counted, with the time.
 
 Both travel over MQTT and as a file in a folder that both hosts see. A message counts by its HMAC alone, whoever carried
-it. What a guard needs to protect the desk stands in the desk's heartbeat, so that it knows no strategy and no journal.
+it and whichever release wrote it: the HMAC is over the message as it came. So a new field needs a default, and what
+that does not cover a new `v`. What a guard needs to protect the desk stands in the desk's heartbeat, so that it knows
+no strategy and no journal.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from daemon.core.broker.protection import cover_of, guard_prefix
 from daemon.core.draft import DeskKind, Draft
 from daemon.core.orders import name_prefix
 from daemon.core.state import State
-from daemon.host.safe_decode import decode_with_type
+from daemon.host.safe_decode import decode_with_type, json_value
 from daemon.host.whole_files import write_whole
 from daemon.operator.signing import KEY_LEAST, Key, KeyRefused, parse_key
 from strategies.kit.quantity import Quantity, from_json, to_json
@@ -58,14 +60,15 @@ class _Signed(msgspec.Struct, frozen=True, kw_only=True):
 class Heartbeat(_Signed, frozen=True, kw_only=True):
     """`heartbeat`: the desk lives.
 
-    `names` begins the names of its orders, `prefix` those of its guard's; `orders` are those that work or lately
-    filled, with what was filled of each. `leaving`: it was stopped by a person, and nothing follows.
+    `names` begins the names of its orders, `prefix` those of its guard's ("": its release does not say); `orders` are
+    those that work or lately filled, with what was filled of each. `leaving`: it was stopped by a person, and nothing
+    follows.
     """
 
     schema: Literal["heartbeat"] = "heartbeat"
     account: str
     names: str
-    prefix: str
+    prefix: str = ""
     leaving: bool
     holds: dict[str, Held]
     orders: dict[str, Quantity]
@@ -79,6 +82,15 @@ class GuardBeat(_Signed, frozen=True, kw_only=True):
 
 
 Beat = TypeVar("Beat", Heartbeat, GuardBeat)
+
+
+class OtherRelease(Exception):
+    """A genuine message that this release cannot read; which one of which life it is, (0, 0) where that is unknown."""
+
+    def __init__(self, message: dict[str, Any]) -> None:
+        life, counter = message.get("life"), message.get("counter")
+        self.life, self.counter = (life, counter) if isinstance(life, int) and isinstance(counter, int) else (0, 0)
+        super().__init__(f"a message of another release (v {str(message.get('v'))[:20]!r})")
 
 
 def guard_key(table: GuardTable) -> Key:
@@ -127,14 +139,29 @@ def payload_of(beat: Heartbeat | GuardBeat) -> bytes:
 
 
 def genuine(payload: bytes, kind: type[Beat], desk: str, key: Key) -> Beat | None:
-    """Return the message of this desk, or of its guard; None for one that is not signed with the key."""
-    if len(payload) > BYTES_MAX:
+    """Return the message of this desk, or of its guard; None for one that is not signed with the key.
+
+    Raises OtherRelease.
+    """
+    message = _signed_message(payload, key)
+    if message.get("desk") != desk or message.get("schema") != _SCHEMAS[kind]:
         return None
-    with contextlib.suppress(ValueError, OverflowError):  # Unreadable is a ValueError
+    try:
         beat: Beat = decode_with_type(_DECODERS[kind].decode, payload)
-        if beat.desk == desk and hmac.compare_digest(key.mac(_content(beat)).encode(), beat.mac.encode()):
-            return beat
-    return None
+    except (ValueError, OverflowError):  # Unreadable is a ValueError
+        raise OtherRelease(message) from None
+    return sign(beat, key)  # as this release says it
+
+
+def _signed_message(payload: bytes, key: Key) -> dict[str, Any]:
+    """Return the fields of a message that is signed with the key, also those that this release does not know."""
+    with contextlib.suppress(ValueError, OverflowError):
+        message = json_value(payload) if len(payload) <= BYTES_MAX else None
+        if isinstance(message, dict) and isinstance(mac := message.get("mac"), str):
+            content = msgspec.json.encode({**message, "mac": ""})
+            if hmac.compare_digest(key.mac(content).encode(), mac.encode()):
+                return message
+    return {}
 
 
 def _content(beat: Heartbeat | GuardBeat) -> bytes:
@@ -165,7 +192,10 @@ def put(folder: Path, beat: Heartbeat | GuardBeat) -> None:
 
 
 def read_newest(folder: Path, kind: type[Beat], desk: str, key: Key) -> Beat | None:
-    """Read the newest message from the folder; None without a genuine one. Raises OSError for a folder that is gone."""
+    """Read the newest message from the folder; None without a genuine one.
+
+    Raises OSError for a folder that is gone, and OtherRelease.
+    """
     name = f"{desk}.{_SCHEMAS[kind]}.json"
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC  # a pipe in its place holds nobody up
     try:

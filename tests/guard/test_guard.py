@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import hashlib
+import hmac
 import io
+import json
 from collections.abc import Collection, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -22,7 +25,7 @@ from daemon.guard import command
 from daemon.guard.command import TABLES, Guard
 from daemon.guard.watch import Cancel, Close, Fence
 from daemon.host.time.clock import Clock
-from daemon.operator.heartbeat import Heartbeat, Held, sign
+from daemon.operator.heartbeat import Heartbeat, Held, payload_of, sign
 from daemon.operator.log import Log
 from daemon.operator.signing import parse_key
 from tests.support.desks.desk_at_work import until
@@ -201,6 +204,20 @@ async def test_a_memory_that_is_torn_is_none(kept: bytes, host: Host) -> None:
     (host.folder / "kept.json").write_bytes(kept)
     again = host.started()
     assert (again.watch.beat, again.watch.fenced) == (None, False)
+
+
+async def test_what_a_guard_of_a_former_release_remembered_is_known(host: Host) -> None:
+    message = json.loads(payload_of(sign(host.beat(3), KEY))) | {"mac": ""}
+    del message["prefix"]  # which that release did not tell
+    text = json.dumps(message, separators=(",", ":")).encode()
+    message["mac"] = hmac.new(bytes.fromhex("5a" * 32), text, hashlib.sha256).hexdigest()
+    (host.folder / "kept.json").write_text(json.dumps({"beat": message, "fenced": True}))
+    again = host.started()
+    assert again.watch.beat is not None
+    assert (again.watch.beat.holds, again.watch.fenced) == (host.beat(3).holds, True)
+    message["counter"] = 4
+    (host.folder / "kept.json").write_text(json.dumps({"beat": message, "fenced": True}))
+    assert host.started().watch.beat is None
 
 
 async def test_what_waits_behind_a_slow_broker_is_not_done_to_a_desk_that_came_back(host: Host) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
+import hmac
+import json
 import os
 import stat
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,7 +18,18 @@ import pytest
 from msgspec.structs import replace
 
 from daemon.guard.paths import FolderPath, MqttPath
-from daemon.operator.heartbeat import BYTES_MAX, GuardBeat, Heartbeat, Held, genuine, payload_of, put, read_newest, sign
+from daemon.operator.heartbeat import (
+    BYTES_MAX,
+    GuardBeat,
+    Heartbeat,
+    Held,
+    OtherRelease,
+    genuine,
+    payload_of,
+    put,
+    read_newest,
+    sign,
+)
 from daemon.operator.mqtt.connection import connect
 from daemon.operator.signing import KeyRefused, parse_key
 from strategies.kit.quantity import exact
@@ -49,6 +63,7 @@ class Ears:
         self.beats: list[Heartbeat] = []
         self.echoes: list[int] = []
         self.problems: list[str] = []
+        self.unread: list[tuple[int, int]] = []
 
     def own_beat(self) -> GuardBeat:
         self.counter += 1
@@ -56,6 +71,9 @@ class Ears:
 
     def take_beat(self, path: str, beat: Heartbeat) -> None:
         self.beats.append(beat)
+
+    def take_unread(self, path: str, beat: OtherRelease) -> None:
+        self.unread.append((beat.life, beat.counter))
 
     def take_echo(self, path: str, beat: GuardBeat) -> None:
         self.echoes.append(beat.counter)
@@ -164,6 +182,44 @@ def test_a_message_counts_for_its_desk_and_its_key_and_each_field_is_signed(tmp_
     assert genuine(b" " * BYTES_MAX + payload, Heartbeat, "paper-1", KEY) is None
     (tmp_path / "paper-1.heartbeat.json").write_bytes(os.urandom(200))
     assert read_newest(tmp_path, Heartbeat, "paper-1", KEY) is None
+
+
+def of_release(change: Callable[[dict[str, Any]], object]) -> bytes:
+    """The heartbeat as another release would write and sign it: HMAC-SHA256 of the message with an empty mac."""
+    message = json.loads(payload_of(BEAT)) | {"mac": ""}
+    change(message)
+
+    def text() -> bytes:
+        return json.dumps(message, separators=(",", ":")).encode()
+
+    message["mac"] = hmac.new(bytes.fromhex("5a" * 32), text(), hashlib.sha256).hexdigest()
+    return text()
+
+
+def test_a_heartbeat_of_a_release_with_more_or_fewer_fields_is_heard() -> None:
+    for change in (lambda message: message.pop("prefix"), lambda message: message.update(more=[1, {"x": "y"}])):
+        payload = of_release(change)
+        heard = genuine(payload, Heartbeat, "paper-1", KEY)
+        assert heard is not None
+        assert (heard.counter, heard.holds, heard.orders) == (1, BEAT.holds, BEAT.orders)
+        assert genuine(payload.replace(b'"counter":1', b'"counter":2'), Heartbeat, "paper-1", KEY) is None
+        assert genuine(payload_of(heard), Heartbeat, "paper-1", KEY) == heard  # as the guard remembers it
+
+
+async def test_a_heartbeat_of_a_release_that_cannot_be_read_is_told_as_such(tmp_path: Path, broker: Mosquitto) -> None:
+    payload, ears = of_release(lambda message: message.update(v=2, counter=7)), Ears()
+    (tmp_path / "paper-1.heartbeat.json").write_bytes(payload)
+    async with at_work(FolderPath(tmp_path, "paper-1", KEY, ears, 0.02).run()):
+        await until(lambda: len(ears.echoes) > 2 and bool(ears.unread))
+    assert set(ears.unread) == {(1, 7)}
+    by_mqtt = Ears()
+    path = MqttPath(broker.broker("guard"), broker.passwords["guard"], "rltrader", "paper-1", KEY, by_mqtt, 0.05)
+    async with at_work(path.run()):
+        await until(lambda: bool(by_mqtt.echoes))
+        async with connect(broker.broker("paper-1"), broker.passwords["paper-1"]) as desk:
+            await desk.publish("rltrader/paper-1/heartbeat", payload)
+            await until(lambda: bool(by_mqtt.unread))
+    assert (by_mqtt.unread, by_mqtt.beats, by_mqtt.problems) == ([(1, 7)], [], [])
 
 
 @pytest.mark.parametrize(

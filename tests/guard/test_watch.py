@@ -475,6 +475,34 @@ def test_a_desk_that_starts_again_with_a_clock_of_another_day_is_left_alone(day_
     assert "guard_doubts" in world.guard.alarms()
 
 
+def test_heartbeats_of_another_release_are_no_silence_and_one_that_is_sent_again_is_none() -> None:
+    world = World(replace(RULES, act="close"))
+    world.run(60)
+    life = world.desk.life + 1
+    dead(world)  # for the guard: nothing that it hears can be read
+    for counter in range(1, 61):
+        world.guard.watch.take_unread(life, counter, world.now_s)
+        world.run(60)
+    assert world.guard.acts() == []
+    assert "guard_doubts" in world.guard.alarms()
+    for _ in range(60):
+        world.guard.watch.take_unread(life, 60, world.now_s)
+        world.run(60)
+    assert Close() in world.guard.acts()
+
+
+def test_of_a_desk_that_does_not_say_the_guard_s_stops_bear_its_own_prefix() -> None:
+    world = World(replace(RULES, prefix="guard"))
+    world.desk.prefix = ""
+    world.run(60)
+    dead(world)
+    world.run(HOUR)
+    names = {action.order.client_order_id for action in world.guard.acts() if isinstance(action, Rest)}
+    assert names
+    assert all(name.startswith("guard-") for name in names)
+    assert len(names) == len(world.broker.stops())  # it knows its own again: none is rested twice
+
+
 def test_messages_that_are_sent_again_are_no_life() -> None:
     world = World()
     world.run(60)
