@@ -12,6 +12,7 @@ from math import isfinite, prod
 
 import msgspec
 
+from daemon.host.safe_decode import Unreadable, decode_with_type
 from strategies.kit.quantity import Quantity, from_json, to_json
 
 SCHEMA = 1
@@ -125,8 +126,8 @@ def of_entry(row: int, fields: Mapping[bytes, bytes]) -> tuple[Experience, int]:
     if not (after_id.isdigit() and len(after_id) <= ROW_DIGITS and int(after_id) < row):
         raise ForeignEntry(f"after {after_id.decode(errors='replace')[:20]!r}, expected a row below {row}")
     try:
-        experience = _decoder.decode(fields.get(FIELDS[2], b""))
-    except (msgspec.DecodeError, RecursionError) as error:
+        experience = decode_with_type(_decoder.decode, fields.get(FIELDS[2], b""))
+    except Unreadable as error:
         raise ForeignEntry(f"no experience: {str(error)[:200]}") from None
     if experience.row != row:
         raise ForeignEntry(f"the experience of row {experience.row} under the id {row}-0")

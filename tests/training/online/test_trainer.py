@@ -291,6 +291,8 @@ def poisoned(good: Experience, name: str) -> dict[bytes, bytes]:
         fields[b"after"] = b"1" * 20_000
     if name == "nested deep":
         fields[b"experience"] = b"\x91" * 5000 + b"\xc0"
+    if name == "a bit of a word":
+        fields[b"experience"] = fields[b"experience"].replace(b"SPY", b"\xd3PY")
     return fields
 
 
@@ -301,6 +303,7 @@ POISONS = (
     "equity NaN", "equity 1e-300", "another shape", "price 0", "mark NaN", "a gain of 1e14", "probabilities 0",
     "probabilities NaN", "a probability of -5", "decision -1", "a model above the folder",
     "a symbol above the folder", "the year 2116", "after of 20,000 digits", "nested deep",
+    "a bit of a word",
 )  # fmt: skip
 
 
