@@ -45,7 +45,7 @@ from strategies.kit.entry import BoolArray, Columns, Float64Array, StrategyEntry
 
 SYMBOLS = ("SPY", "QQQ", "IWM")
 CASH = "CASH"
-SYMBOLS_MOST = 10  # with ten funds six of the 16 regimes remain, the fewest that `regimes_of` can fill
+SYMBOLS_MOST = 10  # ten regimes of one fund leave six of 16, those that every list has
 REGIME_COUNT = 16
 HOLD, ALL_CASH = 0, 1
 EQUAL_WEIGHT, INVERSE_VOLATILITY = "EQUAL_WEIGHT", "INVERSE_VOLATILITY"

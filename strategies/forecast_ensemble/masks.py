@@ -46,7 +46,7 @@ def reasons(
 ) -> NDArray[np.uint8]:
     """The reason of every row, a code of `REASONS`, uint8 (d, n); `GOOD` where there is a whole sequence.
 
-    A gap or a jump masks a row until it lies more than `window` sessions back.
+    A gap or a jump masks the rows of `window` sessions, beginning with its own.
 
     Args:
         bars: float64 (5, d, n), NaN where there is no good bar.
