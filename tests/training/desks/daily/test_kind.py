@@ -26,7 +26,7 @@ from training.desks.kind import EnvSettings, Span, described
 from training.desks.ppo import PpoData
 from training.desks.registry import kind
 from training.rl.protocols import CarryingNetwork
-from training.runs.settings import folds_of, settings_for, split_note
+from training.runs.settings import bars_notes, folds_of, settings_for
 from training.study.folds import HistoryError
 from training.study.study import Fold, SessionResult
 
@@ -111,16 +111,18 @@ def test_tests_are_years_from_the_end_and_a_short_file_is_split_with_a_line_that
         assert dates.index(fold.validate[0]) - dates.index(fold.train[-1]) == 254
         assert (fold.train[0], len(fold.validate)) == (dates[0], 252)
     assert folds_of(settings, funds) == (last,)
-    assert split_note(settings, funds) == ""
+    assert bars_notes(settings, funds) == ()
     (reference,) = folds_of(replace(settings, reference_years=True), funds)
     assert [(span[0], span[-1]) for span in (reference.train, reference.validate, reference.test)] == [
         ("2015-01-02", "2018-12-31"), ("2019-01-02", "2019-12-31"), ("2020-01-02", "2022-12-30"),
     ]  # fmt: skip
-    assert "nothing is left out between them" in split_note(replace(settings, reference_years=True), funds)
+    (note,) = bars_notes(replace(settings, reference_years=True), funds)
+    assert "nothing is left out between them" in note
     other = settings_for(STOCKS, stock_file, Path("store"))
     (shares,) = folds_of(other, stocks)
     assert [len(span) for span in (shares.train, shares.validate, shares.test)] == [18, 6, 6]
-    assert split_note(other, stocks) == (
+    (note,) = bars_notes(other, stocks)
+    assert note == (
         f"stocks.csv can be decided on in 30 sessions from {shares.train[0]} to {shares.test[-1]}, too few to train on "
         "252 sessions and more, validate on 252, test on a calendar year, 401 left out between spans: they are split "
         "60/20/20, with nothing left out"
