@@ -454,10 +454,11 @@ def _left_alone_ns(draft: Draft, symbol: str) -> int:
 
 
 def _bare_for_ns(draft: Draft, position: Position) -> int:
-    """Return for how long nothing covers what is held: a buy that ended, of one after the other, covered nothing."""
+    """Return for how long nothing covers what is held: a buy that ended covered nothing, nor did what was refused."""
     since_ns = max(position.opened_ns, draft.broker.started_ns, _open_ns(draft))
     for order in draft.closed.values():
-        if order.symbol == position.symbol and order.purpose in (EXIT, PROTECTION):
+        was_there = order.known or order.status != REJECTED
+        if order.symbol == position.symbol and order.purpose in (EXIT, PROTECTION) and was_there:
             since_ns = max(since_ns, order.news_ns)
     return draft.now_ns - since_ns
 
