@@ -20,7 +20,7 @@ from daemon.tapes.minutes import TapeSource, scan
 from strategies.online_dqn import BUY, HOLD, SELL
 from strategies.online_dqn.state_vector import shipped
 from tests.support.training.online_bars import RULES, bundled, busy, five_minutes_of_two, of_bars, wild
-from training.desks.online.data import OnlineData, hold_from_open, load, play
+from training.desks.online.data import OnlineData, hold_from_open, load, one_hot_values, play
 from training.evaluate.machine import Player
 
 
@@ -81,6 +81,31 @@ def test_they_do_where_opens_leap_over_limits_stops_and_the_daily_loss(jump: flo
     dates = list(data.days)[:2]
     assert both_play(busy, data, dates) > 30
     both_play(lambda: hold_from_open, data, dates)
+
+
+@pytest.mark.parametrize(("leaps", "trades"), [(2, 1), (3, 0)])
+def test_they_do_where_the_price_runs_away_from_a_buy_until_its_deadline(leaps: int, trades: int) -> None:
+    """Each open is 0.3 % above the close before it, a limit 0.2 %: three minutes are three attempts."""
+    bars = bundled().bars
+    values = bars.series[0].values.copy()
+    data = of_bars(bars)
+    date = bars.scheduled[4].session.date
+    (day,) = data.on([date])
+    for leap in range(leaps):
+        values[:4, day.first + 100 + leap :] *= 1.003
+    data = of_bars(replace(bars, series=(replace(bars.series[0], values=values),)))
+
+    def once() -> Player:
+        asked = 0
+
+        def player(observations: Tensor) -> Tensor:
+            nonlocal asked
+            asked += 1
+            return one_hot_values(torch.full((len(observations),), BUY if asked == 100 else HOLD))
+
+        return player
+
+    assert both_play(once, data, [date]) == trades
 
 
 @pytest.mark.parametrize(("part", "minutes"), [(0.003, 0), (0.0, 7), (0.002, 20)])

@@ -46,6 +46,7 @@ class Accounts:
     opened: Int64Array  # when the bar of the fill began
     pnl: Int64Array  # of the open position so far, after costs
     wanted: Int64Array  # steps of the working buy
+    since: Int64Array  # minute of the BUY that wanted it
     limit: Int64Array  # limit of the working order; or `MARKET`
     attempt: Int64Array  # attempt of the working sale; or `NONE`
     leaving: Int64Array  # 1 where an exit rule closes the position
@@ -69,6 +70,7 @@ class Accounts:
         self._rest = -(-self._risk.cooldown_trade_s // 60)  # times are whole minutes, so fractions round up
         self._rest_loss = max(-(-self._risk.cooldown_loss_s // 60), self._rest)
         self._attempts = trading.execution.exit_limit_attempts
+        self._deadline_s = trading.execution.entry_deadline_s
         self.state = np.zeros((len(ACCOUNT), count), dtype=np.int64)
         for place, name in enumerate(ACCOUNT):
             setattr(self, name, self.state[place])
@@ -105,18 +107,21 @@ class Accounts:
     ) -> None:
         """Send orders at a close, and resend unfilled ones at new limits; a new BUY restarts the attempts.
 
+        A buy ends at the deadline of entries.
+
         Args:
             buys, sells: the policy's new orders.
             entry: whether clock and bars allow an entry.
             divides: whether the desk divides shares.
-            at: bid and ask in ticks, and the mark in half ticks.
+            at: the minute, bid and ask in ticks, and the mark in half ticks.
         """
-        bid, ask, mark = at
+        minute, bid, ask, mark = at
         leaves = (self.held > 0) & (sells | (self.leaving > 0) | (self.attempt > NONE))
         self.attempt += 1
         self.attempt[~leaves] = NONE
         at_market = (self.leaving > 0) | (self.attempt >= self._attempts)
-        again = self.wanted > 0
+        again = (self.wanted > 0) & (60 * (minute - self.since) < self._deadline_s)
+        self.since[:] = np.where(buys, minute, self.since)
         enters = (again | (buys & (self.held == 0))) & entry & self._allowed()
         goal = np.where(again & ~buys, self.wanted, self._money.goal(self.equity, mark, divides))
         limit = self._money.buy_limit(ask, mark)
@@ -326,10 +331,10 @@ class OnlineMarket:
         h, row = self._history, self.row
         self.account.fill(h.open[row], self._mark[row - 1], h.minute[row], h.bar_min, active)
 
-    def _prices(self, row: Int64Array) -> tuple[Int64Array, Int64Array, Int64Array]:
-        """Bid and ask in ticks, and the mark in half ticks, at the close of a row."""
+    def _prices(self, row: Int64Array) -> tuple[Int64Array, ...]:
+        """The minute, bid and ask in ticks, and the mark in half ticks, at the close of a row."""
         h = self._history
-        return h.close[row], h.ask[row], self._mark[row]
+        return h.minute[row], h.close[row], h.ask[row], self._mark[row]
 
     def _look_at_levels(self) -> None:
         """Exit where the bar's range reached stop or target, its close a trailing stop, or the holding time is over."""
