@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from daemon.core.desks.bars import MINUTE_WAIT_NS
 from daemon.core.events import BarClosed, SessionScheduled
 from daemon.core.limits import Trading
 from daemon.tapes.minutes import TapeInfo, TapeSource, scan
@@ -51,7 +52,8 @@ class Minutes(NamedTuple):
 def minutes_of(path: Path, spec: Spec, trading: Trading) -> Minutes:
     """Read a bars file. Raises TapeError, CalendarError, and HistoryError where it has no good bar."""
     info = scan(path, spec.symbols, spec.bar_interval_s, spec.bar_anchor)
-    source = TapeSource(path, info, calendar_of_bars((path, info)))
+    tick_ns = MINUTE_WAIT_NS if len(spec.symbols) > 1 else 0  # as a replay is fed
+    source = TapeSource(path, info, calendar_of_bars((path, info)), tick_ns=tick_ns)
     dates = _dates_with_bars(source)
     if not dates:
         raise HistoryError(f"{path} has no good bar of a regular session: choose another file. {source.counts.remark}")

@@ -10,13 +10,19 @@ import pytest
 import torch
 from torch import Tensor
 
+from daemon.core.desks.bars import MINUTE_WAIT_NS
+from daemon.core.events import ClockTicked
 from daemon.core.limits import Risk, Sizing, Trading
 from daemon.tapes import BUNDLED_TAPE
 from daemon.tapes.minutes import TapeSource, scan
+from strategies.online_dqn import OnlineDqn
+from strategies.online_dqn.state_vector import shipped
 from tests.support.core.longer_bars import LongerBars, longer_spec
+from tests.support.desks.desk_run import bundled_rows, write_tape
 from training.data.sessions import calendar_of
 from training.desks.kind import Span
 from training.desks.own.data import Hooks, OwnMinutes
+from training.desks.own.sessions import minutes_of
 from training.evaluate.players import CERTAIN, choosing
 
 RULES = Trading(
@@ -73,3 +79,15 @@ def test_the_environment_earns_what_the_dry_run_earns_with_the_same_actions(data
     assert next(again, None) is None
     assert sum(session.pnl_usd for session in play.sessions) == pytest.approx(earned, abs=0.01)
     assert earned
+
+
+def test_minutes_of_several_symbols_are_those_of_a_replay_with_its_wait_for_a_bar_that_one_lacks(
+    tmp_path: Path,
+) -> None:
+    rows = next(iter(bundled_rows().values()))
+    others = [row.replace("SPY", "QQQ") for place, row in enumerate(rows) if place not in (30, 200)]
+    tape = write_tape(tmp_path / "two.csv", sorted([*rows, *others], key=lambda row: int(row.split(",")[1])))
+    spec = OnlineDqn(shipped(), ("SPY", "QQQ")).spec
+    starts = [int(rows[place].split(",")[1]) for place in (30, 200)]
+    ticks = [event.time_ns for event in minutes_of(tape, spec, RULES).source if isinstance(event, ClockTicked)]
+    assert ticks == [start + 60 * 10**9 + MINUTE_WAIT_NS for start in starts]
