@@ -34,7 +34,7 @@ from daemon.config.load import Credentials, DeskSettings
 from daemon.core.broker.ledger import DIVIDENDS, REORGANISED, SPLITS, SPUN_OFF
 from daemon.core.instruments.option_market import parse_occ
 from daemon.core.session import new_york_date
-from daemon.gateway.books import Ledgers
+from daemon.gateway.books import LINES_DAYS, Ledgers
 from daemon.gateway.events import Reported
 from daemon.gateway.parts import line_of
 from daemon.host.time.clock import Clock
@@ -59,6 +59,7 @@ RESHAPING = SPLITS | REORGANISED
 """Lines in which shares come for others, at a rate that was announced."""
 MISSING_ANSWERS = 3
 SCARCE = 30  # calls that are left for those who have not used their share
+TOLD_LATE_NS = (LINES_DAYS - 5) * DAY_NS
 STILL_READS = 6  # of an account that is opened: two alike are of one moment
 
 
@@ -166,7 +167,7 @@ class Upstream:
             orders = list(_by_id(rows).values())
             positions = await self.reads.positions()
             account = await self.reads.account()
-            lines = await self._lines(since_ns)
+            lines = await self._lines(since_ns, since_ns)
             quantities = sorted((str(row.get("symbol")), str(row.get("qty"))) for row in positions)
             now = (account.get("cash"), quantities, orders, [line.get("id") for line in lines])
             if now == former:
@@ -182,7 +183,8 @@ class Upstream:
         rows += await self.reads.orders_since(since_ns)
         positions = await self.reads.positions()
         account = await self.reads.account()
-        lines = [row for row in await self._lines(since_ns) if self._is_readable(row) and _is_news(books, row)]
+        read_lines = await self._lines(since_ns, self._differs_since_ns(books, asked_ns))
+        lines = [row for row in read_lines if self._is_readable(row) and _is_news(books, row)]
         orders = _by_id(rows)
         known_rows = {order.id: order.row for order in books.orders.values()}
         other_rows, missing_ids = await self._left_out(books, orders, lines)
@@ -207,9 +209,25 @@ class Upstream:
             {str(line["id"]): await self._spun(line) for line in lines if line.get("activity_type") in SPUN_OFF},
         )
 
-    async def _lines(self, since_ns: int) -> list[Json]:
-        """Read the ledger's lines after a time; one that is pending has moved nothing yet, and may change."""
-        return [row for row in await self.reads.activities(since_ns) if row.get("status") != "pending"]
+    def _differs_since_ns(self, books: Ledgers, asked_ns: int) -> int:
+        """Return from when on a line may explain a difference, however late it is told: the day before it began.
+
+        At most as far back as the books know which lines are booked.
+        """
+        first_ns = min((since_ns for since_ns, _ in books.differences.values()), default=asked_ns)
+        return wire.day_start_ns(max(first_ns, asked_ns - TOLD_LATE_NS)) - DAY_NS
+
+    async def _lines(self, since_ns: int, others_since_ns: int) -> list[Json]:
+        """Read the ledger's lines after a time, other ones than fills from an earlier one too.
+
+        One that is pending has moved nothing yet, and may change.
+        """
+        rows = await self.reads.activities(since_ns)
+        if others_since_ns < since_ns:
+            known = {(row.get("id"), row.get("status")) for row in rows}
+            early_rows = await self.reads.other_activities(others_since_ns)
+            rows = [*(row for row in early_rows if (row.get("id"), row.get("status")) not in known), *rows]
+        return [row for row in rows if row.get("status") != "pending"]
 
     async def _has_closed(self, books: Ledgers, positions: Sequence[Json]) -> bool:
         """Return whether today's session is over; the broker is asked where it no longer has a contract of today."""

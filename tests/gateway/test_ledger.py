@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from daemon.alpaca_api.books import AlpacaPosition
 from daemon.brokers.alpaca.rest.client import Refused
 from daemon.brokers.alpaca.trading.trading import TradingReads
+from daemon.core.session import new_york_date
 from daemon.gateway.books import GatewayOrder, Ledgers, LinePart, SubAccount, name_of_call
 from daemon.gateway.events import CloseTaken, FillsRead, OrderAnswered, Reported, Updated, Warn
 from daemon.gateway.parts import LedgerLine, divide
@@ -23,6 +24,7 @@ from daemon.gateway.step import Bookkeeper
 from simulator.server import AlpacaServer
 from simulator.trading.settlement import amend_fill
 from simulator.trading.venue import Rules
+from strategies.kit.contract import Session
 from strategies.kit.units import DAY_NS, MINUTE_NS, SECOND_NS
 from tests.support.gateway_stage import CALL, HALF_DAY, OPEN_NS, SESSIONS, Stage, broker, gateway_on, stage, table
 
@@ -392,6 +394,27 @@ async def test_shares_move_once_the_line_of_their_split_is_there(tmp_path: Path)
         await s.settled()
         await s.gateway.transfer(*move)
         assert (s.held("a"), s.held("b")) == ({"SPY": Decimal(5)}, {"SPY": Decimal(5)})
+        await s.settled()
+
+
+@pytest.mark.parametrize("days", [1, 2, 5])
+async def test_a_split_is_booked_however_many_days_late_its_line_is_told(tmp_path: Path, days: int) -> None:
+    opens = [OPEN_NS + day * DAY_NS for day in range(8) if day not in (5, 6)]
+    week = [Session(new_york_date(ns).isoformat(), ns, ns + 390 * MINUTE_NS) for ns in opens]
+    async with stage(tmp_path, sessions=week) as s:
+        await hold(s, "a", 10)
+        await hold(s, "b", 4)
+        late = s.broker.faults.add("action_line_late", until_ns=2**62, where={"symbol": "SPY"})
+        s.broker.faults.add("split", symbol="SPY", ratio="2")
+        await s.until(lambda: s.broker.account.quantity("SPY") == 28)
+        for _ in range(days):
+            await asyncio.sleep(150)
+            s.broker.clock.jump_to(s.broker.clock.now_ns() + DAY_NS)
+        await asyncio.sleep(150)
+        assert s.books.doubts
+        s.broker.faults.remove(late)
+        await asyncio.sleep(150)
+        assert (s.held("a"), s.held("b")) == ({"SPY": Decimal(20)}, {"SPY": Decimal(8)})
         await s.settled()
 
 

@@ -125,6 +125,10 @@ class TradingReads:
         """Return the ledger's lines after `after_ns` (exclusive), oldest first, each once."""
         return await self._activities({"after": time_text(after_ns)})
 
+    async def other_activities(self, after_ns: int) -> list[Raw]:
+        """Return the ledger's lines after `after_ns` (exclusive) but for fills, oldest first, each once."""
+        return await self._activities({"after": time_text(after_ns), "category": "non_trade_activity"})
+
     async def ex_date(self, symbol: str, payment_date: date) -> str:
         """Return the announced ex-date of the dividend that the ledger has at this New York date.
 
