@@ -153,7 +153,7 @@ def _refuse(options: argparse.Namespace, log: Log, problem: str) -> int:
     """Refuse a start; one of a desk that holds something is tried again, and the operator is told."""
     if options.check or options.dry_run:
         return refuse(log, problem)
-    from daemon.app.live.settings_choice import refused_while_held, tell_not_started
+    from daemon.app.live.settings_choice import refused_unread, refused_while_held, tell_not_started
 
     config, overrides = _sources(options)
     try:
@@ -162,6 +162,8 @@ def _refuse(options: argparse.Namespace, log: Log, problem: str) -> int:
         log("start_failed", problem=f"{problem}; {error}")
         return TROUBLE
     if holder_refusal is None:
+        if (unread := refused_unread(config, overrides, problem)) is not None:
+            tell_not_started(config, unread, log)
         return refuse(log, problem)
     tell_not_started(config, holder_refusal, log)
     log("start_failed", problem=str(holder_refusal))

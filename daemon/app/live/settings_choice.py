@@ -37,7 +37,7 @@ from daemon.operator.alarm_command import tell_now
 from daemon.operator.log import Log
 from strategies.registry import stand_in
 
-ALARM = "configuration"
+ALARM, DAMAGED = "configuration", "journal_damaged"  # of settings; of a journal that nobody can read
 WHOLE = ("desk", "paths", "alpaca", "clock")
 TRADING = tuple(name for name in Trading.__dataclass_fields__ if name in DeskSettings.model_fields)
 OTHERS = tuple(name for name in DeskSettings.model_fields if name not in (*WHOLE, *TRADING))
@@ -52,6 +52,14 @@ class NotWhole(MayPass):
 
     def __init__(self, place: Path, problem: str) -> None:
         super().__init__(f"{place} holds a position or an order, and {problem}")
+        self.place = place
+
+
+class NotRead(NotWhole):
+    """The journal in `place` cannot be read, so what the desk holds is not known: exit code 2, not tried again."""
+
+    def __init__(self, place: Path, problem: str) -> None:
+        MayPass.__init__(self, f"{place} may hold a position or an order, and {problem}")
         self.place = place
 
 
@@ -214,6 +222,25 @@ def refused_while_held(config: Path | None, overrides: Mapping[str, object], pro
     return None if place is None else NotWhole(place, f"it cannot start: {problem}")
 
 
+def refused_unread(config: Path | None, overrides: Mapping[str, object], problem: str) -> NotRead | None:
+    """Return what a start that is refused for this problem is where no journal can be read; None where one can."""
+    place = next((place for place in _places(config, overrides) if _is_unreadable(place)), None)
+    return None if place is None else NotRead(place, f"it cannot start: {problem}")
+
+
+def _is_unreadable(place: Path) -> bool:
+    try:
+        if not place.is_dir():
+            return False
+        enter(place)
+        peek(place)
+    except JournalError:
+        return True
+    except (MayPass, StateDirError, OSError):
+        return False
+    return False
+
+
 def _place_that_holds(config: Path | None, overrides: Mapping[str, object]) -> Path | None:
     return next((place for place in _places(config, overrides) if _may_hold(place)), None)
 
@@ -251,14 +278,15 @@ def _exposed(reader: JournalReader) -> bool:
 
 
 def tell_not_started(config: Path | None, error: NotWhole, log: Log) -> None:
-    """Raise the alarm of a start that is tried again: run `alarms.command`, once an hour for the same problem."""
+    """Raise the alarm of a start that was refused: run `alarms.command`, once an hour for the same problem."""
     problem, place = _as_text(str(error)), _as_text(str(error.place))
     with suppress(ConfigError, OSError):
         alarms, told_file = _alarms(config), error.place / TOLD_FILE
         if not alarms.command or (told_file.exists() and _told_lately(told_file, problem)):
             return
         told_file.write_text(problem, encoding="utf-8")
-        tell_now(alarms, place, ALARM, problem, log, halted=True)
+        alarm = DAMAGED if isinstance(error, NotRead) else ALARM
+        tell_now(alarms, place, alarm, problem, log, halted=True)
 
 
 def _alarms(config: Path | None) -> AlarmsTable:

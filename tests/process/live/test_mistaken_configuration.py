@@ -9,6 +9,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,11 +21,13 @@ from daemon.app.live.settings_choice import NotWhole, settings_of_a_held_desk, t
 from daemon.cli import ctl
 from daemon.config.load import ConfigError, DeskSettings, load
 from daemon.operator.log import Log
+from rltrader import module_command
 from strategies.registry import add
 from tests.support.desks import lively_policy
 from tests.support.desks.live_desk import differences
 from tests.support.desks.stage import KEYS, Stage, Table, Tape, new_york_ns, stage
 from tests.support.own.files import TOY, forgotten_again
+from tests.support.paths import REPOSITORY
 
 DAY = "2024-11-29"  # closes at 13:00
 RULES: Table = {"sizing": {"stop_loss": 0.98}, "risk": {"daily_loss_max": 0.5}, "mqtt": {"port": 8884}}
@@ -210,6 +213,27 @@ def test_neither_a_folder_whose_name_is_no_text_nor_a_damaged_note_keeps_the_ala
         tell_not_started(path, NotWhole(place, "it cannot start"), Log())
     (line,) = alarm_file.read_text().splitlines()
     assert json.loads(line)["desk"] == f"{tmp_path}/desk-\\udcff"
+
+
+def test_a_desk_whose_journal_cannot_be_read_is_told_though_nobody_knows_what_it_holds(tmp_path: Path) -> None:
+    """systemd does not start it again (exit code 2), so nobody would hear of what it may hold."""
+    alarm_file, path, place = tmp_path / "alarms", tmp_path / "config.toml", tmp_path / "desk"
+    program = [sys.executable, "-c", f"import sys; open({str(alarm_file)!r}, 'a').write(sys.stdin.read())"]
+    path.write_text(
+        f'[desk]\nstrategy = "option_scalper"\n[feed]\nname = "sip"\noptions = "opra"\n[paths]\nstate_dir = "{place}"\n'
+        f'models_dir = "{REPOSITORY}/onnx_models"\n'
+        f"[alarms]\ncommand = {json.dumps(program)}\n"
+    )
+    place.mkdir()
+    command = module_command("daemon", "--config", path)
+    for _ in range(2):  # the second time within the hour: one alarm
+        (place / "journal.sqlite").write_bytes(b"no journal " * 1000)
+        ended = subprocess.run(command, env={**os.environ, **KEYS}, capture_output=True, check=False, timeout=120)
+        assert ended.returncode == 2, ended.stderr
+    (line,) = map(json.loads, alarm_file.read_text().splitlines())
+    assert line["alarm"] == "journal_damaged"
+    assert f"{place} may hold a position or an order, and it cannot start: " in line["detail"]
+    assert "A journal that cannot be read" in line["detail"]
 
 
 def test_a_desk_that_holds_nothing_is_refused_with_the_mistake(killed_desk: Held, tmp_path: Path) -> None:

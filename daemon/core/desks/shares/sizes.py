@@ -95,10 +95,11 @@ def out_of_reach_words(equity: float, prices: Mapping[str, float], symbols: Sequ
 def report_too_small(draft: Draft) -> None:
     """Raise an alarm where an equal part of the equity pays for no share of a symbol held whole.
 
-    On a desk with fractions that is one of which the broker takes none. A session's first decision counts them.
+    On a desk with fractions that is one of which the broker takes none. A session's first decision counts them, of
+    those at which the book's equity is the account's: that of a new journal is 0 until its report is taken over.
     """
     session = draft.session.session
-    if session is None or not draft.first_time(f"account_too_small {session.date}"):
+    if session is None or not draft.risk.reconciled or not draft.first_time(f"account_too_small {session.date}"):
         return
     equity, spec = float(draft.book.equity), draft.spec
     prices = {symbol: float(draft.marks.get(symbol, ZERO)) for symbol in spec.symbols}

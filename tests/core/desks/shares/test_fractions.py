@@ -109,6 +109,14 @@ def test_an_account_that_pays_for_no_share_of_a_symbol_says_so_once_a_session(ca
     assert len(again) == alarm_count + bool(named)
 
 
+def test_an_account_that_is_not_known_yet_is_not_called_too_small() -> None:
+    """A new journal's book is empty until its first report is taken over: the phone said `0.00 USD over 3 symbols`."""
+    d = daily_desk(OFF, cash="0")
+    d.state = replace(d.state, risk=replace(d.state.risk, reconciled=False))
+    decided(d, 1, KEEP, KEEP)
+    assert not [effect for effect in d.effects if isinstance(effect, RaiseAlarm) and effect.name == "account_too_small"]
+
+
 def test_with_fractions_only_a_symbol_that_the_broker_does_not_divide_is_out_of_reach() -> None:
     d = daily_desk(ON, cash="150")
     d.state = replace(d.state, basket=replace(d.state.basket, indivisible=("BBB",)))
