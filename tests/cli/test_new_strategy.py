@@ -81,6 +81,16 @@ def test_the_tests_of_a_rule_in_its_own_file_pass(strategies_dir: Path, cadence:
     ] == []
 
 
+def test_what_a_rule_by_the_bar_sees_is_the_same_with_more_history_although_a_symbol_has_holes(
+    strategies_dir: Path,
+) -> None:
+    folder = strategies_dir / name_of("bar", "shares", "plain")
+    proof = ["analyse", "warmup", "--strategy", f"{folder.name}.py", "--bars", "tape.csv.gz"]
+    line = [sys.executable, "-m", "training", *proof]
+    process = subprocess.run(line, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
+    assert "No observation and no decision of a session depends on more history" in process.stdout, process.stderr
+
+
 def test_a_rule_in_its_own_file_is_for_shares(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
