@@ -98,13 +98,15 @@ training: .venv/.installed-tests
 	@echo "== .venv has what train-and-export, the tests and the loopback Alpaca need"
 
 demo: .venv/.installed-daemon-$(RUNTIME)
-	@state=$$(mktemp -d -t rltrader-demo.XXXXXX); shown="$(if $(MODEL),$(MODEL)  by version $(MODEL),$$(.venv/bin/python -m daemon.models $(STRATEGY)))"; \
-	echo "== dry run over $(TAPE)$${shown#* }, state in $$state"; \
-	RLTRADER_POLICY__VERSION=$${shown%% *} .venv/bin/rltraderd --dry-run --strategy $(STRATEGY) --bars $(TAPE) --state-dir "$$state"
+	@tape="$(TAPE)"; [ -n "$$tape" ] || exit 2; \
+	state=$$(mktemp -d -t rltrader-demo.XXXXXX); shown="$(if $(MODEL),$(MODEL)  by version $(MODEL),$$(.venv/bin/python -m daemon.models $(STRATEGY)))"; \
+	echo "== dry run over $$tape$${shown#* }, state in $$state"; \
+	RLTRADER_POLICY__VERSION=$${shown%% *} .venv/bin/rltraderd --dry-run --strategy $(STRATEGY) --bars "$$tape" --state-dir "$$state"
 
 dashboard: .venv/.installed-daemon-$(RUNTIME)
-	@state=$$(mktemp -d -t rltrader-demo.XXXXXX); shown=$$(.venv/bin/python -m daemon.models $(STRATEGY)); \
-	RLTRADER_POLICY__VERSION=$${shown%% *} .venv/bin/rltraderd --dry-run --strategy $(STRATEGY) --bars $(TAPE) --state-dir "$$state"; \
+	@tape="$(TAPE)"; [ -n "$$tape" ] || exit 2; \
+	state=$$(mktemp -d -t rltrader-demo.XXXXXX); shown=$$(.venv/bin/python -m daemon.models $(STRATEGY)); \
+	RLTRADER_POLICY__VERSION=$${shown%% *} .venv/bin/rltraderd --dry-run --strategy $(STRATEGY) --bars "$$tape" --state-dir "$$state"; \
 	.venv/bin/rltrader-dashboard --state-dir "$$state" --models-dir onnx_models
 
 .venv/.installed-docs: pyproject.toml constraints.txt .venv/.installed-tests

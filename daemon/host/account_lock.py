@@ -153,8 +153,9 @@ def _in_folder(path: Path) -> Iterator[int]:
 
 def _refusal(problem: str, text: str) -> str:
     return (
-        f"{problem} is traded by another desk of this host ({_describe(text)}): one account has one desk: stop that "
-        f"one, or give this one an account and keys of its own"
+        f"{problem} is traded by another desk or a gateway of this host ({_describe(text)}): one account has one desk: "
+        f"stop that one, give this one an account and keys of its own, or let a gateway share the account "
+        f"(`rltrader-gateway desk` prints a desk's configuration)"
     )
 
 

@@ -96,3 +96,9 @@ def test_a_manifest_without_a_claim_claims_nothing() -> None:
     assert decode(text.encode()).claim is None
     with_one = text[:-1] + f', "claim": {json.dumps(RISK)}}}'
     assert decode(with_one.encode()).claim == _read()
+
+
+def test_a_manifest_that_is_no_text_is_malformed() -> None:
+    """One flipped bit in a name: its byte begins no letter of UTF-8."""
+    with pytest.raises(msgspec.DecodeError, match="malformed"):
+        decode(b'{"strategy": "\xfftoy"}')
