@@ -249,7 +249,7 @@ class OperatorSide:
         replay = self.submitter.state.identity.by_tape
         name = f"{settings.desk.name}-{DESK_OF_A_REPLAY}" if replay else settings.desk.name
         lifecycle = self._lifecycle()
-        climber = None if replay else self._climber(lifecycle)
+        self._ladder = climber = None if replay else self._climber(lifecycle)
         self._prepare = lifecycle.prepare if settings.policy.shadow else None
         self._observers: list[tuple[str, Observer]] = [
             ("submitter", self.submitter.observe),
@@ -403,6 +403,11 @@ class OperatorSide:
             except Exception as error:
                 self._observers = [entry for entry in self._observers if entry[0] != name]
                 self.failed(name, f"{type(error).__name__}: {error}; it is left out until the next start")
+
+    @property
+    def symbols_used(self) -> frozenset[str]:
+        """The symbols whose quotes the ladder's shadow needs between two bars."""
+        return frozenset() if self._ladder is None else self._ladder.symbols_used
 
     def failed(self, name: str, problem: str) -> None:
         """Log that a monitoring part raised; trading goes on. Thread-safe."""

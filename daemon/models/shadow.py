@@ -145,6 +145,12 @@ class Copy:
         gain = state.book.realized + state.book.equity - at_cost(state.book)
         return CopyResult(gain, state.stats.fills, self._model_count)
 
+    @property
+    def symbols_used(self) -> frozenset[str]:
+        """The symbols of its positions and of its orders at work."""
+        state = self._machine.state
+        return frozenset((*state.book.positions, *(order.symbol for order in state.orders.values())))
+
     def take(self, event: Event, live: State[Any]) -> None:
         """Step an answer, or what came from outside, and all that follows."""
         machine, answer = self._machine, self._answer_of(event)
@@ -182,9 +188,7 @@ class Copy:
 
     def _with_model_quotes(self, event: QuotesReceived, live: State[Any]) -> QuotesReceived:
         """Add quotes of the contracts that this copy alone has in use."""
-        state = self._machine.state
-        symbols_used = {*state.book.positions, *(order.symbol for order in state.orders.values())}
-        missing = symbols_used - live.quotes.keys() - {quote.symbol for quote in event.quotes}
+        missing = self.symbols_used - live.quotes.keys() - {quote.symbol for quote in event.quotes}
         quotes = [modelled_quote(live, symbol) for symbol in sorted(missing) if parse_occ(symbol) is not None]
         model_quotes = [quote for quote in quotes if quote is not None]
         self._model_count += len(model_quotes)
@@ -264,6 +268,11 @@ class Shadow:
         self._backlog: list[tuple[Event, State[Any]]] = []
         self._date = ""  # of the session under way, once the candidate was asked in it
         self._answers = self._failures = 0  # in that session
+
+    @property
+    def symbols_used(self) -> frozenset[str]:
+        """The symbols that the copies hold or have orders for, as of the answer that they were stepped with last."""
+        return frozenset().union(*(copy.symbols_used for copy in self._copies or ()))
 
     def observe(self, machine: Machine, event: Event, step: Step) -> None:
         """Take a step; the machine stands after it. Copies are stepped after an answer: the order left before."""

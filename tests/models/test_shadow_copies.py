@@ -105,6 +105,20 @@ def test_a_candidate_of_a_real_desk_begins_with_what_the_account_holds() -> None
     assert comparison.candidate == (Decimal("-2.06"), 1, 0)  # sold at 1.98, marked at 2.00 before; fee 0.05515 up
 
 
+def test_what_a_copy_holds_or_works_on_is_used_though_the_desk_has_none_of_it() -> None:
+    """Its quotes between two bars are those that the desk streams."""
+    d, shadow = real()
+    assert shadow.symbols_used == set()
+    minute(d, 0, HOLD, BUY_CALL)
+    assert not d.held
+    assert shadow.symbols_used == {CALL}  # its order
+    minute(d, 1, HOLD, HOLD)
+    assert shadow.symbols_used == {CALL}  # what it bought
+    minute(d, 2, HOLD, EXIT)
+    minute(d, 3, HOLD, HOLD)
+    assert shadow.symbols_used == set()
+
+
 def test_an_answer_at_which_the_strategy_raises_counts_as_a_failed_one() -> None:
     d, shadow = shadowed(DailyDesk(strategy=Choosy()).fund().holds(AAA=10))
     d.begin(TUESDAY)

@@ -128,8 +128,8 @@ class BrokerSide:
         """Compare the clocks before the first time stamp; go on without a timely answer."""
         await self.clock_check.at_start(self._connection.start_wait_s)
 
-    def observe(self, event: Event, step: Step) -> None:
-        """Pass a step's effects on to feed and orders."""
+    def observe(self, event: Event, step: Step, used_beside: frozenset[str]) -> None:
+        """Pass a step's effects on to feed and orders; `used_beside` are symbols that a shadow's copies fill in."""
         for effect in step.effects:
             if isinstance(effect, WatchContracts):
                 self.feed.watch(effect.symbols)
@@ -137,7 +137,7 @@ class BrokerSide:
             self.trading.stepped(event, step.effects)
         state = step.state
         symbols = (*state.book.positions, *(order.symbol for order in state.orders.values()))
-        self.feed.attend(frozenset(symbols))
+        self.feed.attend(used_beside.union(symbols))
 
     async def catch_up(self) -> tuple[Session, Session | None]:
         """Add the events that the journal lacks; returns the current or next session, and the journal's last one."""
@@ -527,7 +527,7 @@ class LiveDesk:
     def _observe(self, event: Event, step: Step) -> None:
         self._log.step(event, step)
         self.operator.observe(event, step)
-        self._broker.observe(event, step)
+        self._broker.observe(event, step, self.operator.symbols_used)
         if step.state.session.session is not self._jobs.traded:
             self._jobs.follow(step.state.session.session)
         self.ticks.observe(event, step.state)

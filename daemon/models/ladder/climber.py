@@ -107,6 +107,14 @@ class Climber:
             self._shadow = None
             self._hold(f"the shadow of {version}: {type(error).__name__}: {error}")
 
+    @property
+    def symbols_used(self) -> frozenset[str]:
+        """The symbols that a climbing shadow's copies hold or have orders for: they fill at the desk's quotes."""
+        ladder = self._desk.submitter.state.ladder
+        if self._shadow is None or ladder is UNSET or (ladder.step, ladder.version) != (SHADOW, self._shadow.model):
+            return frozenset()
+        return self._shadow.symbols_used
+
     def drifted(self, version: str, detail: str) -> None:
         """Roll the canary back when its features or actions drift."""
         ladder = self._desk.submitter.state.ladder

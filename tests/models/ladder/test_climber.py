@@ -157,6 +157,30 @@ def test_a_fault_of_a_shadow_is_logged_and_the_climb_goes_on(tmp_path: Path, mon
     assert shadow.figures["answered"] == answers - 1  # a new pair of copies went on at the next question
 
 
+class Holding(Shadow):
+    """A shadow whose copies always hold something."""
+
+    symbols_used = frozenset({"HELD"})
+
+
+def test_what_a_shadow_s_copies_hold_is_used_as_long_as_it_climbs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, used = tmp_path / "store", set[tuple[str, frozenset[str]]]()
+    monkeypatch.setattr(climber, "Shadow", Holding)
+
+    async def play(climb: Climb) -> None:
+        with_card(store, CARD)
+        await climb.settle()
+        climb.run.observers.append(lambda *_: used.add((climb.step, climb.climber.symbols_used)))
+        for _ in range(2):
+            await climb.session()
+
+    climbed(tmp_path, play)
+    assert ("v2 shadow", frozenset({"HELD"})) in used
+    assert {symbols for step, symbols in used if step == "v2 canary_10"} == {frozenset()}
+
+
 def test_by_default_a_shadow_that_passed_waits_for_a_person(tmp_path: Path) -> None:
     store = tmp_path / "store"
 
