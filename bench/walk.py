@@ -252,7 +252,7 @@ def minute_walks(folder: Path) -> Iterator[Walk]:
     fill = next(n for n in range(order, len(rows)) if rows[n][1] == "m" and rows[n][2] in FILLS)
     booked = next(n for n in range(fill, len(rows)) if rows[n][1:] == ("m", "event OrderFilled"))
     row = next(n for n in range(booked, len(rows)) if rows[n][1] == "r" and rows[n][2].endswith(":Journal.commit"))
-    yield walk("fill -> journal's row", path_of(rows, fill, row, threads=_any, leave_out=beside))
+    yield walk("fill -> journal's row", path_of(rows, fill, row, threads=_own, leave_out=beside))
 
 
 def daily_walks(folder: Path) -> Iterator[Walk]:
@@ -288,6 +288,11 @@ def _beside(what: str, depth: int) -> bool:
 
 def _any(_: str) -> bool:
     return True
+
+
+def _own(thread: str) -> bool:
+    """Whether it is no thread of requests: what is read over REST meanwhile is by chance."""
+    return not thread.startswith(REST)
 
 
 def _computing(thread: str) -> bool:

@@ -283,7 +283,7 @@ def _remarks(
     if replay.info.resorted:
         yield f"{replay.tape.name} was not in order of time: its rows were sorted."
     yield from _left_out(replay, counts)
-    yield from counts.of_bars
+    yield from (one for one in counts.of_bars if one != counts.absent or stats.decisions)  # `_no_trade` says it else
     if baskets.apart > FAR_APART:
         yield (
             f"The weights held were {100 * baskets.apart:.0f} % of the equity from those wanted, mean of all baskets: "
