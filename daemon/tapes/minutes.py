@@ -250,7 +250,10 @@ class TapeCounts:
         if course is None:
             self._courses[bar.symbol] = _Course(self._sessions, 1, session, bar.close)
             return
-        if likely_split(course.close, bar.open) or not 1.0 / LEAP < bar.open / course.close < LEAP:
+        ratio = course.close / bar.open
+        if not NO_SPLIT[0] < ratio < NO_SPLIT[1] and (
+            likely_split(course.close, bar.open) or not 1.0 / LEAP < ratio < LEAP
+        ):
             self.leaps.append(f"{bar.symbol} on {session} from {course.close:g} to {bar.open:g}")
         course.sessions += session != course.session
         course.session, course.close = session, bar.close
