@@ -209,7 +209,7 @@ class Watch:
         self._wrap(Engine, "_gather", call_after=stepped)
         self._wrap(BrokerLink, "release", call_before=released)
         self._wrap(
-            TradingOrders, "_post", call_before=lambda _orders, order, *_: self._stamp("posting", order.client_order_id)
+            TradingOrders, "_send", call_before=lambda _orders, order, *_: self._stamp("posting", order.client_order_id)
         )
         self._time(Journal, "commit")
         self._alternate(OnnxPolicy)

@@ -6,7 +6,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from bench.bench_replay import throughput
+from bench.bench_replay import stages, throughput
 from bench.live.recovery import GROUP_EVENTS, after_a_kill
 from daemon.tapes import BUNDLED_TAPE
 from tests.support.paths import REPOSITORY
@@ -17,6 +17,12 @@ def test_the_replay_benchmark_measures_a_run_with_orders_and_partial_fills() -> 
     assert figures["bars"] == 11520
     assert min(figures["orders"], figures["partial_fills"], figures["decision_us_p50"]) > 0
     assert min(figures["bars_per_s"], figures["floor_bars_per_s"], figures["share_of_floor"]) > 0
+
+
+def test_the_replay_benchmark_tells_each_stage() -> None:
+    (by_stage,) = stages(BUNDLED_TAPE).values()
+    assert by_stage.keys() == {"features", "policy", "paper_market", "step", "machine", "journal", "engine_and_feed"}
+    assert min(by_stage.values()) > 0
 
 
 def test_a_start_after_a_kill_goes_on_where_the_journal_ends(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ How fast they are is for a person to read, not for a test.
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ import pytest
 from bench.bench_burst import measure
 from bench.bench_latency import RATE, STAGES, _chains, after_idle, percentiles
 from bench.soak import Look, connections, growth
+from tests.support.paths import REPOSITORY
 
 
 async def test_a_small_burst_is_decided_whole_with_and_without_giving_way(tmp_path: Path) -> None:
@@ -20,6 +23,12 @@ async def test_a_small_burst_is_decided_whole_with_and_without_giving_way(tmp_pa
     assert (figures["decided"], figures["lost"]) == (24, 0)
     assert figures["reference_never_yielding"]["lost"] == 0
     assert figures["bars_stepped"] == figures["bars_put"] == 48  # two minutes measured, two as the reference
+
+
+def test_what_the_latency_benchmark_wraps_is_there() -> None:
+    """In a process of its own, which it changes."""
+    code = "from bench.bench_latency import Stamped, Watch; Stamped().install(); Watch(0).install()"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY)
 
 
 def test_percentiles_are_in_milliseconds() -> None:
