@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -37,7 +37,6 @@ from daemon.operator.alarm_command import tell_now
 from daemon.operator.log import Log
 from strategies.registry import stand_in
 
-ALARM, DAMAGED = "configuration", "journal_damaged"  # of settings; of a journal that nobody can read
 WHOLE = ("desk", "paths", "alpaca", "clock")
 TRADING = tuple(name for name in Trading.__dataclass_fields__ if name in DeskSettings.model_fields)
 OTHERS = tuple(name for name in DeskSettings.model_fields if name not in (*WHOLE, *TRADING))
@@ -50,17 +49,18 @@ _FOLDER = re.compile(r"""^[^#"'\n]*=[^#"'\n]*["']([^"'\n]+)["']""", re.MULTILINE
 class NotWhole(MayPass):
     """The desk in `place` holds something, and where or what it is cannot be read: exit code 1, tried again."""
 
+    alarm: ClassVar[str] = "configuration"
+    holds: ClassVar[str] = "holds"
+
     def __init__(self, place: Path, problem: str) -> None:
-        super().__init__(f"{place} holds a position or an order, and {problem}")
+        super().__init__(f"{place} {self.holds} a position or an order, and {problem}")
         self.place = place
 
 
 class NotRead(NotWhole):
     """The journal in `place` cannot be read, so what the desk holds is not known: exit code 2, not tried again."""
 
-    def __init__(self, place: Path, problem: str) -> None:
-        MayPass.__init__(self, f"{place} may hold a position or an order, and {problem}")
-        self.place = place
+    alarm, holds = "journal_damaged", "may hold"
 
 
 def settings_of_a_held_desk(
@@ -285,8 +285,7 @@ def tell_not_started(config: Path | None, error: NotWhole, log: Log) -> None:
         if not alarms.command or (told_file.exists() and _told_lately(told_file, problem)):
             return
         told_file.write_text(problem, encoding="utf-8")
-        alarm = DAMAGED if isinstance(error, NotRead) else ALARM
-        tell_now(alarms, place, alarm, problem, log, halted=True)
+        tell_now(alarms, place, error.alarm, problem, log, halted=True)
 
 
 def _alarms(config: Path | None) -> AlarmsTable:

@@ -31,6 +31,7 @@ from training.evaluate.machine import Player
 from training.evaluate.players import RandomTrader, choosing, one_hot
 from training.evidence.heads import KEY, HeadScores, direction_scores, risk_scores
 from training.export.reference import Watched
+from training.study.folds import explained
 from training.study.study import Fold, OneAccount, PlayResult, SessionFigures, SessionResult, SizeFigures, figures
 
 
@@ -123,7 +124,9 @@ def load(paths: Sequence[Path], config: ModelConfig, symbols: tuple[str, ...], t
     """Read bars of these symbols (of the configuration's own where there are none). Raises what `read_bars` raises."""
     strategy = OnlineDqn(config, symbols)
     bars = read_bars(paths, strategy.spec)
-    return OnlineData(bars, history_of(bars, strategy.spec, config, trading), config, strategy, trading)
+    with explained(lambda: bars.remark):
+        history = history_of(bars, strategy.spec, config, trading)
+    return OnlineData(bars, history, config, strategy, trading)
 
 
 FROM_OPEN = "hold from the open"  # that player's name in the report

@@ -95,8 +95,7 @@ def history_of(bars: Bars, spec: ShareSpec, config: ModelConfig, trading: Tradin
     )
     if not history.dates:
         raise HistoryError(
-            f"{bars.file} has no session with {spec.history_bars} bars of each symbol before it: give a longer file. "
-            f"{bars.remark}".strip()
+            f"{bars.file} has no session with {spec.history_bars} bars of each symbol before it: give a longer file"
         )
     return history
 
