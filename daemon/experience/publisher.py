@@ -34,6 +34,10 @@ TIDY_S = 5.0  # between two trims, each with a checkpoint
 WAIT_FIRST_S, WAIT_MOST_S = 0.5, 30.0
 QUIET_S = 600.0  # a problem that comes again sooner is the same one: a server that stays full takes a few entries
 CHECKPOINT = "publisher.json"
+_FOREIGN = (
+    "a desk on a copy of its state folder wrote it: run one of the two; or this is an older copy that went on: "
+    "delete the stream"
+)
 
 
 class PublisherCheckpoint(msgspec.Struct, frozen=True):
@@ -157,7 +161,7 @@ class Publisher:
         """Raise StreamForeign where the stream's end is not of this journal, as far as its newest entry tells."""
         newest = self._newest_row()
         if end > newest:
-            raise StreamForeign(f"{self._stream} ends at {end}, the journal at row {newest}: another one wrote it")
+            raise StreamForeign(f"{self._stream} ends at {end}, the journal at row {newest}: {_FOREIGN}")
         if (entry := self._redis.xinfo_stream(self._stream)["last-entry"]) is not None:
             row, fields = row_of(entry[0]), entry[1]
             with suppress(ForeignEntry):
@@ -165,8 +169,7 @@ class Publisher:
                 if not self._has(row, fields.get(HASH, b""), experience):
                     raise StreamForeign(
                         f"{self._stream} ends with a decision {experience.decision} that the journal does not have: "
-                        "a desk on a copy of its state folder wrote it: run one of the two; or this is an older copy "
-                        "that went on: delete the stream"
+                        f"{_FOREIGN}"
                     )
 
     def _has(self, row: int, row_hash: bytes, experience: Experience) -> bool:
