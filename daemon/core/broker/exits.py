@@ -28,8 +28,8 @@ BY_PRICE = frozenset(("stop_loss", "trailing_stop", "daily_loss", "drawdown", "p
 def request_exit(draft: Draft, decision: int, symbol: str, goal: Quantity, reason: str) -> bool:
     """Request to hold at most `goal` of `symbol`: entries end, an exit under way takes the lower goal.
 
-    What waits for nothing takes over what waits, even for the same goal: a rule a basket's sale, which waits for a
-    quote, and the price itself an option's exit, which may wait for a better one.
+    An exit that waits for nothing replaces one that waits, even for the same goal: a rule's exit replaces a basket's
+    sale, which waits for a quote; an exit by price replaces an option's exit, which may wait for a better one.
 
     Returns True when this requested something new.
     """
@@ -95,10 +95,10 @@ def exit_at_stop(draft: Draft, position: Position, quote: Quote, bar_ns: int) ->
 
 
 def _trail(draft: Draft, position: Position, high: Decimal, fetch: Decimal | None) -> str:
-    """Let the trailing stop follow the highest price; returns "trailing_stop" where the mark itself is below it then.
+    """Let the trailing stop follow the highest price; return "trailing_stop" if the mark is below the new stop.
 
-    Within a bar nobody knows whether its high came before its low: the low counts against the stop of before the bar,
-    the close against that of its high.
+    Within a bar the order of high and low is unknown: the low is compared with the stop before the bar, the close with
+    the stop that follows the high.
     """
     sizing, symbol = draft.trading.sizing, position.symbol
     if not sizing.trailing_stop or position.quantity <= 0 or high <= high_of(position):
@@ -112,9 +112,9 @@ def _trail(draft: Draft, position: Position, high: Decimal, fetch: Decimal | Non
 
 
 def exit_in_time(draft: Draft, position: Position, session: Session) -> None:
-    """Leave a position before the close, after its time, and where it was held overnight; a late one is an alarm.
+    """Leave a position before the close, after its time stop, or when held overnight; raise an alarm when it is late.
 
-    Its time is told to the second: a tape fills just after a bar's open, and has no other moments than its bars' ends.
+    The time stop acts a second early: a tape fills just after a bar's open, and has no times but the ends of bars.
     """
     rules, symbol, limit_min = draft.trading.execution, position.symbol, draft.trading.sizing.time_stop_min
     if position.opened_ns < session.open_ns <= draft.now_ns:
@@ -136,8 +136,8 @@ def exit_in_time(draft: Draft, position: Position, session: Session) -> None:
 def flatten_when_due(draft: Draft) -> None:
     """Leave positions whose time is over; called after every event.
 
-    A flatten halt, a daily-loss halt (where configured), a failed panic and a stop that leaves positions leave them at
-    once, including late fills.
+    Positions leave at once, late fills included, on a flatten halt, a daily-loss halt (where configured), a failed
+    panic, and a stop of the desk that leaves nothing.
     """
     session = draft.session.session
     if session is None or draft.session.ended:
@@ -168,7 +168,7 @@ def _leave_after_panic(draft: Draft, session: Session) -> None:
 
 
 def reduce_excess(draft: Draft, order: Order, quantity: Quantity) -> None:
-    """Sell by how much an entry's new fill of `quantity` exceeds goal or limit, and report it.
+    """Sell the part of an entry's new fill of `quantity` that exceeds goal or limit, and raise an alarm.
 
     Adopted, assigned or split contracts are not counted.
     """

@@ -104,7 +104,7 @@ AVERAGE_GRID = Decimal("0.000001")  # of an average price, to which the broker r
 def on_order_filled(draft: Draft, event: OrderFilled) -> None:
     """Change the book in the same step as the fill, before any strategy runs.
 
-    Of an order that the broker keeps under a company's new name a report tells what it is, and whose shares it sold.
+    A fill under a company's new symbol waits for the next report, which shows whose shares the order sold.
     """
     order = draft.find_order(event.client_order_id)
     if order is not None and _may_be_renamed(draft, order, event):
@@ -114,7 +114,7 @@ def on_order_filled(draft: Draft, event: OrderFilled) -> None:
 
 
 def _may_be_renamed(draft: Draft, order: Order, event: OrderFilled) -> bool:
-    """Return whether a real broker tells news of an order of shares under another symbol."""
+    """Return whether a fill of a share order came under another symbol at a real broker."""
     of_shares = not (is_contract(event.symbol) or is_contract(order.symbol)) and event.symbol != order.symbol
     is_its_own = event.side == order.side and order.filled < event.cumulative_quantity <= order.quantity
     return draft.identity.mode in BROKER_MODES and of_shares and is_its_own
@@ -130,7 +130,7 @@ def take_fill(draft: Draft, event: OrderFilled) -> None:
     if not same:
         if event.side != order.side or event.cumulative_quantity > order.filled:
             mismatch(draft, order, event)
-        return  # what is booked filled under the former name of the company
+        return  # booked already, under the company's former symbol
     if event.correction:
         _take_correction(draft, order, event)
         return
@@ -149,12 +149,12 @@ def take_fill(draft: Draft, event: OrderFilled) -> None:
 
 
 def _lost_most(quantity: Quantity) -> Decimal:
-    """Return by how much, in USD, a cost computed from a rounded average price may be wrong."""
+    """Return the largest error in USD of a cost computed from a rounded average price."""
     return COST_GRID + AVERAGE_GRID * quantity
 
 
 def _with_exact_cost(order: Order, event: OrderFilled) -> OrderFilled:
-    """Return the fill with the exact sum of price x quantity where it follows the last: an average is rounded."""
+    """Return the fill with the exact sum of price x quantity where it follows the last: averages are rounded."""
     cost = order.cost + event.price * event.quantity
     follows = event.cumulative_quantity == order.filled + event.quantity
     near = abs(cost - event.cumulative_cost) <= _lost_most(event.cumulative_quantity)
@@ -162,7 +162,7 @@ def _with_exact_cost(order: Order, event: OrderFilled) -> OrderFilled:
 
 
 def settle_cost(draft: Draft, fill: OrderFilled) -> None:
-    """Correct a cost that a look-up's rounded average price gave: the ledger's sum over the fills is exact."""
+    """Replace a cost from a look-up's rounded average price by the ledger's exact sum over the fills."""
     order = draft.find_order(fill.client_order_id)
     if order is None or order.correction or fill.correction or fill.cumulative_quantity != order.filled:
         return
@@ -200,7 +200,7 @@ def is_replaced(order: Order, quantity: Quantity, cost: Decimal) -> bool:
 
 
 def book_correction(draft: Draft, order: Order, event: OrderFilled) -> None:
-    """Book the totals that stand after a bust or correction. What they change depends on earlier news."""
+    """Book the totals after a bust or correction, as the difference from the totals known before."""
     order = replace(order, replaced=(*order.replaced, (order.filled, order.cost)))
     stands = replace(
         event,
@@ -275,7 +275,7 @@ def book_totals(draft: Draft, order: Order, event: OrderFilled) -> bool:
 
 
 def _take_back_lapsed(draft: Draft, order: Order, event: OrderFilled, missing: Quantity) -> BookedFill:
-    """Book the bust of a purchase whose contracts lapsed: nobody owes them, and what was paid comes back."""
+    """Book the bust of a purchase whose contracts lapsed: they are not owed to anyone, and what was paid comes back."""
     book, contract = draft.book, draft.contract_of(event.symbol)
     assert contract is not None
     empty_position = Position(
@@ -284,11 +284,11 @@ def _take_back_lapsed(draft: Draft, order: Order, event: OrderFilled, missing: Q
     position = book.positions.get(event.symbol) or empty_position
     with_them = {**book.positions, event.symbol: replace(position, quantity=position.quantity + missing)}
     booking = book_fill(replace(book, positions=with_them), order, event, contract)
-    return BookedFill(booking.book, booking.order, booking.quantity, None)  # its end was counted
+    return BookedFill(booking.book, booking.order, booking.quantity, None)  # the end of the trade was counted before
 
 
 def _buy_back(draft: Draft, order: Order, event: OrderFilled) -> BookedFill:
-    """Book a part of a buy-back: its cost joins the position's; the gain is known once all is bought back."""
+    """Book a part of a buy-back: its cost joins the position's; the gain is realised when all is bought back."""
     short_position = draft.book.positions[event.symbol]
     quantity, cost = event.cumulative_quantity - order.filled, event.cumulative_cost - order.cost
     fees = event.cumulative_fees - order.fees

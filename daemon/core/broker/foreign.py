@@ -3,12 +3,12 @@
 `foreign_orders` selects the rule: `halt` (default), `ignore` (count them apart, book their cash as a transfer) or
 `adopt` (book them as the desk's own). A foreign sale of what the desk holds is always noticed.
 
-With `ignore`, a dividend or a corporate action belongs to who held at the close before its ex-date, so the quantities
-at each close are kept. The desk's part is booked as its own, the rest as a transfer; quantities are whole, and what is
-left over is the other's: of a split the desk has its own shares times the ratio, rounded down, and cash for a fraction
-goes to whose the fraction was. A desk with fractions holds its own until that cash comes, which takes it. Where date or
-owner is not known nothing is booked as the desk's, an alarm says so, and the symbol takes no new risk until a person
-resumes the desk.
+With `ignore`, a dividend or a corporate action belongs to those who held at the close before its ex-date, so the
+quantities at each close are kept. The desk's part is booked as its own, the rest as a transfer. Quantities are whole:
+of a split the desk gets its own shares times the ratio, rounded down, the others get the rest, and cash for a fraction
+goes to the fraction's owner. A desk with fractions holds its fraction until that cash comes. Where date or owner is
+unknown, nothing is booked as the desk's, an alarm is raised, and the symbol takes no new risk until a person resumes
+the desk.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ from strategies.kit.units import MINUTE_NS
 
 NEW_NAME = ("NC", "SC")  # of the company, of its symbol
 FOREIGN = "foreign"  # an order's purpose
-STRANGE = " of others"  # after a contract that others traded and that no book has (`halt`), among what was seen
-GRID = Decimal("0.0001")  # of a share of a cost
+STRANGE = " of others"  # suffix in `seen` of a contract that others traded and no book has (`halt`)
+GRID = Decimal("0.0001")  # USD, of a part of a cost
 SOLD_BY_OTHERS = Cause("foreign_order")
 
 
@@ -56,7 +56,7 @@ def on_foreign_order(draft: Draft, report: BrokerOrder, adopted_order: Order | N
     if adopted_order is None and not ignored:
         if report.submitted_ns < draft.broker.began_ns and report.status in ENDED:
             return  # from before this journal
-        if is_ours(draft, report.client_order_id):  # the journal may be a copy of before: its name is taken
+        if is_ours(draft, report.client_order_id):  # the journal may be an old copy: the name is in use
             if (name := parse_name(report.client_order_id)) is not None:
                 draft.decision = max(draft.decision, name.decision)
             if report.status not in ENDED:  # an order of an earlier session is closed and forgotten
@@ -109,9 +109,9 @@ def _doubt(draft: Draft, report: BrokerOrder) -> None:
 
 
 def is_fraction(draft: Draft, report: BrokerOrder) -> bool:
-    """Return True for less than one share: a reinvested dividend, and no share of a desk that holds whole ones.
+    """Return True for an order of less than one share, such as a reinvested dividend.
 
-    On a desk with fractions a sale is none: it may be of the desk's own.
+    False for a sale on a desk with fractions: the desk may own that fraction.
     """
     if draft.contract_of(report.symbol) is not None or (draft.fractional and report.side < 0):
         return False
@@ -122,7 +122,7 @@ def is_fraction(draft: Draft, report: BrokerOrder) -> bool:
 def on_foreign_cancel(draft: Draft, order: Order) -> None:
     """Halt when another party or the broker cancelled an order of the desk that was still wanted.
 
-    Orders cancelled by the close or the end of an auction were over.
+    Cancels by the close, or by the end of an auction, are none of these.
     """
     session = draft.session.session
     if draft.identity.mode not in BROKER_MODES or order.purpose == FOREIGN or order.cancel_asked_ns:
@@ -139,9 +139,9 @@ def on_foreign_cancel(draft: Draft, order: Order) -> None:
 
 
 def _refuse(draft: Draft, report: BrokerOrder, *whys: str) -> bool:
-    """Halt, once for each filled quantity: reports repeat the order after every start. No fill, no halt.
+    """Halt on a foreign order, once for each filled quantity: reports repeat it after every start.
 
-    Returns whether an alarm tells of it: the first of these reasons that is new.
+    An order that ended without a fill does not halt. Returns whether an alarm was raised, for the first new reason.
     """
     if not report.filled and report.status in ENDED:
         return False
@@ -157,7 +157,7 @@ def _describe(report: BrokerOrder) -> str:
 
 
 def _report_foreign(draft: Draft, text: str) -> None:
-    """Report an order of others; of those that a panic sends the first alone: it closes everything at once."""
+    """Report an order of others; during a panic, which closes everything at once, only the first."""
     draft.alarm("foreign_order", text, once=draft.broker.stood_down, about="panic" if draft.broker.stood_down else "")
 
 
@@ -170,7 +170,7 @@ def _adopt(draft: Draft, report: BrokerOrder, order: Order | None) -> bool:
         order = _as_order(report)
         draft.put_order(order)
     if report.side < 0 and draft.held(report.symbol) < report.filled - order.filled:
-        draft.risk = replace(draft.risk, reconciled=False)  # its purchase did not arrive yet, or it is short:
+        draft.risk = replace(draft.risk, reconciled=False)  # its purchase is not reported yet, or it is short:
         return True  # the next report has all orders and the positions
     if set_totals(draft, order, report):
         now = draft.find_order(report.client_order_id)
@@ -183,9 +183,9 @@ def _adopt(draft: Draft, report: BrokerOrder, order: Order | None) -> bool:
 
 
 def end_unheld_sale(draft: Draft, report: BrokerOrder) -> None:
-    """End an adopted sale of more than the desk holds, by a report that has every purchase; nothing of it is booked.
+    """End an adopted sale of more than the desk holds once every purchase is reported; book none of it.
 
-    The position that it left differs from the book then, and has its own verdict.
+    The position that it leaves differs from the book, and has its own verdict.
     """
     order = draft.find_order(report.client_order_id)
     if order is None or order.purpose != FOREIGN or report.side > 0 or report.status not in ENDED:
@@ -255,7 +255,7 @@ def _ignore(draft: Draft, report: BrokerOrder) -> bool:
 
 
 def _drop_sold_shares(draft: Draft, symbol: str) -> Quantity:
-    """Give up the part of the desk's position that others sold; returns how many."""
+    """Remove the part of the desk's position that others sold; return its quantity."""
     foreign, own_quantity = draft.broker.foreign_held.get(symbol, 0), draft.held(symbol)
     if not foreign < 0 < own_quantity:
         return 0
@@ -266,7 +266,7 @@ def _drop_sold_shares(draft: Draft, symbol: str) -> Quantity:
 
 
 def drop_sold_shares(draft: Draft) -> None:
-    """Give up what others sold of the desk's own before its purchase was reported."""
+    """Remove what others sold of the desk's shares before their purchase was reported."""
     for symbol in tuple(draft.broker.foreign_held):
         old_book = draft.book
         if sold_quantity := _drop_sold_shares(draft, symbol):
@@ -288,7 +288,7 @@ def keep_own_part(draft: Draft, symbol: str, quantity: Quantity) -> None:
 
 
 def hold_foreign(draft: Draft, symbol: str, quantity: Quantity) -> None:
-    """Change the foreign quantity of `symbol` by `quantity`; what is sold beyond it was a fraction that lay beside."""
+    """Change the foreign quantity of `symbol` by `quantity`; a sale beyond it uses up a fraction that is in no book."""
     foreign, fractions = dict(draft.broker.foreign_held), draft.broker.beside_fractions
     foreign[symbol] = foreign.get(symbol, 0) + quantity
     if quantity < 0 and fractions.get(symbol, 0) > 0 > foreign[symbol]:
@@ -298,10 +298,10 @@ def hold_foreign(draft: Draft, symbol: str, quantity: Quantity) -> None:
     draft.broker = replace(draft.broker, foreign_held={s: q for s, q in foreign.items() if q})
 
 
-SEEN_NS = 10 * MINUTE_NS  # before a close: a report since then knows who held what at it
-CLOSES_MAX = 64  # of a symbol: changes of what was held, the oldest goes first
-PAID_WITHIN = timedelta(days=100)  # a dividend after its ex-date
-BEGUN = "0"  # noted before any close is known: earlier than any date
+SEEN_NS = 10 * MINUTE_NS  # a report at most this long before a close shows who held what at the close
+CLOSES_MAX = 64  # changes kept for each symbol; the oldest is dropped first
+PAID_WITHIN = timedelta(days=100)  # longest time from a dividend's ex-date to its payment
+BEGUN = "0"  # stands for a close while none is known: earlier than any date
 FRACTION = Decimal(1)
 
 
@@ -322,11 +322,11 @@ def note_closes(draft: Draft) -> None:
     for symbol in {**owners.closes, **foreign}:
         history, now = owners.closes.get(symbol, ()), (draft.held(symbol), foreign.get(symbol, 0))
         if not history or (history[-1].own, history[-1].others) != now:
-            first = "" if not owners.noted and not now[0] else close_date  # a desk that begins has held nothing yet
+            first = "" if not owners.noted and not now[0] else close_date  # a new desk has held nothing before
             history = (*history, HeldAtClose(first, *now))[-CLOSES_MAX:]
         if any(one.others for one in history):
             closes[symbol] = history
-    seen = over and session.close_ns - draft.broker.asked_ns <= SEEN_NS  # else trades of before it may be news yet
+    seen = over and session.close_ns - draft.broker.asked_ns <= SEEN_NS  # else earlier trades may be unreported
     alone_from = (owners.alone_from or close_date) if seen else UNSET
     _note(draft, replace(owners, noted=close_date or BEGUN, closes=closes, alone_from=alone_from))
 
@@ -334,8 +334,8 @@ def note_closes(draft: Draft) -> None:
 def share_of(draft: Draft, line: Activity, *, cash: bool, replaces: bool) -> tuple[Quantity, Quantity] | None:
     """Return what desk and others held of the line's symbol when it counted; None where that is not known.
 
-    `cash`: it pays for what was held before its ex-date, maybe weeks ago. Other lines come on the day they count.
-    `replaces`: it brings shares for others, which left by another line.
+    `cash`: the line pays for what was held before its ex-date, maybe weeks ago; other lines come on the day they count.
+    `replaces`: it brings shares in place of others, which another line takes away.
     """
     owners, foreign = draft.broker.owners, draft.broker.foreign_held
     closes = owners.closes.get(line.symbol, ())
@@ -353,9 +353,9 @@ def share_of(draft: Draft, line: Activity, *, cash: bool, replaces: bool) -> tup
         earlier = [one for one in closes if one.date < (line.ex_date or day.isoformat())]
         before = earlier[-1].own + earlier[-1].others if earlier else 0
         if not cash and before != -line.quantity == draft.expected(line.symbol):
-            return draft.held(line.symbol), foreign.get(line.symbol, 0)  # more than the close before
+            return draft.held(line.symbol), foreign.get(line.symbol, 0)  # traded since the close
         if not earlier and _was_alone(owners, closes, line.ex_date or day.isoformat()):
-            return (1, 0) if cash or replaces or draft.held(line.symbol) else (0, 1)  # nobody's then: of who came since
+            return (1, 0) if cash or replaces or draft.held(line.symbol) else (0, 1)  # it is theirs who came since
         return (earlier[-1].own, earlier[-1].others) if before else None
     first_date = (day - PAID_WITHIN).isoformat()
     if closes and closes[0].date > first_date and _was_alone(owners, closes, closes[0].date):
@@ -364,9 +364,9 @@ def share_of(draft: Draft, line: Activity, *, cash: bool, replaces: bool) -> tup
 
 
 def _has_strange_shares(draft: Draft, symbol: str) -> bool:
-    """Return whether the account has other shares than of `symbol` that no book has: what comes may be theirs.
+    """Return whether the account has shares of another symbol that are in no book, and may have left this line's.
 
-    None are those that the report's other lines bring.
+    Shares that the report's other lines bring do not count.
     """
     beyond = draft.broker.beyond or {}
     brought = {line.symbol for line in draft.lines if line.quantity > 0 and beyond.get(line.symbol) == line.quantity}
@@ -379,9 +379,9 @@ def _was_alone(owners: Owners, closes: tuple[HeldAtClose, ...], date: str) -> bo
 
 
 def take_spin_off_back(draft: Draft, line: Activity) -> bool:
-    """Give shares of a spin-off back that were counted as others' although the desk alone held what they come from.
+    """Give spun-off shares that were counted as others' to the desk, where it alone held the parent's shares.
 
-    That is sure where others hold nothing else, and held no shares at the last close. Returns whether it was so.
+    That is certain where others hold nothing else and held no shares at the last close. Returns whether it did so.
     """
     foreign, day = draft.broker.foreign_held, new_york_date(line.time_ns).isoformat()
     count = draft.counted(line.quantity)
@@ -394,19 +394,19 @@ def take_spin_off_back(draft: Draft, line: Activity) -> bool:
 
 
 def _left_for(draft: Draft, line: Activity) -> dict[str, tuple[Quantity, Quantity]]:
-    """Return the shares, (desk's, others'), that the line's may replace: by symbol, else by number, else by kind."""
+    """Return the shares (desk's, others') that the line's may replace: by symbol, else by number, else by kind."""
     fitting = {name: parts for name, parts in _recent_moves(draft, line).items() if name.startswith(f"{line.kind} ")}
     same = {name: parts for name, parts in fitting.items() if _moved_symbol(name) == line.symbol}
     return same or {name: parts for name, parts in fitting.items() if sum(parts) == line.quantity} or fitting
 
 
 def have_left_for(draft: Draft, line: Activity) -> bool:
-    """Return whether shares have left that the line's may replace, desk's or others'."""
+    """Return whether shares of desk or others have left that the line's shares may replace."""
     return bool(_left_for(draft, line))
 
 
 def _recent_moves(draft: Draft, line: Activity) -> dict[str, tuple[Quantity, Quantity]]:
-    """Return the shares that left some nights before the line, or after: what left for cash stays noted until then."""
+    """Return the shares that left within a few nights of the line's date; older ones are dropped with the next move."""
     days = near_days(new_york_date(line.time_ns))
     moves = draft.broker.owners.moves
     return {name: parts for name, parts in moves.items() if name.count(" ") < 2 or name.rpartition(" ")[2] in days}
@@ -429,9 +429,9 @@ def _alike(parts: list[tuple[Quantity, Quantity]]) -> bool:
 def _all_alike(
     closes: tuple[HeldAtClose, ...], first_date: str, end_date: str, quantity: Quantity
 ) -> tuple[Quantity, Quantity] | None:
-    """Return what was held at every close from `first_date` to before `end_date`, where it was the same in proportion.
+    """Return what both held at the closes from `first_date` to before `end_date`; None where the proportion changed.
 
-    Only closes with `quantity` shares in all count, where the line names how many it pays for.
+    Where the line names the number of shares (`quantity`), only closes with that total count, if there are any.
     """
     earlier = [one for one in closes if one.date < first_date]
     within = [*earlier[-1:], *(one for one in closes if first_date <= one.date < end_date)]
@@ -483,7 +483,7 @@ def part_of(
 
 
 class _Cut(NamedTuple):
-    """How many new shares are due to the desk, and how many of all the broker pays for in place of giving them."""
+    """New shares due to the desk, and how many new shares of the account the broker pays out in cash."""
 
     due: Decimal
     paid: Decimal
@@ -494,9 +494,9 @@ class _Cut(NamedTuple):
 def _whole_share_cut(
     draft: Draft, line: Activity, old: str, own_quantity: Quantity, all_shares: Quantity, *, moves: bool
 ) -> _Cut | None:
-    """Return what is due for `own_quantity` of `all_shares` where the broker cut the new ones to whole ones.
+    """Return what is due for `own_quantity` of `all_shares` where the broker rounded the new shares down to whole ones.
 
-    None where it cut nothing.
+    None where it did not round.
     """
     old_total = Decimal(all_shares + max(draft.broker.beside_fractions.get(old, 0), 0))
     total = line.quantity + (ZERO if moves else old_total)
@@ -512,9 +512,9 @@ def _whole_share_cut(
 
 
 def _hold_of_cut(draft: Draft, symbol: str, cut: _Cut, *, joins: bool) -> None:
-    """Give desk and others the whole shares that are due to them; the rest is a fraction that belongs to nobody.
+    """Give desk and others the whole shares due to them; the rest is a fraction that belongs to no one.
 
-    Under another name they join what others hold of that.
+    New shares of another symbol are added to what others hold of it.
     """
     whole_shares = min(draft.counted(cut.both), exact(cut.there))
     desk = min(draft.counted(cut.due), whole_shares)
@@ -532,9 +532,9 @@ def _replaced_by(draft: Draft, line: Activity) -> str:
 
 
 def _without_fraction(draft: Draft, line: Activity, old: str, all_shares: Quantity, *, moves: bool) -> Activity:
-    """Return the line for `all_shares` of `old`, of desk and others: a fraction of nobody has its own part.
+    """Return the line's part for `all_shares` of `old`, of desk and others, without that of a fraction in no book.
 
-    Where shares leave, the fraction stays until those come that replace it too.
+    When shares leave, the fraction stays until the shares come that replace it too.
     """
     fractions = dict(draft.broker.beside_fractions)
     crumb = fractions.get(old, 0)
@@ -552,7 +552,7 @@ def _without_fraction(draft: Draft, line: Activity, old: str, all_shares: Quanti
 
 
 def _cash_part(draft: Draft, line: Activity, own_quantity: Quantity, whole: Quantity) -> Decimal:
-    """Return the desk's part of the line's cash: of cash in lieu by the fractions of a share that it is for."""
+    """Return the desk's part of the line's cash; cash in lieu is divided by the fractions that it pays for."""
     lieu = draft.broker.owners.lieu
     if line.kind != "CIL" or line.symbol not in lieu:
         return line.amount * own_quantity / whole
@@ -564,7 +564,7 @@ def _cash_part(draft: Draft, line: Activity, own_quantity: Quantity, whole: Quan
 def lieu_fraction(draft: Draft, line: Activity) -> Quantity:
     """Return which fraction of a share this cash in lieu takes from the account; 0 on a desk of whole shares.
 
-    A line that does not say how much takes what the account has beyond whole shares, or of it who alone had a part.
+    Without a quantity in the line, what the account has beyond whole shares, or the one side that the cash belongs to.
     """
     if not draft.fractional:
         return 0
@@ -577,10 +577,9 @@ def lieu_fraction(draft: Draft, line: Activity) -> Quantity:
 def take_fraction(
     draft: Draft, symbol: str, paid_fraction: Quantity, own_quantity: Quantity, foreign_quantity: Quantity
 ) -> Quantity:
-    """Take the others' part of a fraction that is paid out from them; returns the desk's, which is still to be booked.
+    """Take the others' part of a paid-out fraction from them; return the desk's, which the caller books.
 
-    `own_quantity` and `foreign_quantity` are in the proportion in which both held, where no split or merger left the
-    fraction.
+    `own_quantity` and `foreign_quantity` give the proportion where no split or merger noted the parts.
     """
     part = draft.broker.owners.lieu.get(symbol, Decimal(own_quantity) / (own_quantity + foreign_quantity))
     own_part = min(exact((paid_fraction * part).quantize(FINEST)), max(draft.held(symbol), 0))
@@ -593,10 +592,10 @@ def take_fraction(
 def note_fractions(
     draft: Draft, symbol: str, total: Decimal, own_quantity: Quantity, foreign_quantity: Quantity
 ) -> None:
-    """Keep which part of the cash in lieu to come is the desk's, of `total` new shares for those of both.
+    """Keep which part of the coming cash in lieu is the desk's, for `total` new shares of both sides.
 
-    All or nothing where one holds alone: by the time of the cash the other may hold the symbol too. What an earlier
-    line noted ends: its cash has come, or there was none.
+    All or nothing where one holds alone: when the cash comes the other may hold the symbol too. An earlier line's part
+    ends: its cash has come, or there was none.
     """
     whole = own_quantity + foreign_quantity
     all_of_it, desks = total % FRACTION, (total * own_quantity / whole) % FRACTION
@@ -619,7 +618,7 @@ def _forget_lieu(draft: Draft, symbol: str) -> None:
 
 
 def _note_move(draft: Draft, line: Activity, own_quantity: Quantity, foreign_quantity: Quantity) -> None:
-    """Keep how many shares of each left until their replacement comes; not where the desk is alone in the account."""
+    """Keep how many shares of each side left until their replacement comes; not in an account of the desk alone."""
     owners = draft.broker.owners
     moves = owners.moves
     if line.quantity > 0:
@@ -630,7 +629,7 @@ def _note_move(draft: Draft, line: Activity, own_quantity: Quantity, foreign_qua
         name = f"{line.kind} {line.symbol} {new_york_date(line.time_ns).isoformat()}"
         moves = {**_recent_moves(draft, line), name: quantities}
     closes = owners.closes
-    if line.quantity > 0 and line.kind in NEW_NAME and line.symbol not in closes:  # a dividend comes weeks later
+    if line.quantity > 0 and line.kind in NEW_NAME and line.symbol not in closes:  # for a dividend weeks later
         former = closes.get(_replaced_by(draft, line), ())
         closes = {**closes, line.symbol: former} if former else closes
     if moves != owners.moves or closes is not owners.closes:
@@ -638,7 +637,7 @@ def _note_move(draft: Draft, line: Activity, own_quantity: Quantity, foreign_qua
 
 
 def forget_leavers(draft: Draft, symbol: str) -> None:
-    """Forget shares of a symbol that left for others, or are owed by contracts: the broker's figure was taken over."""
+    """Forget shares of a symbol that left or that contracts owe, once the broker's quantity was taken over."""
     basket, owners = draft.basket, draft.broker.owners
     if any(it.symbol == symbol for it in basket.leavers):
         draft.basket = replace(basket, leavers=tuple(it for it in basket.leavers if it.symbol != symbol))
@@ -669,9 +668,9 @@ def settle_disputes(draft: Draft) -> None:
 
 
 def contracts_of_the_desk(draft: Draft, line: Activity, *, exercised: bool) -> tuple[int, int]:
-    """Return how many contracts of desk and others end by the line. Others' end first: a desk never exercises.
+    """Return how many contracts of (desk, others) the line ends. Others' end first: a desk never exercises.
 
-    An exercise or assignment notes how many shares each side is owed by it.
+    An exercise or assignment notes how many contracts' shares each side is owed.
     """
     foreign, own_quantity = draft.broker.foreign_held.get(line.symbol, 0), abs(draft.held(line.symbol))
     count = whole_of(abs(exact(line.quantity)) or own_quantity + abs(foreign))
@@ -700,7 +699,7 @@ def others_traded(draft: Draft, root: str) -> bool:
 
 
 def cash_of_the_desk(draft: Draft, line: Activity, own_count: Quantity, foreign_count: Quantity) -> Decimal:
-    """Book the others' part of the contracts' cash; return the desk's. Of gone ones the last close tells."""
+    """Book the others' part of the contracts' cash; return the desk's. Gone contracts count as at the last close."""
     closes = draft.broker.owners.closes.get(line.symbol, ())
     last_holding = next(((one.own, one.others) for one in reversed(closes) if one.own or one.others), (1, 0))
     own_quantity, foreign_quantity = (own_count, foreign_count) if own_count or foreign_count else last_holding
@@ -719,7 +718,7 @@ def _is_settled(draft: Draft, symbol: str, count: int) -> bool:
 
 
 def settled_without(draft: Draft, root: str, shares: int) -> tuple[tuple[str, int], ...] | None:
-    """Return what was booked from the positions, without a line's shares; None where less was booked.
+    """Return the shares booked from positions that remain after a line of `shares`; None where fewer were booked.
 
     The shares of one contract may come in several lines, those of several in any order.
     """
@@ -735,15 +734,15 @@ def settled_without(draft: Draft, root: str, shares: int) -> tuple[tuple[str, in
 
 
 def whole_shares(line: Activity) -> int:
-    """Return the shares of a line of the ledger that moves whole ones: of an exercise or assignment, in hundreds."""
+    """Return the whole shares of an exercise or assignment line, in hundreds."""
     return whole_of(exact(line.quantity))
 
 
 def shares_of_the_desk(draft: Draft, line: Activity) -> Activity | None:
     """Book the others' shares of an exercise or assignment, and return the desk's part; None where it has none.
 
-    The contracts that ended by the lines before say whose they are. Where none did, and both hold contracts that could
-    have, nobody knows.
+    Contracts that ended by earlier lines show whose the shares are. Where none did, and both sides hold contracts that
+    could have, the line is disputed.
     """
     broker = draft.broker
     if settled_without(draft, line.symbol, whole_shares(line)) is not None:
@@ -770,9 +769,9 @@ def shares_of_the_desk(draft: Draft, line: Activity) -> Activity | None:
 
 
 def _ended_for(draft: Draft, line: Activity) -> str | None:
-    """Return the contract that ended for these shares, by its strike and then their number; None where none did.
+    """Return the contract that ended for these shares, by its strike, then by their number; None if it is not clear.
 
-    Shares that come are a call's before they are a short put's, and so the other way round.
+    Shares bought are a call's before they are a short put's; shares sold are a put's before they are a short call's.
     """
     debts, shares = draft.broker.owners.owed, abs(whole_shares(line))
     ended_contracts = [symbol for symbol in debts if _of_root(line.symbol, (symbol,))]

@@ -1,8 +1,8 @@
 """Lines of the broker's ledger other than fills: each kind has one meaning.
 
-Of an unknown kind the cash is booked, with an alarm. A line books exactly its own change. Invariant: each id once. The
-kinds below belong to the core and are journaled; a broker's adapter maps its own kinds to them, with these signs of
-quantity and amount.
+A line of unknown kind raises an alarm, and only its cash is booked. A line books exactly its own change. Invariant:
+each id once. The kinds below belong to the core and are journaled; a broker's adapter maps its own kinds to them, with
+these signs of quantity and amount.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from strategies.kit.quantity import Quantity, exact, whole_of
 Line = TypeVar("Line")
 
 FEES = frozenset(("FEE", "PTC", "PTR"))
-CRYPTO_FEE = "CFEE"  # of what a person trades: no desk has crypto
+CRYPTO_FEE = "CFEE"  # for a person's trades: no desk has crypto
 DIVIDENDS = (
     "DIV",
     "DIVCGL",
@@ -75,16 +75,16 @@ EXERCISED = ("OPEXC", "OPASN")
 CONTRACT_ENDS = frozenset(("OPEXP", *EXERCISED))
 CONTRACT_CASH = "OPCSH"  # cash for contracts
 WORTHLESS = "REORG"  # shares removed for nothing; reorganisations are REO
-CONTRACT_CHANGED = "OPCA"  # contracts that a corporate action takes, and those that come for them
-SPUN_OFF = ("SPIN", "SSO")  # shares that come, and none leave for them
-MERGED = ("MA", "REO", "VOF")  # shares that leave, for cash or others or both
+CONTRACT_CHANGED = "OPCA"  # a corporate action replaces contracts by others
+SPUN_OFF = ("SPIN", "SSO")  # shares come, and none leave for them
+MERGED = ("MA", "REO", "VOF")  # shares leave, for cash, other shares or both
 REORGANISED = frozenset(("NC", "SC", *MERGED, WORTHLESS, *SPUN_OFF))
 """Names, symbols, mergers, offers, spin-offs."""
 REPLACING = SPLITS | REORGANISED | {CONTRACT_CHANGED}
 """Kinds whose lines take what is held and bring other shares or contracts for it."""
-AMENDED_FILL = "AMENDED_FILL"  # what a bust or correction of a fill changes; its order may be forgotten
+AMENDED_FILL = "AMENDED_FILL"  # change by a bust or correction of a fill; its order may be forgotten
 CASH_NEAR = Decimal(50)  # USD: two strikes of one contract are further apart, a day's fees are less
-CHOICES_MAX = 4096  # of contracts that may have become shares
+CHOICES_MAX = 4096  # combinations of contracts that may have become shares
 AMENDED = frozenset(("correct", "canceled"))  # statuses of a line that changes or takes back an earlier one
 
 
@@ -105,21 +105,21 @@ REASONS: dict[str, str] = {
     "OPEXP": "expiry",
     AMENDED_FILL: "trade_corrected",
 }
-"""What moves the book by a line of each kind."""
+"""Cause of a book's move by kind of line; "transfer" for other kinds."""
 
 
 def cause_of(line: Activity) -> Cause:
-    """Return what a line of the ledger gives as the cause of a move."""
+    """Return the cause of a book's move by this line."""
     return Cause(REASONS.get(line.kind, "transfer"))
 
 
 def in_order(lines: Iterable[Line], activity_of: Callable[[Line], Activity]) -> list[Line]:
     """Return the lines of one report in the order in which they are booked; equal ones stay in the report's order.
 
-    One day after the other: what one line brought a later day's may take. Of a day those kinds come last that take what
-    another kind brings, such as the split of shares that have a new name. What leaves comes first, then cash alone,
-    then what replaces it. Shares of an exercise follow the contracts that ended for them, and cash for a fraction all
-    shares, whatever their days.
+    Days come in turn, since a later line may take what an earlier one brought. Within a day those kinds come last that
+    take what another kind brings, such as the split of renamed shares; within an action what leaves comes first, then
+    cash alone, then what comes. Shares of an exercise follow the contracts that ended for them, and cash for a fraction
+    follows all shares, whatever their days.
     """
     entries = [(line, it, new_york_date(it.time_ns)) for line in lines for it in (activity_of(line),)]
     ended_on: dict[str, date] = {}
@@ -143,14 +143,14 @@ def in_order(lines: Iterable[Line], activity_of: Callable[[Line], Activity]) -> 
 
 
 def _turn(line: Activity) -> int:
-    """Return which turn a line has among those of its action: what leaves, cash alone, what comes."""
+    """Return the rank of a line within its action: 0 for what leaves, 1 for cash alone, 2 for what comes."""
     return 0 if line.quantity < 0 else 2 if line.quantity else 1
 
 
 def _kinds_that_follow(lines: Iterable[Activity]) -> set[str]:
-    """Return the kinds that take shares which another kind brings, and bring none that this one takes.
+    """Return the kinds that take shares which another kind brings, and bring none that the other takes.
 
-    A split takes and brings the same, in one line or two.
+    A split takes and brings the same symbol, in one line or two.
     """
     takes: dict[str, set[str]] = {}
     brings: dict[str, set[str]] = {}
@@ -171,7 +171,7 @@ def _kinds_that_follow(lines: Iterable[Activity]) -> set[str]:
 
 
 def on_ledger_booked(draft: Draft, event: LedgerBooked) -> None:
-    """Book the lines of the paper broker's ledger; the session's line of equity has them."""
+    """Book the lines of the paper broker's ledger, then record the equity, which includes them."""
     draft.lines = event.activities
     for line in event.activities:
         book_activity(draft, line)
@@ -179,9 +179,9 @@ def on_ledger_booked(draft: Draft, event: LedgerBooked) -> None:
 
 
 def book_activity(draft: Draft, line: Activity) -> None:
-    """Book one line of the ledger. Shares that were taken over with the broker's positions are not booked again."""
+    """Book one line of the ledger, except shares that were taken over with the broker's positions."""
     if line.kind == "OPTRD" and was_counted(draft, line):
-        return  # what was paid for them was taken over with them
+        return  # shares and cash were taken over together
     was_taken = line.kind in REORGANISED and was_counted(draft, line)
     if was_taken and not (line.kind in SPUN_OFF and take_spin_off_back(draft, line)):
         line = replace(line, quantity=ZERO)
@@ -198,7 +198,7 @@ def book_activity(draft: Draft, line: Activity) -> None:
 
 
 def _of_the_desk(draft: Draft, line: Activity) -> Activity | None:
-    """Return the desk's part of the line; the others' is booked, or what nobody knows the owner of reported."""
+    """Return the desk's part of the line; book the others' part, or raise an alarm where the owner is unknown."""
     if parse_occ(line.symbol) is not None:
         return line  # see `_end_contract`
     if line.kind == "OPTRD":
@@ -249,7 +249,7 @@ def _book(draft: Draft, line: Activity) -> None:
 def _book_income(draft: Draft, line: Activity) -> None:
     book = draft.book
     fees = book.fees - line.amount if line.kind in FEES else book.fees
-    if line.kind == CASH_IN_LIEU and was_left_out(draft, line.symbol):  # which was no loss
+    if line.kind == CASH_IN_LIEU and was_left_out(draft, line.symbol):  # leaving it out was no loss
         book = rescale(book, book.equity, line.amount)
     elif line.kind in INCOME:
         book = without_income(book, line.amount)
@@ -277,8 +277,8 @@ def _book_other_line(draft: Draft, line: Activity) -> None:
 def _amend_fill(draft: Draft, line: Activity) -> None:
     """Book the bust or correction of a fill whose order is forgotten; a known order's totals are set instead.
 
-    A purchase's cost changes with it while it is held. What is not held any more is realised, by the position whose
-    fill it was.
+    While a purchase is held, its cost changes. What is no longer held is realised, by the position to which the fill
+    belonged.
     """
     if draft.find_order(line.order) is not None:
         return
@@ -291,7 +291,7 @@ def _amend_fill(draft: Draft, line: Activity) -> None:
     position = book.positions.get(line.symbol) or empty_position
     draft.alarm("trade_corrected", f"{line.order}: {quantity:+d} {line.symbol} and {line.amount:+} USD, an older order")
     if has_lapsed(draft, line.symbol):
-        quantity = max(quantity, -max(position.quantity, 0))  # what lapsed is owed by nobody: its cash alone comes back
+        quantity = max(quantity, -max(position.quantity, 0))  # of lapsed contracts only the cash comes back
     if position.quantity + quantity < 0 <= position.quantity:
         draft.risk = replace(draft.risk, reconciled=False)
         detail = f"{line.order}: {quantity:+d} {line.symbol} of an older order were busted, held {position.quantity}"
@@ -315,7 +315,7 @@ def _amend_fill(draft: Draft, line: Activity) -> None:
 
 
 def _end_contract(draft: Draft, line: Activity) -> None:
-    """End contracts: as many as the line has, or all. Their shares come as a line of their own, cash with this one."""
+    """End as many contracts as the line names, or all. Their shares come in another line, cash in this one."""
     quantity, foreign_quantity = draft.held(line.symbol), draft.broker.foreign_held.get(line.symbol, 0)
     contract, delivers = parse_occ(line.symbol), line.kind in EXERCISED and not line.amount
     ended_count, foreign_count = 0, 0
@@ -367,9 +367,9 @@ def _move_shares(draft: Draft, line: Activity) -> None:
 def settle_without_ledger(draft: Draft, broker_quantities: Mapping[str, Quantity], cash: Decimal) -> bool:
     """Settle expired options that the broker no longer holds although its ledger has no line yet (paper: a day later).
 
-    Shares at the broker beyond the book, as many as contracts of desk and others stand for, show an exercise, and so
-    does the account's `cash`, USD. Where these do not say which of them became shares, they wait for their lines; where
-    an order works that may have sold them, for its end. Returns True when something was settled.
+    Shares beyond the book, as many as contracts of desk and others stand for, show an exercise, and so does the
+    account's `cash` in USD. Contracts wait for their lines where these figures are ambiguous, and for the end of a
+    working order that may have sold them. Returns True when something was settled.
     """
     over, done, of_roots = _lapsed_contracts(draft, broker_quantities), False, dict[str, dict[str, OccContract]]()
     for symbol, contract in sorted(over.items()):
@@ -409,10 +409,10 @@ def _is_of_both(draft: Draft, contracts: Mapping[str, OccContract]) -> bool:
 def _exercise_choice(
     draft: Draft, contracts: Mapping[str, OccContract], beyond: Quantity, cash_change: Decimal
 ) -> frozenset[str] | None:
-    """Return the contracts whose exercise made `beyond` shares; None where no choice explains them, or several do.
+    """Return the contracts whose exercise explains `beyond` shares; None where no choice does, or several do.
 
-    Where it is in doubt `cash_change`, the cash beyond the book, tells, USD: a person may have exercised some alone. In
-    any case it says that most of what the shares cost was paid: else they came by a transfer.
+    Where several fit, `cash_change` (USD beyond the book) decides: a person may have exercised some. It must always
+    show that most of the shares' price was paid; otherwise they came by a transfer.
     """
     choices: dict[tuple[Quantity, Decimal], list[frozenset[str]]] = {(0, ZERO): [frozenset()]}
     for symbol, contract in contracts.items():

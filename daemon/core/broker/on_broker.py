@@ -58,17 +58,17 @@ HAPPENED: dict[type[OrderNews], str] = {
     OrderUnknown: "unknown",
     CancelRejected: "cancel_rejected",
 }
-REFUSALS_COUNTED = 10  # from so many on an alarm says how many there were
+REFUSALS_COUNTED = 10  # from this many refusals on, the alarm gives their number
 REFUSALS_STUCK = 3  # of a symbol's exits in a session: one or two may be answered by the next report
 SENT_EARLY_NS = 10 * MINUTE_NS  # an order created this long before ours was sent is another order
 CLOCK_NS = 10 * SECOND_NS  # by which the broker's clock and ours may differ, where the time decides
-CALL_NS = MINUTE_NS  # an order that was created this long after a close call is not of that call
+CALL_NS = MINUTE_NS  # an order created later than this after a close call is not of that call
 
 
 def on_order_news(draft: Draft, event: OrderNews) -> None:
     order = draft.find_order(event.client_order_id)
     if order is None:
-        if not isinstance(event, CancelRejected):  # that is no news, and another request would loop
+        if not isinstance(event, CancelRejected):  # it changes nothing, and another request would loop
             on_unknown_order(draft, event.client_order_id)
         return
     new_order = advance(order, HAPPENED[type(event)])
@@ -102,16 +102,16 @@ def on_order_news(draft: Draft, event: OrderNews) -> None:
                 _note_refused_exit(draft, order, event.reason)
     elif isinstance(event, OrderUnknown):
         draft.look_up(draft.orders[order.client_order_id])
-    if not by_rule:  # by a limit, or by what asset or account allow: no order of this desk is wrong
+    if not by_rule:  # by a limit, or by what asset or account allow: no fault of the desk's order
         _count_fate(draft, order)
 
 
-NO_FRACTION = ("not fractionable", "fractional shares")  # in refusals: by an asset's flag, or the account's setting
+NO_FRACTION = ("not fractionable", "fractional shares")  # words of refusals: of the asset or the account
 LEAST_AMOUNT = "minimal amount of order"
 
 
 def _refuses_fraction(order: Order, reason: str) -> bool:
-    """Return whether an order for a fraction was refused because it is one: of this asset or account, or so small."""
+    """Return whether an order was refused for being a fraction: by the asset, the account, or as too small."""
     return type(order.quantity) is Part and any(words in reason for words in (*NO_FRACTION, LEAST_AMOUNT))
 
 
@@ -126,7 +126,7 @@ def _is_of_account(draft: Draft, reason: str) -> bool:
 def _note_unauthorized(draft: Draft, order: Order, reason: str) -> bool:
     """Take no new risk until the next report; False where that was known before.
 
-    A basket's purchase waits: it is sent again when the account may trade.
+    A basket's purchase waits, and is sent again when the account may trade.
     """
     work = draft.works.get(order.work)
     if work is not None and order.purpose == "entry" and draft.desk.decides.rebalances:
@@ -139,12 +139,12 @@ def _note_unauthorized(draft: Draft, order: Order, reason: str) -> bool:
 
 
 def end_entries(draft: Draft, block_reason: str) -> None:
-    """Cancel the entries of an account that may not trade, and say once why it may not."""
+    """Cancel the entries of an account that may not trade, and raise one alarm with the reason."""
     draft.alarm("account_blocked", block_reason, once=True, about=block_reason)
     draft.cancel_entries()
 
 
-UNTRADED = ("not tradable", "not active", "not found")  # what a refusal says of an asset that the broker does not trade
+UNTRADED = ("not tradable", "not active", "not found")  # words of refusals for an asset that the broker does not trade
 
 
 def _is_untraded(draft: Draft, reason: str) -> bool:
@@ -154,7 +154,7 @@ def _is_untraded(draft: Draft, reason: str) -> bool:
 
 
 def _note_no_trading(draft: Draft, order: Order, reason: str) -> None:
-    """Buy nothing more of the symbol until it is traded again, and say what becomes of what is held."""
+    """Buy nothing more of the symbol until it trades again, and raise an alarm where an exit was refused."""
     _put_trading_refusal(draft, order.symbol, reason)
     quantity = draft.held(order.symbol)
     if order.side * quantity < 0:
@@ -163,7 +163,7 @@ def _note_no_trading(draft: Draft, order: Order, reason: str) -> None:
 
 
 def _put_trading_refusal(draft: Draft, symbol: str, reason: str) -> None:
-    """Keep the broker's words of why it does not trade the symbol; "" where it does again."""
+    """Keep the broker's reason for not trading the symbol; "" when it trades again."""
     session = draft.session
     reasons = {} if isinstance(session.untraded, UnsetType) else dict(session.untraded)
     reasons.pop(symbol, None)
@@ -173,9 +173,9 @@ def _put_trading_refusal(draft: Draft, symbol: str, reason: str) -> None:
 
 
 def in_whole_shares(draft: Draft, order: Order, refused: str) -> None:
-    """Trade what the broker takes no fraction of, a symbol or every one, in whole shares: the buy under way too.
+    """Trade in whole shares what the broker takes no fraction of, one symbol or all, a buy under way included.
 
-    Of an exit the whole shares are ordered, and the rest leaves by the broker's own call.
+    An exit orders its whole shares, and the rest leaves by the broker's own call.
     """
     if refused not in (former := draft.basket.refused_fractions):
         draft.basket = replace(draft.basket, indivisible=(*former, refused))
@@ -188,7 +188,7 @@ def in_whole_shares(draft: Draft, order: Order, refused: str) -> None:
 
 
 def _note_refused_exit(draft: Draft, order: Order, reason: str) -> None:
-    """Say once a session that refusals keep a position from leaving, unless account or market do, which is told."""
+    """Raise an alarm once a session when refusals keep a position; not for a blocked account or a closed market."""
     exits = ((o.symbol, o.side, o.status) for o in draft.closed.values() if o.purpose == "exit")
     refusal_count = sum(one == (order.symbol, order.side, REJECTED) for one in exits)
     if refusal_count >= REFUSALS_STUCK and not (draft.broker.blocked or draft.broker.closed):
@@ -219,9 +219,8 @@ def _count_fate(draft: Draft, old_order: Order) -> None:
 def count_refused_exits(draft: Draft, event: BrokerReported) -> None:
     """Count the exits that were refused between the last report's request and this one's.
 
-    None is counted while the account may not trade, while the broker's market is closed, nor while an order on the
-    other side does not end: all pass.
-    Nor is an order of a fraction: the next one leaves another way. Nor one in what the broker does not trade.
+    Passing causes do not count: a blocked account, a closed market, an order on the other side that does not end.
+    Neither does a fraction, whose next order leaves another way, nor a symbol that the broker does not trade.
     """
     last = draft.broker
     if event.blocked or last.blocked or last.closed or event.market_open is False:
@@ -267,7 +266,7 @@ def absorb(draft: Draft, report: BrokerOrder) -> None:
 
 
 def own_or_guards(draft: Draft, report: BrokerOrder) -> Order | None:
-    """Return the journal's order of this name; a guard's stop that it does not have yet is taken in first."""
+    """Return the journal's order of this name, after taking in a stop of the guard that the journal does not know."""
     order = draft.find_order(report.client_order_id)
     if order is None and report.client_order_id not in draft.broker.foreign:
         order = take_from_guard(draft, report)
@@ -275,10 +274,10 @@ def own_or_guards(draft: Draft, report: BrokerOrder) -> Order | None:
 
 
 def under_our_names(draft: Draft, reports: tuple[BrokerOrder, ...], asked_ns: int) -> tuple[BrokerOrder, ...]:
-    """Return these orders, asked for at `asked_ns`; one that the broker's own call made bears the journal's name.
+    """Return these orders, requested at `asked_ns`, with the journal's name on those made by the broker's own call.
 
-    The broker names the orders of its own calls, and the answer to a call has the id. Where that answer was lost, the
-    one order that the call can have made is taken for it, once. Of several that could be it none is, now or later.
+    The broker names such orders itself, and the answer to the call has the id. Where that answer was lost, the only
+    order that the call can have made is matched to it, once. Where several could be it, none is matched, now or later.
     """
     calls = [order for order in _all_orders(draft) if order.closing]
     if not calls:
@@ -305,28 +304,28 @@ def _all_orders(draft: Draft) -> tuple[Order, ...]:
 
 
 def _is_unanswered(call: Order) -> bool:
-    """Return True for a call that may have reached the broker, and whose order nobody has shown.
+    """Return True for a call that may have reached the broker and whose order is not known.
 
-    One whose answer is still awaited is none, nor one that was refused or never left our queue: nobody looked for it.
+    Calls still waiting for their answer, refused ones, and those that never left our queue do not count.
     """
     return not (call.known or call.in_hand) and (call.working or call.looked_up_ns > 0)
 
 
 def _may_be_awaited(draft: Draft, report: BrokerOrder) -> bool:
-    """Return whether a call that is still awaited can have made this order: its answer says so, or a later report."""
+    """Return whether a call still awaiting its answer can have made this order; that or a later report decides."""
     calls = [order for order in draft.orders.values() if order.closing and order.in_hand]
     return bool(calls) and _is_nobodys(draft, report) and any(_may_have_made(draft, call, report) for call in calls)
 
 
 def _is_nobodys(draft: Draft, report: BrokerOrder) -> bool:
-    """Return True for an order that no journal's desk named, and that was not judged as somebody else's before."""
+    """Return True for an order that bears no journal's name and was not judged as another party's before."""
     name = report.client_order_id
     known = draft.find_order(name) is not None or name in draft.broker.foreign or mark_of(report) in draft.broker.seen
     return not known and parse_name(name) is None
 
 
 def _may_have_made(draft: Draft, call: Order, report: BrokerOrder) -> bool:
-    """Return whether the call can have made this order: by what it is, when it was created, and what is still held."""
+    """Return whether the call can have made this order, by its terms, its time and what is still held."""
     at_market = report.limit_price is None and isinstance(report.stop_price, UnsetType)
     changes = report.filled > 0 or report.status not in ENDED
     held = report.quantity <= -call.side * draft.held(call.symbol)
@@ -336,7 +335,7 @@ def _may_have_made(draft: Draft, call: Order, report: BrokerOrder) -> bool:
 
 
 def _take_for_call(draft: Draft, call: Order, report: BrokerOrder) -> None:
-    """Take the order for this call's, and have it looked up by its id; one that still works is worked on again."""
+    """Match the order to this call and look it up by its id; a call whose order still works is reopened."""
     if not call.working and report.status not in ENDED:
         draft.closed = {name: order for name, order in draft.closed.items() if name != call.client_order_id}
         call = replace(call, status=UNKNOWN)
@@ -344,18 +343,18 @@ def _take_for_call(draft: Draft, call: Order, report: BrokerOrder) -> None:
 
 
 def has_new_name(order: Order, report: BrokerOrder) -> bool:
-    """Return whether the broker keeps an order of shares under another symbol: by the broker's id it is the same order.
+    """Return whether the broker keeps an order of shares under another symbol: the broker's id is the same.
 
-    An adjusted contract delivers what its symbol does not say: nothing of it can be booked.
+    False for contracts: an adjusted one delivers what its symbol does not say, and cannot be booked.
     """
     same = bool(order.order_id) and report.order_id == order.order_id
     return same and report.symbol != order.symbol and not is_contract(report.symbol)
 
 
 def _follow_new_name(draft: Draft, order: Order, report: BrokerOrder) -> Order:
-    """Follow an order that the broker keeps under its company's new symbol.
+    """Follow an order that the broker keeps under its company's new symbol, and cancel it if it works.
 
-    It ends like any order over a new name: what it was meant for may be other shares.
+    Like any order over a new name it ends: it may be for other shares now.
     """
     name = order.client_order_id
     draft.put_order(replace(order, symbol=report.symbol))
@@ -368,7 +367,7 @@ def _follow_new_name(draft: Draft, order: Order, report: BrokerOrder) -> Order:
 
 
 def _mismatch(draft: Draft, order: Order, report: BrokerOrder) -> None:
-    """Halt on another order under our name, once for each filled quantity. Ours ends with it, or never arrived."""
+    """Halt on another order under our name, once for each filled quantity. Ours has ended with it, or never arrived."""
     if draft.first_time(f"{report.client_order_id} {report.filled} does not match"):
         draft.risk = replace(draft.risk, reconciled=False)
         draft.halt(
@@ -381,7 +380,6 @@ def _mismatch(draft: Draft, order: Order, report: BrokerOrder) -> None:
 
 
 def _end(draft: Draft, order: Order) -> None:
-    """End the order."""
     if order.working:
         draft.put_order(advance(order, "expired"))
 
@@ -389,14 +387,14 @@ def _end(draft: Draft, order: Order) -> None:
 def _matches(draft: Draft, order: Order, report: BrokerOrder) -> bool:
     """Return True when symbol, side, quantity, intent (where sent) and time agree with what was sent.
 
-    An order whose id the broker told with its acceptance is ours at any time: the desk's clock may have been ahead.
+    An order with the id from the acceptance is ours at any time: the desk's clock may have been ahead.
     """
     intent = draft.desk.holds.intent(order.side, order.purpose)
     same = bool(order.order_id) and order.order_id == report.order_id
     return (
         (report.symbol, report.side) == (order.symbol, order.side)
         and report.filled <= report.quantity
-        and (report.quantity == order.quantity or order.closing)  # a fraction goes with it
+        and (report.quantity == order.quantity or order.closing)  # the call closes fractions too
         and (not intent or report.intent in ("", intent))
         and (same or report.submitted_ns >= order.submitted_ns - SENT_EARLY_NS)
     )
@@ -412,7 +410,7 @@ def _follow(draft: Draft, report: BrokerOrder) -> None:
         draft.alarm("unknown_status", detail, once=True, about=report.status)
         return
     if word == "filled" and order.filled < order.quantity and not order.correction:
-        return  # reported as filled with other figures: an answer in the middle of a change, or its bust is not known
+        return  # "filled" with fewer shares: the answer came in the middle of a change, or a bust is not known yet
     new_order = advance(order, word)
     if new_order is order:
         return
@@ -471,15 +469,15 @@ def on_order_missing(draft: Draft, event: OrderMissing) -> None:
 
 
 def _is_unwanted(draft: Draft, stop: Order) -> bool:
-    """Return whether a stop that never arrived is over: it was cancelled, is too large, or an exit goes on."""
+    """Return whether a stop that never arrived is not needed: cancelled, too large, or an exit is under way."""
     exits = draft.exit_of(stop.symbol) is not None
     return exits or bool(stop.cancel_asked_ns) or draft.held(stop.symbol) < stop.quantity
 
 
 def _of_exit_under_way(draft: Draft, order: Order) -> Order:
-    """Return an exit that never arrived and whose work is gone, as after a change of the code, as its symbol's new one.
+    """Attach an exit that never arrived and lost its work, as by a change of the code, to the symbol's new exit.
 
-    That one would wait for its end without end.
+    The new exit would wait for its end forever.
     """
     work = draft.exit_of(order.symbol)
     if order.purpose != EXIT or order.work in draft.works or work is None or work.order_id:
@@ -500,9 +498,9 @@ def _needed_quantity(draft: Draft, order: Order) -> Quantity | None:
 
 
 def _leave_of(draft: Draft, order: Order, quantity: Quantity) -> Leave:
-    """Return what may be ordered in place of an exit that never arrived; it gives way to less, and to another way.
+    """Return what may be ordered in place of an exit that never arrived; less, or another way, replaces it.
 
-    The broker's own call has no name of ours: its effect shows in the positions, so it is never repeated as it is.
+    A call of the broker bears no name of ours and shows in the positions only, so it is never repeated as it is.
     """
     if quantity < order.quantity or order.closing:
         return Leave(0)
@@ -526,7 +524,7 @@ def _allowed(draft: Draft, order: Order) -> bool:
 def on_trade_corrected(draft: Draft, event: TradeCorrected) -> None:
     """Book a bust or correction: the totals after it become a correction of their own.
 
-    Where the order's own totals do not show it, the ledger has to say which of its fills stand.
+    Where the order's own totals do not show it, the ledger is asked which fills stand.
     """
     order = draft.find_order(event.client_order_id)
     if order is None:

@@ -1,9 +1,9 @@
 """Stops that rest at the broker below what the desk holds, so that it is protected while the daemon is down.
 
-The desk's own rule acts first; the broker's stop is further away. There is one for each symbol, of all that is held and
-that nothing else is about to sell: working stops and working sales are never more than what is held. A fraction of a
-share has a second one, for the day alone: a broker keeps none overnight. It never stands in the way: an exit takes it
-away and sells when its end is confirmed, a buy of more does the same, and a stop without shares behind it ends at once,
+The desk's own rule acts first; the broker's stop is further away. Each symbol has one, for all that is held and nothing
+else is about to sell: working stops and working sales never exceed what is held. A fraction of a share has a second
+one, for the day only, since a broker keeps none overnight. A stop never blocks an order: an exit cancels it and sells
+when its end is confirmed, a further buy does the same, and a stop without shares behind it is cancelled at once,
 because it would sell short.
 """
 
@@ -50,20 +50,20 @@ from strategies.kit.quantity import Quantity, exact, whole_of
 from strategies.kit.units import DAY_NS, SECOND_NS
 
 PROTECTION_LEG = 2  # of a stop's name; entries have leg 0, exits leg 1
-AGAIN_NS = 60 * SECOND_NS  # after one was refused or taken away, and with an exit that does not sell
-REPORT_NS = 15 * SECOND_NS  # and this for a report, before a stop rests without one
+AGAIN_NS = 60 * SECOND_NS  # wait after a stop was refused or removed, and while an exit does not sell
+REPORT_NS = 15 * SECOND_NS  # wait for a report, before a stop rests without one
 RENEWED_NS = 60 * DAY_NS  # a broker drops an order after 90 days
-KEPT_NS = 120 * SECOND_NS  # one that was rested again beside an exit is not taken away sooner
-UNCOVERED_NS = 120 * SECOND_NS  # a position without its stop for so long is an alarm
-MOVED = Decimal("0.005")  # of the price: a stop that is further from where it should be is rested anew
-RENEWED_MAX = 20  # stops sent in a minute: no more are renewed, each by two calls, so that exits find their turn
-IN_HAND_MAX = 10  # stops that are not answered yet: an exit waits for its own in our queue
-REFUSED_MAX = 10  # after so many refusals in a row the wait grows no more: ten minutes
+KEPT_NS = 120 * SECOND_NS  # a stop rested again next to an exit stays at least this long
+UNCOVERED_NS = 120 * SECOND_NS  # a position without a stop for this long raises an alarm
+MOVED = Decimal("0.005")  # part of the price: a stop further from its right price is replaced
+RENEWED_MAX = 20  # stops sent in a minute: beyond that none is renewed, which takes two calls, so that exits come first
+IN_HAND_MAX = 10  # unanswered stops at a time: an exit would wait behind them in our queue
+REFUSED_MAX = 10  # refusals in a row after which the wait stays at ten minutes
 REMOVED_MAX = 3  # stops of a symbol that others took away in a session, before the desk halts
 
 
 def rules_of(draft: Draft) -> Protection | None:
-    """Return the rules where the desk rests stops: for what has a stop of its own, or a `disaster_stop`."""
+    """Return the protection rules where they apply to this desk and its broker, else None."""
     rules, spec = draft.trading.protection, draft.spec
     if isinstance(rules, UnsetType):
         return None
@@ -80,9 +80,9 @@ def resting(draft: Draft, symbol: str) -> list[Order]:
 def stop_price(draft: Draft, position: Position, rules: Protection) -> Decimal:
     """Return the price in USD at which the broker sells; 0 where it is not known.
 
-    It is `distance` times the desk's own stop below the price paid, or `distance` times its trailing stop below the
-    highest price since the entry where that is higher; of a desk without one `disaster_stop` below the last official
-    close that the strategy keeps.
+    On a desk with an own stop, `distance` times that stop below the price paid, or the same of its trailing stop below
+    the highest price since the entry, where that is higher. On a rebalancing desk, `disaster_stop` below the last
+    official close that the strategy keeps.
     """
     symbol = position.symbol
     if not draft.desk.decides.rebalances:
@@ -95,10 +95,10 @@ def stop_price(draft: Draft, position: Position, rules: Protection) -> Decimal:
 
 
 def _below_close(draft: Draft, symbol: str, rules: Protection) -> Decimal:
-    """Return the price in USD as far below the last official close as `disaster_stop` says; 0 where it is not known.
+    """Return the price in USD `disaster_stop` below the last official close; 0 where it is not known.
 
-    A close so far above both the one before it and the price stands alone: one wrong bar would sell all that is held.
-    The one before it counts.
+    A close so far above both the close before it and the current price may be one wrong bar, and its stop would sell
+    everything: the close before it counts then.
     """
     with contextlib.suppress(Exception):  # a strategy that cannot say what it keeps has its own halt
         bars = _newest_bars(draft, symbol) if rules.disaster_stop else ()
@@ -111,9 +111,9 @@ def _below_close(draft: Draft, symbol: str, rules: Protection) -> Decimal:
 
 
 def _newest_bars(draft: Draft, symbol: str) -> tuple[Bar, ...]:
-    """Return the two newest daily bars of the symbol, oldest first, with one that came after its session's end.
+    """Return the two newest daily bars of the symbol, oldest first, including one that came after its session's end.
 
-    The strategy is shown such a bar with the next decision, which may be hours away.
+    The strategy sees that bar only with the next decision, which may be hours away.
     """
     kept_bars = tuple(draft.desk.decides.known(draft).get(symbol, ()))[-2:]
     last_ns = kept_bars[-1].start_ns if kept_bars else 0
@@ -122,25 +122,25 @@ def _newest_bars(draft: Draft, symbol: str) -> tuple[Bar, ...]:
 
 
 def could_rest(draft: Draft, symbol: str, price: Decimal) -> bool:
-    """Return whether a stop could rest below shares that are bought at this price: else they would be sold at once."""
+    """Return whether a stop could rest below shares bought at this price; else they would be sold at once."""
     rules = rules_of(draft)
     return rules is None or not draft.desk.decides.rebalances or price > _below_close(draft, symbol, rules)
 
 
 @lru_cache(maxsize=1024)
 def _below_cost(symbol: str, cost: Decimal, quantity: Quantity, distance: float, stop_loss: float) -> Decimal:
-    """Return the price for what was paid, cached: it is asked for at each event."""
+    """Return the stop's price by what was paid; cached, since every event needs it."""
     return _on_grid(symbol, cost / quantity * (1 - Decimal(str(distance)) * Decimal(str(stop_loss))))
 
 
 @lru_cache(maxsize=1024)
 def _trailing(symbol: str, high: Decimal, distance: float, trails: float) -> Decimal:
-    """Return the price of the stop that follows the highest price since the entry, as far below as `distance` says."""
+    """Return the stop's price by the highest price since the entry, `distance` times `trails` below it."""
     return _on_grid(symbol, high * (1 - Decimal(str(distance)) * Decimal(str(trails))))
 
 
 def limit_price(position: Position, stop: Decimal, rules: Protection) -> Decimal | None:
-    """Return the least price in USD at which an option's stop sells; None of a stop that sells at any."""
+    """Return the lowest price in USD at which an option's stop sells; None for a stop that sells at any price."""
     if not position.right or rules.options != "stop_limit":
         return None
     return _on_grid(position.symbol, stop * (1 - Decimal(str(rules.floor)))) or None
@@ -155,7 +155,7 @@ class _Sales(NamedTuple):
     """What working orders sell, by symbol, and the stops among them."""
 
     working: dict[str, Quantity]
-    own: dict[str, Quantity]  # of them; an adopted order of somebody else covers nothing
+    own: dict[str, Quantity]  # exits and stops of the desk; an adopted order covers nothing
     stops: tuple[Order, ...]
 
 
@@ -163,7 +163,7 @@ _counted: list[tuple[dict[str, Order], _Sales]] = []  # the newest orders
 
 
 def _sales_of(orders: dict[str, Order]) -> _Sales:
-    """Return what these orders sell, counted once: most events change no order, and another one is another `dict`."""
+    """Return what these orders sell, cached by identity: most events leave the `dict` of orders as it is."""
     if _counted and _counted[0][0] is orders:
         return _counted[0][1]
     working: dict[str, Quantity] = {}
@@ -179,7 +179,7 @@ def _sales_of(orders: dict[str, Order]) -> _Sales:
 
 
 def protect(draft: Draft) -> None:
-    """End stops that cover more than is held, or at an old price; rest one where shares have none."""
+    """End stops that cover more than is held or rest at an old price; rest one where a position has none."""
     sales = _sales_of(draft.orders)
     rules = rules_of(draft)
     sends = rules is not None and may_send(draft)
@@ -194,9 +194,9 @@ def protect(draft: Draft) -> None:
 
 
 def _tend(draft: Draft, order: Order, working: Quantity, rules: Protection | None, *, sends: bool) -> None:
-    """End a stop of more than is held, of other shares or without rules; and one that a better one can replace now.
+    """Cancel a stop of too much, of other shares or without rules, and one that a better stop can replace now.
 
-    `working` are all orders' sales of the symbol; `sends` says whether another one could be sent.
+    `working`: quantity that all orders of the symbol sell; `sends`: whether another stop could be sent.
     """
     quantity = draft.held(order.symbol)
     if rules is None or working > quantity or _is_of_other_shares(draft, order) or _sells_at_once(draft, order):
@@ -204,7 +204,7 @@ def _tend(draft: Draft, order: Order, working: Quantity, rules: Protection | Non
         return
     if not sends or order.cancel_asked_ns:
         return
-    # most of the time nothing is, and a fraction's sum costs more
+    # usually 0; a sum of fractions is slower
     bare = 0 if working == quantity else quantity - working
     if _could_be_better(draft, order, bare, rules):
         draft.cancel(order.client_order_id)
@@ -213,7 +213,7 @@ def _tend(draft: Draft, order: Order, working: Quantity, rules: Protection | Non
 def _could_be_better(draft: Draft, order: Order, bare: Quantity, rules: Protection) -> bool:
     """Return whether another stop would cover more, at its right price, or longer, and could rest now.
 
-    `bare` is what no order sells.
+    `bare` is the quantity that no order sells.
     """
     position, follows = draft.book.positions[order.symbol], draft.desk.decides.rebalances
     due = not follows or order.valid_until_ns < _close_ns(draft)  # it follows the closes: once a session
@@ -236,7 +236,7 @@ def _could_be_better(draft: Draft, order: Order, bare: Quantity, rules: Protecti
 
 
 def _is_whole(order: Order) -> bool:
-    """Return whether it is a stop of whole shares; one of a fraction is for the day."""
+    """Return whether the stop is for whole shares; one for a fraction lasts a day."""
     return type(order.quantity) is int
 
 
@@ -255,7 +255,7 @@ def _is_moved(order: Order, new_price: Decimal) -> bool:
 
 
 def _follows_too_soon(draft: Draft, order: Order) -> bool:
-    """Return whether a stop that follows the price rests for less than a minute."""
+    """Return whether a trailing stop has rested for less than a minute."""
     return bool(draft.trading.sizing.trailing_stop) and draft.now_ns - order.submitted_ns < AGAIN_NS
 
 
@@ -270,9 +270,9 @@ def _open_ns(draft: Draft) -> int:
 
 
 def _is_of_other_shares(draft: Draft, order: Order) -> bool:
-    """Return whether a split may have changed what a price of the symbol means, which the ledger has not told yet.
+    """Return whether a split that is not in the ledger yet may have changed what the stop's price means.
 
-    Within a session a price that leaps is no split. What rests since the broker's figure differs was counted by it.
+    Within a session a price that leaps is no split. A stop sent after the broker's quantity differed was sized by it.
     """
     basket = draft.basket
     if not (basket.splits or basket.to_come or basket.leapt or basket.apart):
@@ -290,7 +290,7 @@ def _is_split(draft: Draft, symbol: str) -> bool:
 
 
 def _sells_at_once(draft: Draft, order: Order) -> bool:
-    """Return whether the price before the open is at the stop or below: it would sell at the first trade."""
+    """Return whether the price before the open is at the stop or below, so that the first trade would trigger it."""
     session = draft.session.session
     if session is None or draft.now_ns >= session.open_ns or is_option(order.symbol):
         return False
@@ -314,13 +314,13 @@ def _coverable(draft: Draft, position: Position) -> Quantity:
 
 
 def _is_under_way(draft: Draft, work: Work) -> bool:
-    """Return whether the work may soon have an order: one that had none for long, or was refused twice, is no cover."""
+    """Return whether the work may soon have an order; not after long without one, or after two refusals."""
     since_ns = max(_left_alone_ns(draft, work.symbol), work.started_ns, work.report_ns, _open_ns(draft))
     return draft.now_ns - since_ns < AGAIN_NS + REPORT_NS and _is_refused(draft, work) is None
 
 
 def _is_refused(draft: Draft, work: Work) -> Order | None:
-    """Return the work's last order where it and the one before were refused, and no stop made way for another since.
+    """Return the work's last order if it and the one before were refused and no stop made way since; else None.
 
     The first refusal is answered by another order at once.
     """
@@ -332,7 +332,7 @@ def _is_refused(draft: Draft, work: Work) -> Order | None:
 
 
 def _cover(draft: Draft, position: Position, bare: Quantity, rules: Protection) -> None:
-    """Rest a stop below `bare`, which nothing else sells; say so where that is not possible for long."""
+    """Rest a stop for `bare`, which nothing else sells; raise an alarm where that stays impossible for long."""
     symbol = position.symbol
     whole = bare >= 1  # first the whole shares, then what is left below one
     rests = any(_is_whole(order) == whole for order in resting(draft, symbol))
@@ -360,7 +360,7 @@ def _cover(draft: Draft, position: Position, bare: Quantity, rules: Protection) 
 
 
 def _has_fills_to_come(draft: Draft) -> bool:
-    """Return whether a tape's moment is not over: its fills come before its quotes, on which a stop can rest."""
+    """Return whether a tape still has fills at this time; its quotes, on which a stop can rest, come after them."""
     return (
         draft.identity.by_tape and max((quote.quoted_ns for quote in draft.quotes.values()), default=0) < draft.now_ns
     )
@@ -398,9 +398,9 @@ def _hindrance(draft: Draft, symbol: str, late_ns: int) -> str:
 
 
 def _refusal_reason(draft: Draft, symbol: str, *, whole: bool) -> str:
-    """Return why no further stop is tried yet, "" where one is: the broker or others did not let the last ones rest.
+    """Return why no further stop is tried yet, "" where one is: broker or others did not let the last ones rest.
 
-    What becomes of a fraction's stops says nothing about those of whole shares.
+    Stops of a fraction and of whole shares are judged apart.
     """
     stops = [order for order in _ended_stops(draft, symbol) if _is_whole(order) == whole]
     last = stops[-1] if stops else None
@@ -413,9 +413,9 @@ def _refusal_reason(draft: Draft, symbol: str, *, whole: bool) -> str:
 
 
 def _is_doubted(draft: Draft, symbol: str, late_ns: int) -> bool:
-    """Return whether less may be there than the book has: a stop of what is not there would sell short.
+    """Return whether the broker may hold less than the book, so that a stop would sell short.
 
-    In an account of the desk's own the last report counts after a while, where it agreed and nobody traded since.
+    Where the desk is alone in the account, the last report counts after a while if it agreed and no one traded since.
     """
     broker = draft.broker
     if draft.identity.mode not in BROKER_MODES or confirmed(draft, symbol):
@@ -448,13 +448,13 @@ def _wait_ns(stops: list[Order]) -> int:
 
 
 def _left_alone_ns(draft: Draft, symbol: str) -> int:
-    """Return when the symbol's newest order had its last news, or its position was opened after that."""
+    """Return the time of the last news of the symbol's ended orders, or of its position's opening if that is later."""
     end_times = [order.news_ns for order in draft.closed.values() if order.symbol == symbol]
     return max(draft.book.positions[symbol].opened_ns, *end_times, 0)
 
 
 def _bare_for_ns(draft: Draft, position: Position) -> int:
-    """Return for how long nothing covers what is held: a buy that ended covered nothing, nor did what was refused."""
+    """Return for how long nothing has covered the position; buys and refused orders never covered it."""
     since_ns = max(position.opened_ns, draft.broker.started_ns, _open_ns(draft))
     for order in draft.closed.values():
         was_there = order.known or order.status != REJECTED
@@ -507,11 +507,11 @@ def _rest(draft: Draft, symbol: str, quantity: Quantity, price: Decimal, limit: 
 
 
 def lift(draft: Draft, work: Work) -> bool:
-    """Take the stops of the work's symbol away for its order; True while that has to wait for their end.
+    """Cancel the stops that block the order of a work; True while it has to wait for their end.
 
-    Stops of no more than what a trim leaves stay, the largest first. One whose cancel stays unanswered keeps an exit
-    back no longer than any order that hangs, and then the broker's own call is tried; a buy is refused while the stop
-    lives, so it waits. One that was rested again beside the exit, because that did not sell, stays for a while.
+    Stops of no more than what a trim leaves stay, the largest first. An unanswered cancel delays an exit no longer than
+    any hanging order does; then the broker's own call is tried. A buy waits, because it is refused while the stop
+    lives. A stop that was rested again because the exit did not sell stays for `KEPT_NS`.
     """
     waits, kept_quantity = False, work.goal if work.purpose == EXIT else 0
     stops = [order for order in resting(draft, work.symbol) if not order.absent]
@@ -526,7 +526,7 @@ def lift(draft: Draft, work: Work) -> bool:
 
 
 def _is_beside(draft: Draft, order: Order, work: Work) -> bool:
-    """Return whether the stop was rested because the work did not sell: not below what a trim left."""
+    """Return whether the stop was rested again because the work did not sell, rather than for what a trim leaves."""
     refused = _is_refused(draft, work)
     if refused is not None:
         return order.submitted_ns >= refused.news_ns
@@ -542,10 +542,10 @@ def _removed_orders(draft: Draft, symbol: str, purpose: str = PROTECTION) -> lis
 
 
 def on_removed(draft: Draft, order: Order) -> bool:
-    """Report that another party took a stop away, or the guard an entry; False where a halt has to follow.
+    """Raise an alarm where others removed a stop, or the guard an entry; return False where a halt has to follow.
 
-    That is for any other order, and once it happened too often: then nobody knows who trades here. Whether it was the
-    guard cannot be known: a cancel bears no name. The entry's work ends, and the next decision counts.
+    A halt follows for any other order, and once it happened too often. A cancel bears no name, so the guard is assumed.
+    The entry's work ends, and the next decision counts.
     """
     removal_count = len(_removed_orders(draft, order.symbol, order.purpose))
     if order.purpose not in (PROTECTION, ENTRY) or removal_count >= REMOVED_MAX:
@@ -576,13 +576,13 @@ def is_guarded(draft: Draft) -> bool:
 
 
 def lift_fence(draft: Draft) -> None:
-    """Ask for the account's fence to be lifted: a person's resume wants that, or something that is held."""
+    """Request that the account's fence be lifted, for a person's resume or for the exit of a position."""
     draft.broker = replace(draft.broker, unfenced_ns=draft.now_ns)
     draft.effects.append(LiftFence())
 
 
 def lift_fence_at_start(draft: Draft) -> None:
-    """Lift at a start what a resume of the stopped desk could not, or whose process died: no report came after it."""
+    """Repeat at a start a request to lift the fence that no report followed: the desk was stopped, or died."""
     broker, lifted_ns = draft.broker, draft.broker.unfenced_ns
     is_asked = not isinstance(lifted_ns, UnsetType) and lifted_ns >= broker.asked_ns
     if is_asked and FENCE in broker.blocked and is_guarded(draft):
@@ -596,9 +596,9 @@ def is_of_guard(draft: Draft, report: BrokerOrder) -> bool:
 
 
 def take_from_guard(draft: Draft, report: BrokerOrder) -> Order | None:
-    """Take a stop that the guard rested while the desk was silent as the desk's own; None for any other order.
+    """Take in a stop that the guard rested while the desk was silent as the desk's own; None for any other order.
 
-    Its fills count as those of a resting stop. What the guard never sends, a buy, is no order of it.
+    Its fills count as those of a resting stop.
     """
     if not is_of_guard(draft, report) or report.quantity <= 0 or not 0 < draft.broker.began_ns <= report.submitted_ns:
         return None
@@ -627,7 +627,7 @@ def take_from_guard(draft: Draft, report: BrokerOrder) -> Order | None:
 
 
 def _guarded_symbol(draft: Draft, report: BrokerOrder) -> str:
-    """Return what the guard rested its stop for: by its name, where the broker keeps it under a company's new one."""
+    """Return the symbol of the guard's stop; by the order's name, where the broker lists a company's new symbol."""
     names = {guard_stem(guard_prefix(draft), symbol): symbol for symbol in draft.book.positions}
     of_shares = not is_contract(report.symbol)
     by_name = (symbol for name, symbol in names.items() if of_shares and report.client_order_id.startswith(name))
@@ -635,7 +635,7 @@ def _guarded_symbol(draft: Draft, report: BrokerOrder) -> str:
 
 
 class Cover(NamedTuple):
-    """What the desk holds of a symbol, and the stop that a guard may rest below it: None where none is known."""
+    """Quantities of desk and others in a symbol, and the stop that a guard may rest below it: None where unknown."""
 
     quantity: Quantity
     others: Quantity
@@ -659,16 +659,16 @@ def cover_of(draft: Draft) -> dict[str, Cover]:
 
 
 def is_of_former(draft: Draft, client_order_id: str) -> bool:
-    """Return whether another journal's desk of this strategy made this name: an earlier one's, that was lost."""
+    """Return whether the name was made under an earlier, lost journal of this strategy's desk."""
     name = parse_name(client_order_id)
     epoch, _, strategy = name.stem.rpartition("-") if name is not None else ("", "", "")
     return bool(epoch) and (strategy, epoch == draft.identity.epoch) == (draft.identity.strategy, False)
 
 
 def end_former(draft: Draft, report: BrokerOrder) -> None:
-    """End a stop that this strategy's desk, or its guard, rested under a lost journal: this one's book has its shares.
+    """Cancel a stop that desk or guard rested under a lost journal, whose shares are in this journal's book.
 
-    Its name says so; nothing else would ever end it, and it holds back what it covers.
+    Nothing else would ever end it, and it holds back what it covers.
     """
     name = parse_name(report.client_order_id)
     stops = name is not None and (name.leg, name.attempt) == (PROTECTION_LEG, 0)

@@ -108,18 +108,18 @@ from strategies.kit.units import MINUTE_NS, SECOND_NS
 T = TypeVar("T")
 
 ADOPTED = Cause("taken_over")
-REPLACED = (*NEW_NAME, *MERGED)  # kinds of lines by which shares leave, and others come for them
-SETTLE_NS = 10 * SECOND_NS  # before a difference is judged, or a fence that was lifted
-OPEN_NS = 2 * MINUTE_NS  # around a session of the calendar in which the broker's clock may have the market open
+REPLACED = (*NEW_NAME, *MERGED)  # kinds of lines that replace shares by others
+SETTLE_NS = 10 * SECOND_NS  # wait before a difference is judged, or a fence after it was lifted
+OPEN_NS = 2 * MINUTE_NS  # margin around a session within which the broker's clock may differ from the calendar
 
 
 def count_fractions(draft: Draft, positions: tuple[BrokerPosition, ...], *, judged: bool = False) -> None:
-    """Count what is less than a share and in no book: a reinvested dividend, what a split left over.
+    """Count quantities below one share that are in no book, such as a reinvested dividend or a split's remainder.
 
-    At once on a desk of whole shares, whose own news never explains it; with fractions where it stood long enough
-    (`judged`). It lies beside what desk and others hold. `adopt` takes it in. Less than the book has is none: where it
-    is not of what others hold, it is a difference like any other. While a split of the symbol is awaited it stays: the
-    line divides it, and what that leaves is counted then.
+    A desk of whole shares counts them at once, since its own orders never cause them; a desk with fractions only when
+    the difference has stood long enough (`judged`). They are kept apart from what desk and others hold; `adopt` books
+    them. A lack below one share counts only where others hold shares; elsewhere it is a difference like any other.
+    While a split of the symbol is awaited, the count stays: the split's line divides it.
     """
     if draft.fractional and not judged:
         return
@@ -138,7 +138,7 @@ def count_fractions(draft: Draft, positions: tuple[BrokerPosition, ...], *, judg
         apart = exact(ZERO if broker_position is None else broker_position.quantity) - draft.expected(symbol) + crumb
         least = -max(draft.broker.foreign_held.get(symbol, 0), 0)
         if not draft.fractional:
-            foreign_whole = whole_of(max(crumb, 0))  # what a split made of others' fraction, counted until they sell it
+            foreign_whole = whole_of(max(crumb, 0))  # whole shares that a split made of others' fraction
             crumb = apart - whole_of(apart)
             crumb += 1 if crumb < least else 0
             crumb += foreign_whole if apart >= foreign_whole else 0
@@ -151,7 +151,7 @@ def count_fractions(draft: Draft, positions: tuple[BrokerPosition, ...], *, judg
 
 
 def _shows_split(draft: Draft, symbol: str, broker_position: BrokerPosition | None) -> bool:
-    """Return whether the position shows a split of what a desk of shares holds, which the book does not have yet."""
+    """Return whether the broker's position shows a split of shares that the book does not have yet."""
     is_held = draft.desk.holds.by_basket and symbol in draft.book.positions
     differs = is_held and broker_position is not None and broker_position.quantity != draft.expected(symbol)
     return differs and is_split(draft, symbol, broker_position)
@@ -160,7 +160,7 @@ def _shows_split(draft: Draft, symbol: str, broker_position: BrokerPosition | No
 def take_over(draft: Draft, symbol: str, position: BrokerPosition | None, rule: str) -> bool:
     """Take over the broker's quantity of one symbol: into the book (`adopt`) or as foreign (`ignore`).
 
-    False for what the desk cannot hold, another underlying's shares: it stays a difference.
+    Returns False for shares of another underlying, which the desk cannot hold: they stay a difference.
     """
     quantity = exact(position.quantity) if position is not None else 0
     if rule != "ignore" and not can_hold(draft, symbol):
@@ -220,7 +220,7 @@ def accepts(draft: Draft, event: BrokerReported) -> bool:
 
 
 def accept(draft: Draft, event: BrokerReported) -> None:
-    """Take over positions and cash; our orders end or are cancelled. The desk stays halted and may send again."""
+    """Take over positions and cash; end or cancel the desk's orders. The desk stays halted and may send again."""
     _end_orders(draft, event)
     broker_positions = {position.symbol: position for position in event.positions}
     _accept_splits(draft, event)
@@ -256,7 +256,7 @@ def accept(draft: Draft, event: BrokerReported) -> None:
 
 
 def _accept_splits(draft: Draft, event: BrokerReported) -> None:
-    """Book the splits that the accepted positions show, whose lines are to come, and end all waits."""
+    """Book the splits that the accepted positions show and no line has reported, and end all waits."""
     if draft.desk.holds.by_basket:
         note_positions(draft, event.positions)
         pending_splits, by_market = draft.basket.to_come, draft.basket.splits
@@ -269,10 +269,10 @@ def _accept_splits(draft: Draft, event: BrokerReported) -> None:
 def _split_by_positions(
     draft: Draft, positions: Iterable[BrokerPosition], symbols: Iterable[str], by_market: Collection[str]
 ) -> None:
-    """Book the splits of these symbols by the broker's positions; their lines are to come.
+    """Book the splits of these symbols by the broker's positions, before their ledger lines arrive.
 
-    Where others hold a share too, desk and others get their parts in proportion if the market shows the split as well
-    (`by_market`); by the number alone it is not certain whose the new ones are, and the desk keeps its number.
+    Where others hold shares too, the new ones are divided in proportion if the market shows the split as well
+    (`by_market`). Otherwise the quantity alone does not show whose they are, and the desk's quantity stays.
     """
     broker_positions = {position.symbol: position for position in positions}
     for symbol in symbols:
@@ -283,7 +283,7 @@ def _split_by_positions(
         all_shares = broker_positions[symbol].quantity + left_out
         note_fractions(draft, symbol, all_shares, own_quantity, foreign_quantity)
         note_taken_over(draft, symbol, paid_out=bool(left_out))
-        if not draft.fractional:  # what lies beside is of the new shares already, and counted anew
+        if not draft.fractional:  # the broker's figure is in new shares: fractions are counted anew
             fractions = {other: crumb for other, crumb in draft.broker.beside_fractions.items() if other != symbol}
             draft.broker = replace(draft.broker, beside=fractions)
         broker_quantity, expected = broker_positions[symbol].quantity, draft.expected(symbol)
@@ -298,9 +298,9 @@ def _split_by_positions(
 
 
 def on_order_rejected(draft: Draft, event: OrderRejected) -> None:
-    """Take a refusal. Where a refused exit tells how many shares are there, and they show a split, book the split.
+    """Handle a refusal. Where the existing quantity that a refused exit names shows a split, book the split.
 
-    Neither the split's line nor a report may come in time. What a refusal does not say, a price, is that of the book.
+    Neither the split's line nor a report may come in time. The average price, which a refusal lacks, is the book's.
     """
     on_order_news(draft, event)
     order, existing = draft.find_order(event.client_order_id), event.existing
@@ -316,15 +316,15 @@ def on_order_rejected(draft: Draft, event: OrderRejected) -> None:
 
 
 def _paid_out(draft: Draft, position: BrokerPosition) -> Decimal:
-    """Return which fraction of a share a split left out of the position: by the ledger, else by the split's ratio."""
+    """Return the fraction of a share that a split paid out in cash: by the ledger, else by the split's ratio."""
     lieu_quantity = sum((abs(it.quantity) for it in draft.basket.early_lieu if it.symbol == position.symbol), ZERO)
     return lieu_quantity or max((split_into(draft, position.symbol, position) or ZERO) - position.quantity, ZERO)
 
 
 def _end_orders(draft: Draft, event: BrokerReported) -> None:
-    """Give up all works but what a person closes: cancel orders that work, end those that the broker does not list.
+    """End all works except closes that a person requested; cancel working orders, expire those not at the broker.
 
-    One in hand may still arrive.
+    An order that is still in the desk's own queue may arrive later, so it is cancelled.
     """
     by_person = (CLOSED_BY_HAND, BY_OPERATOR)
     draft.works = {key: work for key, work in draft.works.items() if work.reason in by_person}
@@ -343,7 +343,7 @@ CLOSED = frozenset(
 
 
 def note_account(draft: Draft, event: BrokerReported) -> None:
-    """Take over what the report says of the account: may it trade, is its market open, does it carry its positions?"""
+    """Take over the account's state from the report: trading blocks, the market's hours, a margin deficit."""
     _note_status(draft, event.blocked, event.asked_ns)
     _note_market(draft, event)
     short = deficit(event.funds)
@@ -355,14 +355,14 @@ def note_account(draft: Draft, event: BrokerReported) -> None:
 
 
 def _note_status(draft: Draft, block_reason: str, asked_ns: int) -> None:
-    """Take no new risk while the account may not trade; a closed account halts, and one that its guard fenced."""
+    """Take no new risk while the account may not trade; halt when it is closed, or fenced by the desk's guard."""
     former, lifted_ns = draft.broker.blocked, draft.broker.unfenced_ns
     draft.broker = replace(draft.broker, blocked=block_reason)
     lifting = not isinstance(lifted_ns, UnsetType) and asked_ns <= lifted_ns + SETTLE_NS
     if FENCE in block_reason and is_guarded(draft) and not lifting:
         by = "its guard while this desk was silent, or a panic of its gateway"
         draft.halt("fenced", f"{block_reason}: by {by}; a resume lifts it")
-        if draft.book.positions:  # bought before the fence, and told since: the way out stays open, the halt too
+        if draft.book.positions:  # bought before the fence, reported later: exits need it lifted, the halt stays
             lift_fence(draft)
     if CLOSED & set(block_reason.split(", ")):
         draft.halt("account_blocked", block_reason)
@@ -393,7 +393,7 @@ def _note_market(draft: Draft, event: BrokerReported) -> None:
 
 
 def _note_open_market(draft: Draft, event: BrokerReported) -> None:
-    """Say where the broker's market is open and the calendar has no session: nothing watches what is held."""
+    """Raise an alarm while the broker's market is open between the calendar's sessions, when no rule acts."""
     session, asked_ns = draft.session.session, event.asked_ns
     if session is None or event.market_open is None:
         return
@@ -410,7 +410,7 @@ def _note_open_market(draft: Draft, event: BrokerReported) -> None:
 
 
 def _note_early_close(draft: Draft, told_ns: int) -> None:
-    """Close the session with the broker's market, where its clock has that earlier: what has to be flat leaves before.
+    """Shorten the session where the broker's clock closes earlier than the calendar, so that exits leave in time.
 
     A market that closes later than in the calendar is not traded after the calendar's close.
     """
@@ -477,8 +477,9 @@ def differing_orders(draft: Draft, open_orders: frozenset[str]) -> list[str]:
 def halt_on_shorts(draft: Draft, event: BrokerReported) -> None:
     """Halt at once on a short position that is not in the book: more was sold than was held.
 
-    Shares that a held option may have delivered, or others' contracts taken, are judged with the other differences, and
-    so are others' short shares that a split multiplied; what filled since the report was requested, by the next one.
+    Judged with the other differences are shares of a held option's underlying, shares that others' contracts may have
+    sold, and others' short shares that a split multiplied. A symbol with fills since the request waits for the next
+    report.
     """
     roots = {contract.root for symbol in draft.book.positions if (contract := parse_occ(symbol)) is not None}
     for position in event.positions:
@@ -493,18 +494,17 @@ def halt_on_shorts(draft: Draft, event: BrokerReported) -> None:
 
 
 def _foreign_need(draft: Draft, root: str) -> Quantity:
-    """Return how many shares the puts of others take when they are exercised, and their short calls."""
+    """Return how many shares an exercise of others' long puts and short calls would deliver."""
     foreign_contracts = ((parse_occ(symbol), quantity) for symbol, quantity in draft.broker.foreign_held.items())
     takes = (-one.right * quantity for one, quantity in foreign_contracts if one is not None and one.root == root)
     return OPTION_MULTIPLIER * total(count for count in takes if count > 0)
 
 
 def judge(draft: Draft, event: BrokerReported, differences: tuple[str, ...]) -> None:
-    """Apply the written verdicts in order: settle expiries, treat foreign positions as configured, book small cash as a
-    fee.
+    """Apply the written verdicts in order: expiries, foreign positions as configured, small cash as a fee.
 
-    A difference that none of them explains stays, and halts. A split whose line is to come is taken over by none: the
-    line would count it again.
+    A difference that no verdict explains stays, and halts. Splits whose line is awaited are left out: the line would
+    count them again.
     """
     for order in event.open_orders:
         if is_ours(draft, order.client_order_id) and order.client_order_id not in draft.orders:
@@ -550,13 +550,14 @@ def judge(draft: Draft, event: BrokerReported, differences: tuple[str, ...]) -> 
 def _foreign_symbols(
     draft: Draft, differing: Sequence[str], quantities: Mapping[str, Quantity], *, paid: bool
 ) -> Sequence[str]:
-    """Return the symbols whose difference no line will explain, and that may be others' doing.
+    """Return the symbols whose difference others may have caused and no ledger line will explain.
 
-    Not a split or an exercise whose line is to come; not, where nobody was paid, the desk's own that is missing, nor,
-    whoever was paid, what may have replaced it; beside others not one in which a late fill may have been the desk's.
+    None while an exercise or a merger may explain it: options lapsed, or own shares are missing while others came.
+    Awaited splits are left out; with `ignore` so are symbols with a late fill, and missing own shares if no cash came
+    (`paid`).
     """
     if lapsed_positions(draft, quantities):
-        return ()  # shares and cash of an exercise: whose they are the lines will say
+        return ()  # shares and cash of an exercise: the lines will show whose they are
     candidates = [symbol for symbol in differing if symbol not in draft.basket.to_come]
     missing = {symbol for symbol in candidates if _lacks_own(draft, symbol, quantities.get(symbol, 0))}
     if missing and any(quantities.get(symbol, 0) > draft.expected(symbol) for symbol in candidates):
@@ -593,7 +594,7 @@ def _keep_adjustments(draft: Draft, amounts: tuple[Decimal, ...], told_amounts: 
 
 
 def _take_adjusted_back(draft: Draft, event: BrokerReported) -> None:
-    """Reverse a cash adjustment once ledger lines of the same sum came: they booked that cash again."""
+    """Reverse a cash adjustment once ledger lines of the same sum arrived, which booked that cash again."""
     adjustments, twice = _adjustments(draft), _told_cash(draft) - event.cash
     if not (twice and adjustments.told) or draft.broker.filled or differing_positions(draft, event.positions):
         return
@@ -608,7 +609,7 @@ def _take_adjusted_back(draft: Draft, event: BrokerReported) -> None:
 
 
 def _note_taken_cash(draft: Draft, cash: Decimal) -> None:
-    """Note cash that was taken over as a transfer: the line about it may be still to come."""
+    """Note cash that was taken over as a transfer: its ledger line may come later."""
     former = draft.broker.taken_cash
     if cash:
         amounts = (*(() if isinstance(former, UnsetType) else former), cash)
@@ -616,10 +617,10 @@ def _note_taken_cash(draft: Draft, cash: Decimal) -> None:
 
 
 def _lines_of_taken_cash(draft: Draft, event: BrokerReported) -> tuple[Collection[str], Collection[str]]:
-    """Return the ids of new lines whose cash was taken over before: with theirs too the book has it twice.
+    """Return the ids of new lines whose cash was taken over before, and of lines that wait for the next report.
 
-    Of a report that is older than a fill, or than another report, the cash does not say so: lines that may be such wait
-    for the next one, and their ids are the second part.
+    Booked with their cash, the former would count it twice. Lines of a fitting amount wait where the report is older
+    than a fill or than another report: its cash cannot decide then.
     """
     amounts, broker = draft.broker.taken_cash, draft.broker
     if isinstance(amounts, UnsetType):
@@ -677,7 +678,7 @@ def on_broker_snapshot(draft: Draft, event: BrokerSnapshot) -> None:
 def on_broker_reported(draft: Draft, event: BrokerReported) -> None:
     """Take over what the report explains, then compare; remaining differences are judged.
 
-    Of a report requested before a newer one that is known, only the ledger's lines count: the rest is old.
+    From a report requested before the newest known one, only the ledger's lines are used.
     """
     if not account_is_right(draft, event):
         return
@@ -725,7 +726,7 @@ def _take_over_lines(draft: Draft, event: BrokerReported) -> None:
     }
     draft.broker = replace(
         draft.broker, moved=old_broker.moved, filled=old_broker.filled, touched={**touch_times, **old_broker.touched}
-    )  # but not where a fill came later; foreign trades wait for the next report
+    )  # keep the times of fills that came after the request; foreign trades wait for the next report
     for fill in event.fills:
         if is_ours(draft, fill.client_order_id) and draft.find_order(fill.client_order_id) is not None:
             take_fill(draft, fill)
@@ -746,17 +747,17 @@ def _take_over_lines(draft: Draft, event: BrokerReported) -> None:
 
 
 def _with_waiting(draft: Draft, event: BrokerReported) -> BrokerReported:
-    """Return the report with the lines that wait: it tells each line once."""
+    """Add the lines that wait to the report, because a report contains only new lines."""
     told = {line.id for line in event.activities}
     waiting = tuple(line for line in draft.broker.waiting_lines if line.id not in told)
     return replace(event, activities=(*waiting, *event.activities)) if waiting else event
 
 
 def _without_passage(draft: Draft, event: BrokerReported) -> BrokerReported:
-    """Return the report without the lines of shares that came and left again on one day, of a symbol that nobody held.
+    """Drop lines of shares that came and left again on one day, of a symbol that is in no book.
 
-    So it is with a company's second new name of a day, and with an action that is taken back. The order of a day's
-    lines is not known, and one by one they would be shares beside those that they replace.
+    A second change of name on one day causes this, or an action that is reversed. The order of a day's lines is not
+    known, and booked one by one they would add shares to those that they replace.
     """
     unbooked = (ANNOUNCED, "pending", *AMENDED)
     together: dict[tuple[str, str, date], list[Activity]] = {}
@@ -776,9 +777,9 @@ def _without_passage(draft: Draft, event: BrokerReported) -> BrokerReported:
 
 
 def _precedes(draft: Draft, line: Activity) -> bool:
-    """Return whether a line brings shares of a new name or merger before any line by which some leave.
+    """Return whether a line brings shares of a new name or merger before any line takes the old ones away.
 
-    For a day it waits for that: they are not beside those that they replace.
+    Such a line waits for up to a day: booked alone, it would add shares to those that it replaces.
     """
     if line.kind not in REPLACED or line.quantity <= 0 or line.amount or line.status == "pending":
         return False
@@ -792,7 +793,7 @@ def _precedes(draft: Draft, line: Activity) -> bool:
 
 
 def _book_once(draft: Draft, line: Activity, positions: tuple[BrokerPosition, ...], *, paid: bool = False) -> None:
-    """Book a new line; of one whose cash was taken over before (`paid`) its shares alone."""
+    """Book a line not seen before; `paid`: its cash was taken over already, so only its shares are booked."""
     if line.status == "pending" or not _mark_seen(draft, line):
         return
     if line.status not in AMENDED and _has_split(draft, line, positions):
@@ -813,18 +814,18 @@ def _book_once(draft: Draft, line: Activity, positions: tuple[BrokerPosition, ..
 
 
 def _has_split(draft: Draft, line: Activity, positions: tuple[BrokerPosition, ...]) -> bool:
-    """Return whether the broker's quantity, taken over before a split's line, has it: a small one is known by no ratio.
+    """Return whether a split was taken over with the broker's quantity before its line; small ones have no known ratio.
 
-    Not where others hold too: whose the new shares are the line tells.
+    False where others hold the symbol too: only the line shows whose the new shares are.
     """
     alone = line.kind in SPLITS and not draft.broker.foreign_held.get(line.symbol)
     return alone and was_counted(draft, line) and _has_all(draft, line.symbol, positions)
 
 
 def _book_lieu(draft: Draft, positions: tuple[BrokerPosition, ...] | None) -> None:
-    """Book cash in lieu, but for that of a split whose line is still awaited: it pays for a part of the new shares.
+    """Book cash in lieu, except for a split whose line is still awaited: it pays for a part of the new shares.
 
-    `positions` are None where they are older than what is known.
+    `positions` is None where the report is older than one already known.
     """
     early = draft.basket.early_lieu
     for line in early:
@@ -846,9 +847,9 @@ def _book_lieu(draft: Draft, positions: tuple[BrokerPosition, ...] | None) -> No
 
 
 def _with_its_fraction(draft: Draft, line: Activity, positions: tuple[BrokerPosition, ...]) -> Activity:
-    """Return cash in lieu with the fraction of a share that the broker has taken for it, where the line does not say.
+    """Return cash in lieu with the fraction that the broker took for it, where the line names none.
 
-    Of the book's fractions it may be a part: the desk may have bought since.
+    This may be less than the book's fraction: the desk may have bought since.
     """
     missing = _before_lack(draft, line.symbol) - _quantity_of(line.symbol, positions)
     unsaid = draft.fractional and not line.quantity
@@ -860,7 +861,7 @@ def _has_all(draft: Draft, symbol: str, positions: tuple[BrokerPosition, ...]) -
 
 
 def _before_lack(draft: Draft, symbol: str) -> Quantity:
-    """Return what the account should have, where a fraction that is lacking was judged to be of nobody's."""
+    """Return the quantity expected at the broker, without the deduction of a missing fraction that is in no book."""
     return draft.expected(symbol) - min(draft.broker.beside_fractions.get(symbol, 0), 0)
 
 
@@ -869,9 +870,9 @@ def _quantity_of(symbol: str, positions: Iterable[BrokerPosition]) -> Decimal:
 
 
 def _all_paid_out(draft: Draft, symbol: str, positions: tuple[BrokerPosition, ...] | None) -> Leaver | None:
-    """Return the desk's shares that a split took away and that were less than one new share: cash comes for all.
+    """Return the desk's shares that a split removed entirely, as less than one new share; None without any.
 
-    Not where others held some too: whose cash it is their fractions would say.
+    None also where others held some: only their fractions would show whose the cash is.
     """
     if positions is None or any(position.symbol == symbol for position in positions):
         return None
@@ -882,12 +883,12 @@ def _all_paid_out(draft: Draft, symbol: str, positions: tuple[BrokerPosition, ..
 
 
 def _comes_early(draft: Draft, line: Activity, positions: tuple[BrokerPosition, ...] | None) -> bool:
-    """Return whether cash in lieu of what the desk holds came before the line of its split.
+    """Return whether cash in lieu of a held symbol arrived before the line of its split, and has to wait for it.
 
-    For a day it waits too while the split's shares have left alone, while the broker has no position any more, or one
-    that is neither the book's nor that less the fraction, on a desk of whole shares by a share or more: where somebody
-    traded since, or the split changes less than a share, nothing else shows it. With fractions it waits until the
-    broker has taken one for it: it may never have been among the positions, nor in the line.
+    Where the market does not show the split, it waits for up to a day: while the split's old shares have left alone, or
+    while the position is missing or unexplained. A desk of whole shares ignores deviations below one share, which may
+    be trades of others or the split itself. A desk with fractions waits until the broker has taken the fraction, which
+    neither positions nor line may show.
     """
     symbol, fraction = line.symbol, lieu_fraction(draft, line) or abs(exact(line.quantity))
     if symbol in draft.basket.splits or positions is None:
@@ -904,12 +905,12 @@ def _comes_early(draft: Draft, line: Activity, positions: tuple[BrokerPosition, 
 
 
 def _told_cash(draft: Draft) -> Decimal:
-    """Return the cash of the account by all lines that the ledger has told, booked or waiting."""
+    """Return the account's cash by all ledger lines received, booked or waiting."""
     return draft.book.cash + sum((line.amount for line in draft.basket.early_lieu), ZERO)
 
 
 def _split_before_fills(draft: Draft, event: BrokerReported) -> None:
-    """Book a split or a new name before what filled after it: a stop that rested over it sold the new shares."""
+    """Book a split or a new name before the fills that followed it: a stop that rested through it sold new shares."""
     booked_lines = [line for line in event.activities if line.status not in (ANNOUNCED, "pending")]
     for symbol in {
         line.symbol: None for line in booked_lines if line.kind in SPLITS and line.symbol in draft.book.positions
@@ -925,9 +926,9 @@ def _split_before_fills(draft: Draft, event: BrokerReported) -> None:
 
 
 def _book_before_fills(draft: Draft, event: BrokerReported, lines: list[Activity], was: str, now: str) -> None:
-    """Book these lines of shares that were called `was` before the fills of `now`, where something filled anew.
+    """Book these lines of shares formerly called `was` before the new fills of `now`, if there are any.
 
-    What the report says to have filled before the lines is booked before them. A fill without its time came last.
+    Fills that the report dates before the lines are booked first. A fill without a time counts as later.
     """
     since_ns = min((line.time_ns for line in lines), default=0)
     fills_before_split = [fill for fill in event.fills if fill.symbol == was and fill.filled_ns < since_ns]
@@ -945,7 +946,7 @@ def _book_before_fills(draft: Draft, event: BrokerReported, lines: list[Activity
 
 
 def _orders_with_fills(draft: Draft, event: BrokerReported, symbol: str, since_ns: int) -> list[BrokerOrder]:
-    """Return the orders of desk and guard that filled more than is booked, and those of others that were sent since."""
+    """Return orders of desk and guard with fills not booked yet, and filled orders of others sent since `since_ns`."""
     orders = [order for order in (*event.ended_orders, *event.open_orders) if order.symbol == symbol and order.filled]
     filled = []
     for order in orders:
@@ -958,7 +959,7 @@ def _orders_with_fills(draft: Draft, event: BrokerReported, symbol: str, since_n
 
 
 def _mark_seen(draft: Draft, line: Activity) -> bool:
-    """Return True when this line and status is new. A line is amended under its own id."""
+    """Mark the line as seen in this status; True when it is new. An amended line keeps its id."""
     return draft.first_time(_seen_name(line))
 
 
@@ -971,9 +972,9 @@ def _seen_name(line: Activity) -> str:
 
 
 def _begin(draft: Draft, event: BrokerReported) -> bool:
-    """Take over a journal's first report: its cash is the start; earlier activity is not ours.
+    """Take over a journal's first report: its cash is the start; earlier ledger lines are not the desk's.
 
-    Foreign positions and open orders are judged by the rule: False while they block the begin.
+    The rule decides about foreign positions and open orders. Returns False while they block the start.
     """
     for line in event.activities:  # seen once: a later report does not repeat them
         if line.status not in ("pending", ANNOUNCED):
@@ -1009,7 +1010,7 @@ def _begin(draft: Draft, event: BrokerReported) -> bool:
 
 
 def _held_by_former(draft: Draft, event: BrokerReported) -> str:
-    """Return an order by which an earlier journal's desk holds something, or may still buy it; "" without one."""
+    """Return an order by which an earlier journal's desk still holds shares, or may buy some; "" without one."""
     net: dict[str, Decimal] = {}
     orders = [*event.open_orders, *event.ended_orders]
     former_orders = [order for order in orders if is_of_former(draft, order.client_order_id)]
@@ -1037,7 +1038,7 @@ def _ask_for_the_missing(draft: Draft, event: BrokerReported) -> None:
 
 
 def _compare(draft: Draft, event: BrokerReported) -> None:
-    """Compare with what the desk knew when the report was requested; a fill since then makes it void."""
+    """Compare the report with the desk's state; where differences and a later fill coincide, request a new report."""
     halt_on_shorts(draft, event)
     _book_rounding(draft, event)
     _take_adjusted_back(draft, event)
@@ -1071,7 +1072,7 @@ def _compare(draft: Draft, event: BrokerReported) -> None:
 
 
 def _await_lines(draft: Draft, event: BrokerReported, differences: tuple[str, ...]) -> bool:
-    """Return whether splits, or shares that left for others, alone differ: no verdict before the ledger's line arrives.
+    """Return whether only awaited corporate actions differ: no verdict before their ledger lines arrive.
 
     The positions are known meanwhile, so the desk is not blind.
     """
@@ -1096,9 +1097,9 @@ def _await_lines(draft: Draft, event: BrokerReported, differences: tuple[str, ..
 
 
 def _book_rounding(draft: Draft, event: BrokerReported) -> None:
-    """Book what the broker rounded the cash of fractions by: a cent for each of their fills at most.
+    """Book the broker's rounding of cash for fractions: a cent for each fill of a fraction at most.
 
-    It is no fee that nobody explained: `cash_tolerance_usd` stays for those.
+    `cash_tolerance_usd` stays for unexplained fees.
     """
     fills, cash = draft.broker.part_fills, event.cash - _told_cash(draft)
     if not fills or draft.broker.filled or differing_positions(draft, event.positions):
@@ -1114,7 +1115,7 @@ def _book_rounding(draft: Draft, event: BrokerReported) -> None:
 
 
 def _agree(draft: Draft) -> None:
-    """Note that book and broker agree. This ends a halt for cash alone, and no other halt."""
+    """Note that book and broker agree. This ends a halt by `cash_difference`, and no other halt."""
     draft.broker = replace(draft.broker, suspicion=None, agreed_ns=draft.now_ns)
     _keep_adjustments(draft, _adjustments(draft).amounts)
     settled = not any(order.status in (SUBMITTED, UNKNOWN) for order in draft.orders.values())
@@ -1139,7 +1140,7 @@ def _sight(draft: Draft, event: BrokerReported) -> None:
 
 
 def _let_stand(draft: Draft, event: BrokerReported, differences: tuple[str, ...]) -> None:
-    """Wait where only cash differs: its line may come minutes late, or at night. In a session the wait is limited."""
+    """Raise an alarm where only cash differs, as its line may come later; otherwise, or after too long, halt."""
     session, since_ns = draft.session.session, draft.broker.cash_since_ns
     if len(differences) > 1 or not since_ns or differing_positions(draft, event.positions):
         draft.halt("reconciliation", "; ".join(differences))

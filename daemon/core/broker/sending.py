@@ -23,14 +23,14 @@ from daemon.core.state import BROKER_MODES
 from strategies.kit.quantity import Part, Quantity, total
 from strategies.kit.units import SECOND_NS
 
-CONFIRM_NS = 5 * SECOND_NS  # an exit without the report that it waits for leaves by the broker's own call after this
-FRESH_NS = 2 * CONFIRM_NS  # and a report that was requested longer ago does not count
+CONFIRM_NS = 5 * SECOND_NS  # an exit waits this long for a report, then leaves by the broker's own call
+FRESH_NS = 2 * CONFIRM_NS  # a report requested longer ago does not count
 
 
 class Leave(NamedTuple):
     """Quantity that an exit may order; `closing`: by the broker's own call; `waits`: for a report first.
 
-    `beyond` is the nearest limit in USD that crosses no order on the other side, where the exit has to keep to it.
+    `beyond`: limit in USD, just beyond the orders on the other side, that the exit must keep; None without such orders.
     """
 
     quantity: Quantity
@@ -48,15 +48,15 @@ class Leave(NamedTuple):
 
 
 def sellable(draft: Draft, work: Work, side: int, surplus: Quantity, hanging: Sequence[Order] = ()) -> Leave:
-    """Return what the work's exit on `side` may order of `surplus` now; 0 or less when nothing is free.
+    """Return what the work's exit on `side` may order of `surplus` now; quantity 0 or less when nothing is free.
 
-    That is reported, and a report that it has to wait for is requested. Where the broker's figure counts, it includes
-    what hanging orders (`hanging`) still hold back.
+    That case raises an alarm, and a report that the exit needs is requested. What `hanging` orders hold back counts as
+    free as far as the broker's available quantity shows it.
     """
     symbol, broker = work.symbol, draft.broker
     if has_lapsed(draft, symbol):
-        return Leave(0)  # nobody buys it: the ledger's line ends it, or a report without it
-    # others sold it of the desk's position
+        return Leave(0)  # expired: the ledger's line ends it, or a report without it
+    # sales of others from the desk's position
     foreign_sales = max(-broker.foreign_held.get(symbol, 0), 0) if side < 0 else 0
     stop_quantity = _stop_quantity(draft, symbol, side, surplus)
     working = draft.working(symbol, side) + foreign_sales - stop_quantity
@@ -87,24 +87,24 @@ def sellable(draft: Draft, work: Work, side: int, surplus: Quantity, hanging: Se
 
 
 def _is_netted(draft: Draft, symbol: str, side: int) -> bool:
-    """Return True where shares are bought back beside others' long ones, as after the exercise of a put.
+    """Return True where shares are bought back while others are long in them, as after the exercise of a put.
 
-    The broker has the difference alone: what is available there is no bound, and its own call would sell the others'.
+    The broker has only the difference: its available quantity is no bound, and its own call would sell others' shares.
     """
     return side > 0 and draft.broker.foreign_held.get(symbol, 0) > 0
 
 
 def _stop_quantity(draft: Draft, symbol: str, side: int, surplus: Quantity) -> Quantity:
-    """Return the quantity of stops that rest on below what the exit leaves: it is no part of what is to be sold."""
+    """Return the quantity of stops that may rest below what the exit leaves, which is not to be sold."""
     stops = [o.remaining for o in draft.orders.values() if (o.symbol, o.side, o.purpose) == (symbol, side, PROTECTION)]
     rest: Quantity = abs(draft.held(symbol)) - surplus
     return min(total(stops), max(rest, 0))
 
 
 def awaits_report(draft: Draft, work: Work) -> bool:
-    """Return True while an exit that leaves nothing, or whose split is awaited, has no report from after it was ready.
+    """Return True while an exit still needs a report from after it was ready, to leave nothing or to follow a split.
 
-    True for shares, and for contracts that others hold too, at a real broker.
+    Applies to shares, and to contracts that others hold too, at a real broker.
     """
     broker, symbol = draft.broker, work.symbol
     if draft.identity.mode not in BROKER_MODES or (is_option(symbol) and not broker.foreign_held.get(symbol)):
@@ -114,13 +114,13 @@ def awaits_report(draft: Draft, work: Work) -> bool:
 
 
 def _requested_ns(draft: Draft, work: Work) -> int:
-    """Return when the work's next attempt requested its report; 0: not since the last attempt."""
+    """Return when a report was requested for the work's next attempt; 0: not since the last attempt."""
     last = draft.find_order(work.order_id) if work.order_id else None
     return work.report_ns if last is None or work.report_ns >= last.news_ns else 0
 
 
 def _wait_for_report(draft: Draft, work: Work, quantity: Quantity) -> Leave:
-    """Request a report and wait for it; without one in time the broker's own call closes `quantity`."""
+    """Request a report and wait for it; after `CONFIRM_NS` without one, close `quantity` by the broker's own call."""
     since_ns = _requested_ns(draft, work)
     if not since_ns or (since_ns < draft.broker.asked_ns and confirmed(draft, work.symbol)):
         draft.works = {**draft.works, work.key: replace(work, report_ns=draft.now_ns)}
@@ -132,7 +132,7 @@ def _wait_for_report(draft: Draft, work: Work, quantity: Quantity) -> Leave:
 
 
 def _may_have_closed(draft: Draft, work: Work) -> bool:
-    """Return True when another such call could close what others hold: the last one was unanswered, and has no name."""
+    """Return True when another call could close others' shares: the last was unanswered, and calls have no name."""
     last = draft.find_order(work.order_id) if work.order_id else None
     is_unanswered = last is not None and last.closing and not last.known and last.status != REJECTED
     return is_unanswered and bool(draft.broker.foreign_held.get(work.symbol))
@@ -160,7 +160,7 @@ def ways_out(draft: Draft, work: Work, side: int, leave: Leave) -> tuple[Leave, 
 
 
 def _beyond(stuck: Sequence[Order], side: int) -> Decimal | None:
-    """Return the limit one step beyond those of all these orders; None where one has none, or none is left."""
+    """Return the limit one price step beyond those of all these orders; None where one has none, or it would be 0."""
     limits = [order.limit_price for order in stuck if order.limit_price is not None]
     if len(limits) < len(stuck):
         return None
@@ -171,15 +171,15 @@ def _beyond(stuck: Sequence[Order], side: int) -> Decimal | None:
 
 
 def _alone(draft: Draft, symbol: str) -> Quantity:
-    """Return the quantity that the broker's own call would close when all of it is the desk's own; else 0."""
+    """Return the quantity that the broker's own call would close if all of it is the desk's; else 0."""
     position = draft.book.positions.get(symbol)
     return 0 if position is None or draft.broker.foreign_held.get(symbol) else abs(position.quantity)
 
 
 def confirmed(draft: Draft, symbol: str) -> bool:
-    """Return True for an option, and for shares fully covered by a report.
+    """Return True for an option, and for shares whose quantity a report confirms.
 
-    That is: no news lost since, no foreign trade since, and no open doubt about the quantity.
+    That is: no lost news and no foreign trade since, and no open doubt about the quantity.
     """
     if is_option(symbol):
         return True
@@ -195,7 +195,7 @@ def is_option(symbol: str) -> bool:
 def report_closing(draft: Draft, work: Work, quantity: Quantity) -> None:
     """Report that a position leaves by the broker's own call, and why."""
     symbol, how = work.symbol, "closed by the broker's own call, which sells no more"
-    if _is_unconfirmed(draft, work):  # of a report that is missing all that wait for it are told at once
+    if _is_unconfirmed(draft, work):  # one alarm names all exits that wait for the missing report
         exits = [it for it in draft.works.values() if it.purpose == EXIT]
         waiting = {it.symbol: draft.held(it.symbol) - it.goal for it in exits if _is_unconfirmed(draft, it)}
         texts = names_of([f"{abs(count)} {name}" for name, count in {**waiting, symbol: quantity}.items()])
@@ -203,7 +203,7 @@ def report_closing(draft: Draft, work: Work, quantity: Quantity) -> None:
         draft.alarm("exit_unconfirmed", f"{texts}: no report says what is there; {how}", once=True, about=about)
         return
     if draft.broker.follows_panic:
-        return  # said already
+        return  # reported before
     against = hanging_orders(draft, symbol, 1 if draft.held(symbol) > 0 else -1)
     cause = "an order on the other side does not end" if against else "orders that do not end hold all of it"
     if type(quantity) is Part and not against and not hanging_orders(draft, symbol, -1):
@@ -212,12 +212,12 @@ def report_closing(draft: Draft, work: Work, quantity: Quantity) -> None:
 
 
 def _is_unconfirmed(draft: Draft, work: Work) -> bool:
-    """Return whether the exit requested a report, and none says by now what is there."""
+    """Return whether the exit requested a report and none shows its quantity yet."""
     return work.report_ns > 0 and (awaits_report(draft, work) or not confirmed(draft, work.symbol))
 
 
 def has_lapsed(draft: Draft, symbol: str) -> bool:
-    """Return whether the last session of a contract is over; after a start nobody may have told of its end yet."""
+    """Return whether the last session of a contract is over; after a start its end may not be reported yet."""
     contract, session = parse_occ(symbol), draft.session.session
     if contract is None or session is None:
         return False
@@ -280,7 +280,7 @@ def submit(draft: Draft, work: Work, intent: Intent, valid_s: int) -> None:
     submission = submission_of(draft, order)
     if not draft.leaves(submission):
         return
-    if intent.closing:  # by the report that the order itself makes old
+    if intent.closing:  # first: the order makes the report outdated
         report_closing(draft, work, intent.quantity)
     draft.put_order(order)
     if intent.contract is not None:
@@ -288,7 +288,7 @@ def submit(draft: Draft, work: Work, intent: Intent, valid_s: int) -> None:
     on_its_way = replace(work, attempt=attempt, order_id=name, auction=work.auction or intent.auction)
     draft.works = {**draft.works, work.key: on_its_way}
     if isinstance(draft.session.untraded, UnsetType) or intent.symbol not in draft.session.untraded:
-        draft.count_order()  # what is refused in any case takes no order from the others
+        draft.count_order()  # orders that are refused in any case do not use up the limit of orders
     draft.effects.append(submission)
 
 
@@ -324,14 +324,14 @@ def worked_ns(draft: Draft, order: Order) -> int:
 
 
 def tended_ns(draft: Draft, order: Order) -> int:
-    """Return how long the order could trade while a daemon looked after it."""
+    """Return how long the order could trade while this daemon ran."""
     return min(worked_ns(draft, order), draft.now_ns - draft.broker.started_ns)
 
 
 def awaits_trading(draft: Draft, symbol: str) -> bool:
-    """Return True in a halt of the exchange, and in the first seconds after it, without a quote of now.
+    """Return True in a trading halt of the exchange, and in the first seconds after it without a newer quote.
 
-    Nothing can be sold meanwhile, and a market order would take whatever price comes first.
+    Nothing can be sold in a halt, and a market order would take the first price after it.
     """
     root, quote = root_of(symbol), draft.fresh(draft.quotes.get(symbol))
     if draft.session.trading_halt(root) is not None:
@@ -341,7 +341,7 @@ def awaits_trading(draft: Draft, symbol: str) -> bool:
 
 
 def waited_for_quote(draft: Draft, work: Work) -> bool:
-    """Return whether an exit without a quote waited for one long enough: nobody quotes before the open and a start."""
+    """Return whether an exit waited long enough for a quote, counted from the open and the daemon's start on."""
     session = draft.session.session
     open_ns = 0 if session is None else session.open_ns
     return draft.now_ns - max(work.started_ns, open_ns, draft.broker.started_ns) >= QUOTE_WAIT_NS
@@ -355,8 +355,8 @@ def reprice_ns(draft: Draft) -> int:
 def hangs(draft: Draft, order: Order) -> bool:
     """Return True for a working order that should have ended: an unanswered cancel, or old and not cancellable.
 
-    A market order should fill within one re-price interval. An order that the broker does not have cannot hang. Nor is
-    one old that nobody looked after: what a former life left is cancelled and priced again first.
+    A market order should fill within one re-price interval. An order that the broker does not have cannot hang. Time
+    while no daemon ran does not count: an order of a former process is cancelled and priced again first.
     """
     if not order.working or order.absent:
         return False
@@ -369,7 +369,7 @@ def hangs(draft: Draft, order: Order) -> bool:
 
 
 def tend_exits(draft: Draft, symbol: str, side: int, surplus: Quantity) -> tuple[list[Order], list[Order]]:
-    """Cancel the exit orders of `symbol` that are too old or too large; returns the good ones and the others."""
+    """Cancel the exit orders of `symbol` that are too old or too large; return (others, hanging ones)."""
     own_orders = [o for o in draft.orders.values() if (o.symbol, o.side, o.purpose) == (symbol, side, EXIT)]
     hanging = [order for order in own_orders if hangs(draft, order)]
     well = [order for order in own_orders if order not in hanging]
@@ -387,7 +387,7 @@ def tend_exits(draft: Draft, symbol: str, side: int, surplus: Quantity) -> tuple
 def held_up(draft: Draft, symbol: str, side: int) -> bool:
     """Cancel working orders opposite to an exit (a wash trade); True while they hold the exit up, for a limited time.
 
-    `HANGS_NS` after an unanswered cancel the desk sells what it holds by fills: the broker decides.
+    When they hang, the desk sells what it holds by its fills all the same: the broker decides.
     """
     against = [o for o in draft.orders.values() if (o.symbol, o.side) == (symbol, -side) and not o.absent]
     for order in against:
@@ -438,7 +438,7 @@ def given_up(draft: Draft, hanging: Sequence[Order]) -> bool:
 
 
 def note_held_up(draft: Draft, symbol: str, surplus: Quantity, hanging: Sequence[Order]) -> None:
-    """Report that nothing is free to be sold, unless the desk's own hanging orders were reported already."""
+    """Raise an alarm that nothing is free to be sold, unless own orders that hang were reported before."""
     if all(order.purpose == "foreign" for order in hanging):
         why = f"{symbol}: {surplus} to leave; others' orders hold them, or the broker lists none"
         draft.alarm("exit_held_up", why, once=True, about=symbol)
@@ -452,4 +452,4 @@ def in_the_way(draft: Draft) -> dict[str, Order]:
 def _report(draft: Draft, order: Order, why: str) -> None:
     order_text = in_words(order.side, order.remaining, order.symbol)
     detail = f"{order.client_order_id} ({order_text}, {order.status}) {why}"
-    draft.alarm("exit_stuck", detail, once=True, about=f"{order.symbol} {why}")  # not of each of its attempts
+    draft.alarm("exit_stuck", detail, once=True, about=f"{order.symbol} {why}")  # once, not for each attempt

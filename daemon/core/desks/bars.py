@@ -1,12 +1,12 @@
 """A desk that decides at each bar: bars are taken in their order.
 
-A minute of several symbols is whole when each has its bar and the quotes that close it, or some seconds after its end:
-then it is observed without the missing ones, whose late bars join the history only.
+A minute of several symbols is complete when each has its bar and the quotes that close it, or some seconds after its
+end: then it is observed without the missing ones, whose late bars join the history only.
 
-A bar that is late, duplicate or out of order changes nothing; it is counted. A bar whose prices leap away from the last
-close waits: it counts when the quotes that close it, or the next bar, confirm it, and is refused otherwise. Of several
-symbols, the last price is the mark, and the quotes that close the bar decide. Bars are observed when their quotes
-arrive. Rows once emitted are never rebuilt.
+A bar that is late, duplicate or out of order is counted and changes nothing. A bar whose prices leap away from the last
+close waits: the quotes that close it, or the next bar, confirm it; otherwise it is refused. With several symbols the
+reference is the symbol's mark, and the quotes that close the bar decide. Bars are observed when their quotes arrive.
+Rows once emitted are never rebuilt.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from daemon.core.state import Ask, Leap
 from strategies.kit.contract import Bar, BarStrategy, Leg
 from strategies.kit.units import MILLISECOND_NS, SECOND_NS
 
-MINUTE_WAIT_NS = 5 * SECOND_NS  # after a minute's end, for the bars of further symbols: they come within two
+MINUTE_WAIT_NS = 5 * SECOND_NS  # wait after a minute's end for other symbols' bars, which come within two seconds
 
 
 class AtEachBar:
@@ -91,7 +91,7 @@ class AtEachBar:
             return
         if not isinstance(state.trading_halts, UnsetType):
             halt = state.trading_halt(bar.symbol)
-            if halt is not None and bar.start_ns >= halt.since_ns:  # it traded since: the word of it did not come
+            if halt is not None and bar.start_ns >= halt.since_ns:  # it trades again, without a message of it
                 note_trading(draft, bar.symbol, halted=False)
         if self._several and bar.symbol in draft.spec.symbols and _is_late(draft, bar):
             if self._leaps(draft, bar):
@@ -125,7 +125,7 @@ class AtEachBar:
         if bar.start_ns != draft.session.last_bar_ns:
             if draft.pending_bars:
                 self._observe(draft)
-            starts = draft.session.starts  # of what the strategy saw: the gate on gaps counts the rest as a hole
+            starts = draft.session.starts  # bars that the strategy saw: the gate on gaps counts others as missing
             if not draft.risk.strategy_off:
                 starts = (*starts, bar.start_ns)[-draft.spec.window :]
             draft.session = replace(draft.session, last_bar_ns=bar.start_ns, spot=bar.close, starts=starts)
@@ -153,11 +153,11 @@ class AtEachBar:
         self._strategy.correct(draft, bar)
 
     def on_shares_split(self, draft: Draft, event: SharesSplit) -> None:
-        """Let the strategy take over the bars that it keeps from before the split, once. The ledger splits the book.
+        """Let the strategy adjust the bars that it keeps from before the split, once. The ledger splits the book.
 
-        The price that a bar may not leap away from follows, of what is held with the ledger. A strategy without a rule
-        for splits that has bars from before the session halts once, and takes the split over as soon as it has a rule.
-        One that is off takes it over with the next session. What is held keeps its price until the ledger's line.
+        The reference price of leaps follows at once, for held symbols with the ledger's line; positions keep their
+        price until then. A strategy with bars from before the session and no rule for splits halts once, and adjusts
+        them as soon as it has a rule. One that is off adjusts them with the next session.
         """
         symbol, from_ns, spec = event.symbol, event.from_ns, draft.spec
         newest_ns = draft.basket.newest.get(symbol, 0) if self._several else draft.session.last_bar_ns
@@ -185,7 +185,7 @@ class AtEachBar:
     def _judge(self, draft: Draft, doubted_bar: Bar, later: Bar) -> None:
         """Judge a doubted bar by the next: beyond the same side of the last close confirms it, else it is refused.
 
-        The strategy sees a confirmed bar, but no question is asked: it is a bar old.
+        The strategy sees a confirmed bar without a question: it is a bar old. With several symbols it is refused.
         """
         spot, draft.doubted = draft.session.spot, None
         if self._several:
@@ -199,7 +199,7 @@ class AtEachBar:
             draft.count_bad_bar("leap", doubted_bar.symbol)
 
     def _leaps(self, draft: Draft, bar: Bar) -> bool:
-        """Return True for a bar with a price far from the last close, or of several symbols from the symbol's mark."""
+        """Return True for a bar with a price far from the last close, or the symbol's mark if there are several."""
         reference = float(draft.marks.get(bar.symbol, 0)) if self._several else draft.session.spot
         mine = reference > 0 and bar.symbol in draft.spec.symbols
         return mine and _far(draft, reference, bar.open, bar.high, bar.low, bar.close)
@@ -232,7 +232,7 @@ class AtEachBar:
             self._observe(draft)
 
     def on_clock_ticked(self, draft: Draft, _: ClockTicked) -> None:
-        """Observe a minute that some symbols have no bar of, `MINUTE_WAIT_NS` after its end; then as for any desk."""
+        """Observe a minute that some symbols have no bar of, after `MINUTE_WAIT_NS`; check for lost data."""
         pending, session = draft.pending_bars, draft.session.session
         if pending and self._several and session is not None:
             end_ns = draft.desk.grid.at(pending[0].start_ns, session)[1]
@@ -292,7 +292,7 @@ class AtEachBar:
 
 
 def _note_newest(draft: Draft, bar: Bar) -> None:
-    """Note a symbol's newest bar: a restarted feed goes on after it."""
+    """Note a symbol's newest bar, after which a restarted feed continues."""
     newest = draft.basket.newest
     if bar.start_ns > newest.get(bar.symbol, 0):
         draft.basket = replace(draft.basket, newest={**newest, bar.symbol: bar.start_ns})
@@ -326,9 +326,9 @@ def _far(draft: Draft, reference: float, *prices: float) -> bool:
 
 
 def _again(draft: Draft, bar: Bar, end_ns: int) -> bool:
-    """Return True where the symbol's leaping bar before this one had its price too, and no narrow quote since differs.
+    """Return True where the symbol's last leaping bar had this price too and no narrow quote since differs.
 
-    Else the bar waits for the next one in the place of a quote.
+    Otherwise this bar is kept as a leap that the next one may confirm.
     """
     former_leap, leap = draft.leaps.get(bar.symbol), Leap(Decimal(str(bar.close)), end_ns)
     draft.leaps = {**draft.leaps, bar.symbol: leap}

@@ -1,8 +1,8 @@
-"""The strategy as its desk calls it: the one place of every call, what is returned is checked.
+"""The strategy as its desk calls it: the one place of every call, where results are checked.
 
-A strategy is off after one event made it raise twice, or it did not return in time, until a person resumes
-(`RiskState.strategy_off`). One that is off is not called; only the bars that it keeps are still read, since a split of
-what is held is told by them. An error in a frame of `GuardedStrategy` is the strategy's, not the core's.
+A strategy is switched off until a person resumes (`RiskState.strategy_off`) after it raised twice on one event, or did
+not return in time. Then it is not called; only the bars that it keeps are still read, since they show a split of what
+is held. An error in a frame of `GuardedStrategy` is the strategy's, not the core's.
 """
 
 from __future__ import annotations
@@ -45,17 +45,15 @@ _DECIMALS = Context(prec=28, rounding=ROUND_HALF_EVEN, traps=[InvalidOperation, 
 class GuardedStrategy:
     """One strategy of any kind. Each call takes the state out of the draft and puts the new one back.
 
-    Raises what the strategy raises, and ValueError or TypeError where it returns what cannot be used: no state, another
-    type than its contract has, a number that is NaN or infinite, what the journal cannot keep.
+    Raises what the strategy raises, and ValueError or TypeError for results that cannot be used: no state, another type
+    than in its contract, a number that is NaN or infinite, what the journal cannot store.
     """
 
     __slots__ = ("_last_bars", "_strategy")
 
     def __init__(self, strategy: Any) -> None:
         self._strategy = strategy
-        self._last_bars: tuple[Any, Mapping[str, tuple[Bar, ...]]] | None = (
-            None  # of the newest state that was asked for
-        )
+        self._last_bars: tuple[Any, Mapping[str, tuple[Bar, ...]]] | None = None  # state and its bars, cached
 
     def observe(self, draft: Draft, bars: tuple[Bar, ...], view: View) -> Observation | None:
         """Pass bars and return the observation; None while not warm, or off."""
@@ -75,7 +73,7 @@ class GuardedStrategy:
     ) -> DecisionT:
         """Return the decision on the policy's answer, of the type that the strategy's contract has.
 
-        `shown`: what it would decide on another policy's answer; the state stays.
+        `shown`: a preview for another policy's answer; the state stays.
         """
         decision: DecisionT
         state, decision = _call(self._strategy.decide, draft.strategy, answer, view)
@@ -86,37 +84,37 @@ class GuardedStrategy:
         return decision
 
     def options(self, draft: Draft, answer: Answer, view: View) -> tuple[RowOptions, ...]:
-        """Return what each action would do, row by row, of a policy that chooses by row."""
+        """Return what each action would do, row by row, for a policy that chooses by row."""
         options: tuple[RowOptions, ...] = _call(self._strategy.options, draft.strategy, answer, view)
         _check_options(options, draft.spec)
         return options
 
     def correct(self, draft: Draft, bar: Bar) -> None:
-        """Replace a bar that was observed; nothing while off."""
+        """Replace a bar that was observed; do nothing while the strategy is off."""
         if not draft.risk.strategy_off:
             _keep(self._strategy, draft, _call(self._strategy.correct, draft.strategy, bar), "correct")
 
     def split(self, draft: Draft, symbol: str, ratio: float, from_ns: int) -> bool:
-        """Let a strategy by the bar take over a split of the bars that it keeps; False where it has no rule for one."""
+        """Let a strategy by the bar adjust the bars that it keeps for a split; False where it has no rule for one."""
         if not hasattr(self._strategy, "split"):
             return False
         _keep(self._strategy, draft, _call(self._strategy.split, draft.strategy, symbol, ratio, from_ns), "split")
         return True
 
     def remember(self, draft: Draft, bars: tuple[Bar, ...]) -> None:
-        """Keep final bars, oldest first; nothing while off: the next session's history brings what was missed."""
+        """Keep final bars, oldest first; do nothing while off: the next session's history brings them."""
         if not draft.risk.strategy_off:
             _keep(self._strategy, draft, _call(self._strategy.remember, draft.strategy, bars), "remember")
 
     def readjust(self, draft: Draft, symbol: str, bars: tuple[Bar, ...]) -> None:
-        """Replace all bars of a symbol; nothing while off, as for `remember`."""
+        """Replace all bars of a symbol; do nothing while off, as in `remember`."""
         if not draft.risk.strategy_off:
             _keep(self._strategy, draft, _call(self._strategy.readjust, draft.strategy, symbol, bars), "readjust")
 
     def known(self, draft: Draft) -> Mapping[str, tuple[Bar, ...]]:
-        """Return the bars that it keeps, by symbol, oldest first; none where a strategy that is off cannot say.
+        """Return the bars that the strategy keeps, by symbol, oldest first; none where it is off and raises.
 
-        Those of the newest state are remembered: reading thousands of bars takes milliseconds.
+        Those of the newest state are cached: reading thousands of bars takes milliseconds.
         """
         if self._last_bars is None or self._last_bars[0] is not draft.strategy:
             try:
@@ -130,9 +128,9 @@ class GuardedStrategy:
 
 
 def _call(method: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a method of the strategy. What it sets for decimals ends with the call, and leaves money as it is.
+    """Call a method of the strategy. Changes to its decimal context end with the call, and never reach the core's.
 
-    What would end the process (`SystemExit`, a cancellation) is an error of the strategy as any other: RuntimeError.
+    What would end the process (`SystemExit`, a cancellation) becomes a RuntimeError, an error like any other.
     """
     money_context = getcontext()
     setcontext(_DECIMALS.copy())
@@ -140,7 +138,7 @@ def _call(method: Callable[..., Any], *arguments: Any) -> Any:
         note(getattr(method, "__name__", "a call"))
     try:
         return method(*arguments)
-    except (Exception, KeyboardInterrupt):  # the latter is a person's
+    except (Exception, KeyboardInterrupt):  # the latter by a person
         raise
     except BaseException as error:
         text = f"{type(error).__name__}({error}), which would end the program"
@@ -156,7 +154,7 @@ def kept_bars(
 ) -> Mapping[str, tuple[Bar, ...]]:
     """Return the bars that a daily strategy keeps. Raises what it raises, and TypeError for no mapping to bars.
 
-    A tuple that is in `checked_bars` too is not looked through again.
+    A tuple that is in `checked_bars` too is not checked again.
     """
     bars: Any = _call(strategy.known, state)
     if not isinstance(bars, Mapping):
@@ -172,7 +170,7 @@ def kept_bars(
 def blame(error: Exception) -> tuple[str, bool]:
     """Return an error in words, with the line of the strategy's file that raised it; and whether it is the strategy's.
 
-    It is where the strategy raised, or where what it had just returned could not be used.
+    It is where the strategy raised, or returned what could not be used.
     """
     guard = file = place = ""
     asked = False
@@ -194,7 +192,7 @@ _ASKING = frozenset(("_observe", "act", "on_rebalance_due"))  # methods of a des
 
 
 def _keep(strategy: Any, draft: Draft, state: Any, call: str) -> None:
-    """Take the new state as a start would read it, so that no restart changes what the strategy is given."""
+    """Store the new state as a start would read it back, so that a restart changes nothing for the strategy."""
     if state is None and draft.strategy is not None:
         raise TypeError(f"{call} returned None where its new state is expected")
     if draft.spec.name not in STRATEGIES:  # tests look at a shipped one's states, and a look at each bar costs time
@@ -238,7 +236,7 @@ def _check_rebalance(rebalance: Rebalance) -> None:
 
 
 def _check_options(options: Any, spec: Spec) -> None:
-    """Raise TypeError or ValueError for options that are not those of each symbol, with a place for each action."""
+    """Raise TypeError or ValueError unless there are options for each symbol, with a place for each action."""
     actions = len(spec.actions)
     _check(options, tuple, "options")
     for option in options:
@@ -262,7 +260,7 @@ _encode = msgspec.json.encode
 
 
 def head_rows(draft: Draft, decision: int, answer: Answer, rebalance: Rebalance | None = None) -> Iterator[HeadRow]:
-    """The rows of an answer; none where it has no heads and no values by symbol. `rebalance`: of a desk of shares."""
+    """Yield the rows of an answer; none without heads and rows by symbol. `rebalance`: of a desk of shares."""
     if not answer.heads and not draft.spec.by_row:
         return
     spec, now_ns = draft.spec, draft.now_ns
@@ -288,18 +286,18 @@ def head_rows(draft: Draft, decision: int, answer: Answer, rebalance: Rebalance 
 
 
 def _of_row(logits: tuple[float, ...], spec: Spec, row: int) -> float | tuple[float, ...]:
-    """A symbol's number of an answer, or its actions' numbers."""
+    """Return a symbol's number of an answer, or its numbers by action."""
     return _numbers(logits, () if spec.continuous else (len(spec.actions),), row)
 
 
 def _numbers(values: tuple[float, ...], shape: tuple[int, ...], row: int) -> float | tuple[float, ...]:
-    """One row of a head's values: a number, or its numbers in C order."""
+    """Return one row of a head's values: a number, or its numbers in C order."""
     size = prod(shape)
     return values[row * size : (row + 1) * size] if shape else values[row]
 
 
 def _weight(shares: float, price: float, equity: float) -> float | None:
-    """The part of the equity that so many shares are worth; None where that is not known."""
+    """Return the value of the shares as a part of the equity; None where that is not known."""
     if not shares:
         return 0.0
     return shares * price / equity if price > 0.0 and equity > 0.0 else None

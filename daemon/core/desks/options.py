@@ -158,7 +158,7 @@ def _drive_exit(draft: Draft, work: Work) -> None:
     quote = draft.fresh(draft.quotes.get(work.symbol)) if side < 0 else None
     wide_price = None if quote is None else _priced_while_wide(draft, quote, work)
     if resting(draft, work.symbol) and (_cannot_leave(draft, work, quote, wide_price, surplus) or lift(draft, work)):
-        return  # the stop rests on until the sale could leave
+        return  # the stop rests until the sale can leave
     leave = sellable(draft, work, side, surplus, [*hanging, *resting(draft, work.symbol)])
     quantity = leave.quantity
     if quantity <= 0 or _cannot_leave(draft, work, quote, wide_price, quantity):
@@ -174,9 +174,9 @@ def _drive_exit(draft: Draft, work: Work) -> None:
 
 
 def _keeps_its_place(draft: Draft, work: Work, order: Order, surplus: Quantity) -> bool:
-    """Return True for a sale at the price that the next one would have too, and that nobody bids.
+    """Return True for a working sale at the price that the next one would have too, above every bid.
 
-    Its walk is over, and may not end at the market: another order would only be the last in the queue.
+    Its walk is over and may not end at the market: another order would only lose its place in the queue.
     """
     quote = draft.fresh(draft.quotes.get(work.symbol))
     waits = order.side < 0 and order.working and order.known and not order.cancel_asked_ns
@@ -191,7 +191,7 @@ def _keeps_its_place(draft: Draft, work: Work, order: Order, surplus: Quantity) 
 def _cannot_leave(
     draft: Draft, work: Work, quote: Quote | None, wide_price: Decimal | None, quantity: Quantity
 ) -> bool:
-    """Return True for an exit without a price to leave at: nobody bids (an alarm), or a quote may still come."""
+    """Return True for an exit without a price to leave at: there is no bid (an alarm), or a quote may still come."""
     if quote is not None and quote.bid <= 0:
         why = f"{work.symbol}: {quantity} contracts cannot be sold, nobody bids"
         draft.alarm("no_bid", why, once=True, about=work.symbol)
@@ -218,7 +218,7 @@ def _quote_may_come(draft: Draft, work: Work, quote: Quote | None) -> bool:
 def _priced_while_wide(draft: Draft, quote: Quote, work: Work) -> Decimal | None:
     """Return the price in USD that an exit asks for while the quote is wide; None where quote and mark decide.
 
-    It is what the option would fetch where its price is the reason to leave, else the model's price.
+    It is what the option would fetch where the price is the reason to leave, else the model's price.
     """
     if not guarded(draft) or not is_wide(quote, draft.trading.risk):
         return None
@@ -243,7 +243,7 @@ def _may_reach_market(draft: Draft, quote: Quote, work: Work) -> bool:
 
 
 def _is_last_attempt(draft: Draft) -> bool:
-    """Return True where an attempt of now is not priced anew before the close; a tape goes on at its next bar's end."""
+    """Return True where no later attempt can follow before the close; a tape continues at its next bar's end."""
     session = draft.session.session
     again_ns = reprice_ns(draft)
     if draft.identity.by_tape:
@@ -252,13 +252,12 @@ def _is_last_attempt(draft: Draft) -> bool:
 
 
 def _exit_limit(quote: Quote | None, wide_price: Decimal | None, work: Work, draft: Draft) -> Decimal | None:
-    """Return the next attempt's limit: first the mid where configured, then below the bid, then None (market, also
-    unquoted).
+    """Return the next attempt's limit: first the mid where configured, then below the bid, then None (market order).
 
-    At most the collar below the confirmed mark (or the price paid, before there is one), and never above it, whatever
-    the bid; the walk to the market ends that. While the quote is wide `wide_price` stands in for the mark, and only an
-    exit that the price itself asks for, or the one before the close of a contract's last day, ends at the market. So
-    does at once the last attempt before the close: a limit that does not fill would be held over night.
+    None also without a quote. The limit is never above the confirmed mark (or the price paid, before there is one) and
+    at most the collar below it, whatever the bid; the final market order ignores both. While the quote is wide,
+    `wide_price` replaces the mark, and only an exit by price, or one that must leave on the contract's last day, ends
+    at the market. The last attempt before the close goes there at once: an unfilled limit would be held overnight.
     """
     rules, attempt = draft.trading.execution, work.attempt + 1
     if quote is None:
@@ -371,13 +370,13 @@ def check_stops(draft: Draft, quotes: tuple[Quote, ...], bar_ns: int) -> None:
 
 
 def option_symbols(draft: Draft) -> list[str]:
-    """Return the options held, without those of earlier sessions: nobody buys them, and the ledger ends them."""
+    """Return the options held, without those of earlier sessions, which have no buyer and end by the ledger."""
     date = "" if draft.session.session is None else draft.session.session.date
     return [symbol for symbol, it in draft.book.positions.items() if it.right and not _is_past(it, date)]
 
 
 def _is_past(position: Position, date: str) -> bool:
-    """Return whether the contract's last session was before this date; "" knows of none."""
+    """Return whether the contract's last session was before this date; False for ""."""
     return "" < position.expiry < date
 
 
@@ -394,8 +393,8 @@ def flatten(draft: Draft, session: Session) -> None:
 def split_exercise_shares(draft: Draft, line: Activity) -> None:
     """Book a split of shares from an exercise: their number changes, their cost and their worth stay.
 
-    Of two lines the first takes all of them: they stay in the book until the second brings the new ones. Until a bar of
-    the line's day or later the underlying's price is of the old shares.
+    Where two lines report it, the old shares stay in the book until the second brings the new ones. Until a bar of the
+    line's day the underlying's price is of the old shares, so the mark is adjusted.
     """
     position, basket, session = draft.book.positions.get(line.symbol), draft.basket, draft.session
     if position is None:
@@ -517,7 +516,7 @@ class OneOption:
         note_quotes(draft, quotes)
 
     def priced_by_bar(self, draft: Draft) -> None:
-        shares = draft.marks.keys() & {*draft.spec.symbols}  # priced by a split, until a bar of its day
+        shares = draft.marks.keys() & {*draft.spec.symbols}  # marks adjusted for a split, until a bar of its day
         if shares and new_york_date(draft.session.last_bar_ns) == new_york_date(draft.now_ns):
             draft.marks = {symbol: mark for symbol, mark in draft.marks.items() if symbol not in shares}
         if note_bar(draft):

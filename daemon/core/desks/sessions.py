@@ -1,4 +1,4 @@
-"""A desk that decides once a session: it gathers whole sessions of bars, then asks the policy.
+"""A desk that decides once a session: it collects whole sessions of bars, then asks the policy.
 
 One question for each date, however often it is due.
 """
@@ -45,7 +45,7 @@ class OnceASession:
     def __init__(self, strategy: DailyStrategy) -> None:
         self._strategy = GuardedStrategy(strategy)
         self._waiting_bars: tuple[Bar, ...] = ()
-        self._keys: set[tuple[str, int]] = set()  # of `_gathered` alone: not state, it is made again for other bars
+        self._keys: set[tuple[str, int]] = set()  # those of `_waiting_bars`: a cache, not state
         self.handlers: Mapping[type[Event], Handler] = {
             BarClosed: self.on_bar_closed,
             BarCorrected: self.on_bar_corrected,
@@ -110,7 +110,7 @@ class OnceASession:
                 draft.desk.holds.mark_bars(draft, (bar,))
 
     def _waits(self, waiting_bars: tuple[Bar, ...], bar: Bar) -> bool:
-        """Whether a bar of this symbol and time is gathered: hundreds of symbols close at once, one after the other."""
+        """Return whether a bar of this symbol and time is pending; fast, since hundreds of symbols close at once."""
         if waiting_bars is not self._waiting_bars:
             self._waiting_bars, self._keys = waiting_bars, {(b.symbol, b.start_ns) for b in waiting_bars}
         return (bar.symbol, bar.start_ns) in self._keys
@@ -124,7 +124,7 @@ class OnceASession:
             self._strategy.remember(draft, (bar,))
 
     def _remember_pending(self, draft: Draft) -> None:
-        """Pass the gathered bars to the strategy, oldest first."""
+        """Pass the pending bars to the strategy, oldest first."""
         if draft.pending_bars:
             bars = tuple(sorted(draft.pending_bars, key=lambda bar: bar.start_ns))
             draft.pending_bars = ()
@@ -132,9 +132,9 @@ class OnceASession:
             _note_newest(draft, bars)
 
     def on_history_adjusted(self, draft: Draft, event: HistoryAdjusted) -> None:
-        """Replace a history after a split or dividend. The mark of a position changes with the ledger's line.
+        """Replace a history after a split or dividend. The mark of a position changes with the ledger's line only.
 
-        Until that line comes, no price of the new shares marks the old ones.
+        Until then no price of the new shares marks the old ones.
         """
         if event.symbol not in draft.spec.symbols:
             return
@@ -179,7 +179,7 @@ class OnceASession:
         observation = self._strategy.observe(draft, event.running, view)
         draft.session = replace(draft.session, warm=observation is not None)
         if observation is None:
-            if draft.decision or not draft.identity.by_tape:  # a tape's first sessions only warm the strategy up
+            if draft.decision or not draft.identity.by_tape:  # a tape's first sessions only provide history
                 _report_cold(draft, event.date, self.known(draft))
             return
         draft.decision += 1
@@ -193,7 +193,7 @@ class OnceASession:
 def _report_cold(draft: Draft, date: str, histories: Mapping[str, tuple[Bar, ...]]) -> None:
     """Raise an alarm for a session without a decision.
 
-    It names the symbols that keep the others waiting, where the strategy needs a whole history of each.
+    It names the symbols with too little history, where the strategy needs a whole history of each.
     """
     spec = draft.spec
     short = [symbol for symbol in spec.symbols if len(histories.get(symbol, ())) < spec.history_bars]
@@ -212,7 +212,7 @@ def _note_newest(draft: Draft, bars: tuple[Bar, ...]) -> None:
 
 
 def _not_due(draft: Draft, event: RebalanceDue) -> str:
-    """Return why nothing is decided, "" to decide."""
+    """Return why there is no decision, "" to decide."""
     session, last = draft.session.session, draft.basket.date
     if draft.risk.strategy_off:
         return f"the strategy is not asked before a resume: {_why_off(draft)}"

@@ -1,8 +1,8 @@
-"""A model's claim about risk, held against what the desk does: its own daily closes, and when the claim is broken.
+"""A model's claim about its risk, checked against the desk's own daily closes, and when it counts as broken.
 
-A session's return is that of the equity from one close to the next. Transfers and dividends are no return, and what
-others hold is not in the book. The volatility is judged once a window of sessions that count, the drawdown at once: a
-claim of a probability is one about each window, not about the worst of all that overlap. Nothing here halts or sells.
+A session's return is that of the equity from one close to the next. Transfers and dividends are no return, and others'
+holdings are not in the book. Volatility is judged once for each window of sessions that count, drawdown at once: a
+claim of a probability is about each window, not about the worst of all overlapping ones. Nothing here halts or sells.
 Invariant: an exit never depends on it.
 """
 
@@ -21,24 +21,24 @@ from daemon.core.gates import LOSSES
 from daemon.core.instruments.option_market import SESSIONS_PER_YEAR
 from daemon.core.state import Book, BrokenClaim, ClaimState
 
-ROUNDING = 1e-9  # of a drawdown: exactly the stated one is none beyond it
+ROUNDING = 1e-9  # tolerance: a drawdown of exactly the stated size is within the claim
 KEPT, BELOW, ABOVE, DRAWDOWN = "kept", "below", "above", "drawdown"  # verdicts
 BROKEN = frozenset((ABOVE, DRAWDOWN))
 """The verdicts that have a consequence; less risk than stated is only noted."""
 NO_NEW_RISK, FORMER_VERSION, ALARM = "no_new_risk", "former_version", "alarm"
 """Consequences, the values of `drift.claim_broken`."""
-BROKEN_MAX = 50  # versions that are remembered
+BROKEN_MAX = 50  # versions kept
 
 
 class Verdict(NamedTuple):
-    """What is to be said of a claim now."""
+    """A verdict on a claim, and its figures in words."""
 
     verdict: str
     detail: str
 
 
 def volatility(returns: tuple[float, ...]) -> float:
-    """Return the volatility of a year of simple returns of sessions; 0.0 of fewer than two."""
+    """Return the annual volatility of simple returns of sessions; 0.0 for fewer than two."""
     count = len(returns)
     if count < 2:
         return 0.0
@@ -47,9 +47,9 @@ def volatility(returns: tuple[float, ...]) -> float:
 
 
 def fall(state: ClaimState | UnsetType, book: Book) -> float:
-    """Return the drawdown that the claim is held against: the part of its highest close that is lost now.
+    """Return the drawdown that the claim limits: the part of its highest close that is lost now.
 
-    It counts closes since the version answers, of as many sessions as the claim is about, and the equity when it began.
+    It counts the equity at the claim's start and the closes since, over as many sessions as the claim states.
     """
     close = _counted_from(book)
     if isinstance(state, UnsetType) or close <= 0:
@@ -79,7 +79,7 @@ def judge_claim(state: ClaimState | UnsetType, book: Book) -> Verdict | None:
 
 
 def note_model(draft: Draft, version: str, claim: RiskClaim | UnsetType) -> None:
-    """Watch the claim of the version that answers from here on. Another version or claim begins anew."""
+    """Watch the claim of the version that answers from now on. Another version or claim starts anew."""
     claim_state = draft.claim
     if isinstance(claim_state, UnsetType):
         if isinstance(claim, UnsetType):
@@ -89,19 +89,19 @@ def note_model(draft: Draft, version: str, claim: RiskClaim | UnsetType) -> None
     if not isinstance(claim, UnsetType):
         new_state = replace(new_state, version=version, claim=claim)
     if (claim_state.version, claim_state.claim) == (new_state.version, new_state.claim):
-        return  # a start
+        return  # the same claim after a restart
     draft.claim = new_state
     _begin(draft)
 
 
 def _begin(draft: Draft) -> None:
-    """Count the drawdown from the equity of now, and returns from the next close."""
+    """Count the drawdown from the equity now, and returns from the next close on."""
     equity = draft.book.equity
     draft.put_book(replace(draft.book, claim_close=equity if equity > 0 else UNSET, claim_base=UNSET))
 
 
 def note_close(draft: Draft) -> None:
-    """Take the close of the session that ended, of a book that is marked: its return, and the highest close."""
+    """Record the close of the session that ended, with the book marked: its return, and the highest close."""
     claim_state, session, book = draft.claim, draft.session.session, draft.book
     if (
         isinstance(claim_state, UnsetType)
@@ -150,7 +150,7 @@ def _reason_to_skip(draft: Draft, claim_state: ClaimState) -> str:
 
 
 def on_claim_judged(draft: Draft, event: ClaimJudged) -> None:
-    """Record the verdict; a broken claim ends what was about to be bought. Sales go on."""
+    """Record the verdict; a broken claim ends pending buys. Sales go on."""
     claim_state = draft.claim
     if (
         isinstance(claim_state, UnsetType)
@@ -161,7 +161,7 @@ def on_claim_judged(draft: Draft, event: ClaimJudged) -> None:
     claim_state = replace(claim_state, judged=claim_state.sessions, verdict=event.verdict)
     if event.verdict in BROKEN:
         draft.alarm("claim_broken", f"{event.version}: {event.detail}; {_words(event)}")
-        if event.consequence == ALARM:  # said again once as much is lost from here
+        if event.consequence == ALARM:  # a new alarm follows once as much is lost again
             claim_state = replace(claim_state, heights=())
             draft.put_book(replace(draft.book, claim_close=draft.book.equity))
         else:
@@ -183,7 +183,7 @@ def _words(event: ClaimJudged) -> str:
 
 
 def forgive(draft: Draft) -> None:
-    """Let versions that broke their claims take risk again: a person resumed the desk. Their claim is watched anew."""
+    """Let versions that broke their claims take risk again after a person's resume; their claim is watched anew."""
     claim_state = draft.claim
     if isinstance(claim_state, UnsetType) or not claim_state.broken:
         return

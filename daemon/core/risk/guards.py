@@ -1,8 +1,8 @@
-"""Risk beside the gates, for every kind of desk: guards on marks and outcomes, spendable funds, and what gates see.
+"""Risk checks other than the gates, for every kind of desk: losses, outcomes, lost data, spendable funds.
 
 A halt is state: it cancels working entries, survives a restart and ends only by a command that states a reason. In a
 cash account proceeds count only once they settle, which the book's cash does not know; a margin account may be in a
-deficit, which the broker computes later. Unknown figures limit nothing: the book's cash still does.
+deficit, which the broker computes later. An unknown figure sets no limit: the book's cash still does.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 TOUCH_USD = 1e-9  # an exact touch counts, despite rounding of a product
 _AWAITED = frozenset((UNKNOWN, CANCELING))
-ONCE_A_MINUTE_NS = 2 * MINUTE_NS  # what is asked for once a minute (reports, a daily desk's quotes) is not lost before
+ONCE_A_MINUTE_NS = 2 * MINUTE_NS  # data requested once a minute (reports, a daily desk's quotes) is not lost before
 UNRECONCILED_NS = 5 * MINUTE_NS  # unreconciled for this long: notify the operator
 
 
 def revalue(draft: Draft) -> None:
-    """Mark the book at the last known mids and check the loss limits, by what the positions would fetch."""
+    """Mark the book at the last known prices and check the loss limits, with options at what they would fetch."""
     book = mark_book(draft, draft.book)
     draft.put_book(book)
     limits, equity = draft.trading.risk, fetch_equity(draft, draft.book)
@@ -55,11 +55,10 @@ def revalue(draft: Draft) -> None:
 
 
 def loss_to_reset(draft: Draft | State[Any]) -> str:
-    """Return the loss that keeps a plain resume out, "" for none.
+    """Return the loss limit that blocks a plain resume, "" for none.
 
-    It is that of a halt, also of one that another stands before, or a limit that is reached now whatever the halts are.
-    A daily loss keeps out for its day in New York, also one of before the open, and until the next session's day: then
-    that count is over.
+    It is that of a halt, even behind another halt, or a limit that is reached now. A daily loss blocks on its day in
+    New York, and until the day of the next session, which begins a new count.
     """
     book, limits = draft.book, draft.trading.risk
     equity = fetch_equity(draft, book)
@@ -101,8 +100,8 @@ def end_trade(draft: Draft, position: Position) -> None:
 def note_fate(draft: Draft, old_order: Order) -> None:
     """Count an order's outcome once, at its first fill or its end.
 
-    An acceptance is no outcome: the venue may still reject the order. A refused close call for what other orders hold
-    does not count. `old_order` is the order before the news.
+    An acceptance is no outcome: the venue may still reject the order. Foreign orders, resting stops and calls to close
+    a position do not count. `old_order` is the order before the news.
     """
     order = draft.find_order(old_order.client_order_id)
     assert order is not None
@@ -112,7 +111,7 @@ def note_fate(draft: Draft, old_order: Order) -> None:
 
 
 def note_outcome(draft: Draft, *, rejected: bool) -> None:
-    """Count the outcome of an order; too many rejections halt. A halted desk sends exits alone: theirs halt no more."""
+    """Count the outcome of an order; too many rejections halt. Rejections in a halt, of exits only, do not count."""
     limits = draft.trading.risk
     if rejected and draft.risk.halt is not None:
         return
@@ -127,7 +126,7 @@ def _has_fate(order: Order) -> bool:
 
 
 def look_up_overdue(draft: Draft) -> None:
-    """Look up every order that waits for news too long: unknown, or its cancel unanswered. Never one in hand.
+    """Look up every order whose news is overdue: unknown, or its cancel unanswered; not those still in our queue.
 
     An order that the broker reported as unknown is looked up once a minute: the answer hardly changes.
     """
@@ -141,7 +140,7 @@ def look_up_overdue(draft: Draft) -> None:
 
 
 def note_trading(draft: Draft, symbol: str, *, halted: bool, reason: str = "") -> None:
-    """Note that an exchange halted a share, or that it trades again. What says nothing new changes nothing."""
+    """Note that an exchange halted a share, or that it trades again; repeated news changes nothing."""
     session = draft.session
     lasting = session.trading_halt(symbol)
     if halted == (lasting is not None):
@@ -158,10 +157,10 @@ def check_blind(draft: Draft) -> None:
     """Check in a session for lost data: report a desk that stays unreconciled, and apply `on_blind`.
 
     `on_blind` applies with a position open and bars, quotes or reconciliation lost for too long. A desk that decides
-    once a session needs no bars meanwhile, and is not sold out for want of quotes: where others leave, it says so. What
-    its exchange has halted is not lost: nothing can be seen or sold of it, and stops go on once it trades again. So it
-    is while the broker's market is closed, by a report that is not lost. While another connection has the account's
-    order news nothing is sold for it: that one may be this very desk, on another host, and trade what it holds.
+    once a session needs no bars meanwhile, and raises an alarm where other desks sell for want of quotes. A symbol in a
+    trading halt is not lost: it can neither be quoted nor sold. Nothing is lost while a recent report has the broker's
+    market closed. While another connection has the account's order news nothing is sold: it may be this very desk on
+    another host, which trades what it holds.
     """
     session, rules = draft.session.session, draft.trading.broker
     if draft.identity.by_tape or session is None or draft.session.ended:
@@ -196,10 +195,10 @@ def check_blind(draft: Draft) -> None:
 
 
 def blindness(draft: Draft) -> str:
-    """Return what the desk does not see of what it holds, "" when it sees enough: new risk waits for it.
+    """Return which data on held positions is missing, "" when enough is there; new risk waits for it.
 
-    An open has the same time for its first quotes as in `check_blind`; a start has none: what was blind before it stays
-    so until quotes come.
+    After an open the first quotes have the same time as in `check_blind`. A start gives them none: positions without
+    quotes before it stay so until quotes come.
     """
     session = draft.session.session
     if draft.identity.by_tape or session is None or not session.open_ns <= draft.now_ns < session.close_ns:
@@ -219,7 +218,7 @@ def blindness(draft: Draft) -> str:
 def _find_lost_data(
     draft: Draft, positions: list[Position], since_ns: int, quoted_since_ns: int
 ) -> tuple[list[str], list[Position]]:
-    """Return what was lost for `blind_min` minutes, and the positions whose quotes are; nothing earlier counts."""
+    """Return the data lost for `blind_min` minutes, and positions without quotes; earlier times do not count."""
     limit_ns, at_once = draft.trading.broker.blind_min * MINUTE_NS, not draft.desk.decides.rebalances
     lost_data = []
     if at_once and positions and draft.now_ns - _bar_due_ns(draft, positions, since_ns) >= limit_ns:
@@ -240,7 +239,7 @@ def _find_lost_data(
 
 
 def _reports_ns(draft: Draft) -> int:
-    """Return after how long without another one a report no longer counts: reconciliation is lost then."""
+    """Return the age at which a report no longer counts, so that reconciliation is lost."""
     return max(draft.trading.broker.blind_min * MINUTE_NS, ONCE_A_MINUTE_NS)
 
 
@@ -250,7 +249,7 @@ def _lost_text(draft: Draft, lost_data: list[str], positions: list[Position]) ->
 
 
 def _bar_due_ns(draft: Draft, positions: list[Position], since_ns: int) -> int:
-    """Return when the next bar of what is held was due: the end of its newest one, of wide ones their width later."""
+    """Return when the next bar of what is held was due: the newest bar's end, plus a bar's width less a minute."""
     newest = draft.basket.newest  # where a desk has several symbols
     bar_ns = min(newest.get(position.symbol, 0) for position in positions) if newest else draft.session.last_bar_ns
     interval_ns = draft.spec.bar_interval_s * SECOND_NS
@@ -259,9 +258,9 @@ def _bar_due_ns(draft: Draft, positions: list[Position], since_ns: int) -> int:
 
 
 def _hides_a_limit(draft: Draft, positions: list[Position], blind_positions: list[Position]) -> bool:
-    """Return True where what is not quoted is worth so much that its fall could reach a loss limit unseen.
+    """Return True where positions without quotes are worth so much that their fall could reach a loss limit unseen.
 
-    A stock of a basket that is halted, or seldom quoted, hides none.
+    A single stock of a basket that is halted, or seldom quoted, does not hide one.
     """
     limits, equity = draft.trading.risk, draft.book.equity
     hidden, worth = (sum((_worth_usd(draft, one) for one in some), ZERO) for some in (blind_positions, positions))
@@ -283,7 +282,7 @@ def _seen_ns(draft: Draft, position: Position) -> int:
 
 
 def _report_no_agreement(draft: Draft, from_ns: int) -> None:
-    """Report once a session that book and broker differ, and each order whose fate stays unknown, whatever agrees."""
+    """Report once a session that book and broker differ, and each order whose state stays unknown in any case."""
     late_ns = draft.now_ns - UNRECONCILED_NS
     if from_ns > late_ns:
         return
@@ -300,7 +299,7 @@ def _report_no_agreement(draft: Draft, from_ns: int) -> None:
 def reached_stop(position: Position, quote: Quote, sizing: Sizing) -> str:
     """Return the rule that leaves the position by the quote's range, "" for none.
 
-    When a stop and the target are reached, the stop counts; of two stops the higher one, which the price met first.
+    When a stop and the target are reached, the stop counts; of two stops the higher one, which the price reached first.
     """
     average = float(position.cost) / float(position.quantity)
     level, trail = average * (1.0 - sizing.stop_loss), trail_of(position, sizing)
@@ -354,7 +353,7 @@ def risk_view(draft: Draft) -> RiskView:
 
 
 def orders_for_gates(draft: Draft) -> dict[str, Order]:
-    """Return the orders that gates see: a stop that rests at the broker is taken away before anything is sent."""
+    """Return the orders that gates see: without resting stops, which are cancelled before anything is sent."""
     if not draft.rests():
         return draft.orders
     return {name: order for name, order in draft.orders.items() if order.purpose != PROTECTION}
@@ -374,9 +373,9 @@ def is_cash_account(funds: Funds | None) -> bool:
 
 
 def spendable(draft: Draft) -> Decimal | None:
-    """Return USD that new buys may cost, by the last report less the buys since; None when the broker gives no figure.
+    """Return USD that new buys may cost: the last report's figure less the buys since; None without a usable figure.
 
-    Sales since the report add to it, but not in a cash account: there the figure stays until the next report.
+    After a fill since the report a margin account's figure is not usable. A cash account's stays until the next report.
     """
     funds = draft.broker.funds
     if funds is None or draft.identity.mode not in BROKER_MODES:
@@ -400,9 +399,9 @@ def _buy_cost(draft: Draft, order: Order) -> Decimal:
 
 
 def awaits_proceeds(draft: Draft) -> bool:
-    """Return True while a newer report may let the account spend more; it is requested.
+    """Return True while a newer report may let the account spend more; request one.
 
-    So it is after a sale in a cash account, and after a buy that ended: the figure is less what it kept.
+    So after a sale in a cash account, and after a buy that ended unfilled, whose cash the figure still excludes.
     """
     broker = draft.broker
     awaits_sale = broker.filled and is_cash_account(broker.funds)
@@ -414,7 +413,7 @@ def awaits_proceeds(draft: Draft) -> bool:
 
 
 def _kept_cash(draft: Draft, order: Order) -> bool:
-    """Return True for a buy that worked when the newest report was asked for, and ended since with a part unfilled."""
+    """Return True for a buy that worked when the newest report was requested and ended since with a part unfilled."""
     unfilled = order.side > 0 and order.filled < order.quantity
     return unfilled and order.submitted_ns < draft.broker.asked_ns <= order.news_ns
 

@@ -66,7 +66,7 @@ def _mark(draft: Draft, quotes: tuple[Quote, ...]) -> None:
     for quote in quotes:
         symbol = quote.symbol
         if symbol in unsettled_symbols or (held_only and symbol not in book.positions):
-            continue  # other shares than the book's; or a contract that is not in use
+            continue  # shares other than the book's, or a contract that is not held
         reference = marks.get(symbol, average_price(book, symbol))
         price = price_of(quote, reference, guard)
         if price is None:
@@ -118,7 +118,7 @@ def measure(draft: Draft, symbol: str) -> Decimal | None:
 
 
 def leaps(draft: Draft, quote: Quote) -> bool:
-    """Return True for a quote with another price than the mark, not yet confirmed by a second one."""
+    """Return True for a quote whose price leaps from the mark and is not confirmed by a second one."""
     reference, guard = measure(draft, quote.symbol), draft.desk.holds.guard(draft.trading)
     price = price_of(quote, reference, guard)
     return price is not None and is_leap(price, reference, guard)
@@ -127,8 +127,8 @@ def leaps(draft: Draft, quote: Quote) -> bool:
 def for_stop(draft: Draft, quote: Quote) -> Quote | None:
     """Return the quote as a stop sees it: its range is the confirmed mark alone. None before there is one.
 
-    A range within a second comes from one quote; only a replay's market derives it from its bar. There it counts when
-    the mark is the quote's own.
+    A live range would rest on a single quote. A replay's market derives it from its bar: there it counts when the mark
+    is the quote's own mid.
     """
     if not guarded(draft):
         return quote
@@ -152,7 +152,7 @@ def mark_options(draft: Draft, book: Book) -> Book:
 def mark_shares(draft: Draft, book: Book) -> Book:
     """Return the book at the marks, on the fine grid of a desk of shares.
 
-    While the fall of a share waits for a report there is no new peak: what was spun off from it may be priced already.
+    While a price that leapt waits for a report there is no new peak: shares spun off from it may be priced already.
     """
     marked_book = mark(book, draft.marks, draft.session.spot, fine=bool(draft.marks))
     leapt = draft.basket.leapt
@@ -162,9 +162,9 @@ def mark_shares(draft: Draft, book: Book) -> Book:
 
 
 def mark_late_bar(draft: Draft, bar: Bar, quoted_from_ns: int, *, of_an_earlier_session: bool = False) -> None:
-    """Mark by a bar of when the desk was away, which has no quotes; not where a quote since `quoted_from_ns` is known.
+    """Mark by a bar without quotes that came late; not where a quote since `quoted_from_ns` is known.
 
-    What changed `of_an_earlier_session` than the one that is scheduled is no loss of this one.
+    A change `of_an_earlier_session` than the scheduled one is no loss of this one.
     """
     quote = draft.quotes.get(bar.symbol)
     if quote is not None and quote.quoted_ns >= quoted_from_ns:
@@ -178,7 +178,7 @@ SPLIT_MOVE = 0.2  # of the underlying since the last narrow quote; as much as a 
 
 
 def note_quotes(draft: Draft, quotes: tuple[Quote, ...]) -> None:
-    """Take these quotes into what the held options would fetch; forget the options that are held no more."""
+    """Update from these quotes what the held options would fetch; forget options that are no longer held."""
     if draft.identity.by_tape:
         return
     _forget(draft)
@@ -188,7 +188,7 @@ def note_quotes(draft: Draft, quotes: tuple[Quote, ...]) -> None:
 
 
 def note_bar(draft: Draft) -> bool:
-    """Take the underlying's new close into what options with wide quotes would fetch; returns True if there are any."""
+    """Update from the underlying's close what options with wide quotes would fetch; return True if there are any."""
     if draft.identity.by_tape:
         return False
     _forget(draft)
@@ -203,13 +203,13 @@ def note_bar(draft: Draft) -> bool:
 
 
 def would_fetch(draft: Draft, symbol: str) -> Decimal | None:
-    """Return what a share of the option would fetch in USD, once confirmed; None where nothing is known."""
+    """Return the price in USD that the option would fetch, once confirmed; None where it is unknown."""
     worth = draft.worths.get(symbol)
     return None if worth is None else worth.confirmed
 
 
 def fetch_equity(draft: Draft | State[Any], book: Book) -> Decimal:
-    """Return the equity in USD if each option fetched no more than it would; never above the equity at the marks."""
+    """Return the equity in USD with each option at what it would fetch, where that is below its mark."""
     equity = book.equity
     if isinstance(draft.worths, UnsetType):
         return equity
@@ -221,7 +221,7 @@ def fetch_equity(draft: Draft | State[Any], book: Book) -> Decimal:
 
 
 def wide_options(draft: Draft, then_ns: int, began_ns: int) -> list[str]:
-    """Return the held options whose quotes are wide, and were at `then_ns`; nothing before `began_ns` counts."""
+    """Return the held options whose quotes have been wide since `then_ns`; nothing before `began_ns` counts."""
     return [
         symbol
         for symbol, worth in draft.worths.items()
@@ -256,13 +256,13 @@ def model_price(draft: Draft, symbol: str) -> Decimal | None:
 
 
 def _note(draft: Draft, quote: Quote, *, new: bool) -> None:
-    """Compute what the option would fetch by its newest quote, and believe what two figures agree on."""
+    """Compute what the option would fetch by its newest quote, which a second figure has to confirm."""
     symbol = quote.symbol
     worth = draft.worths.get(symbol) or _first(draft, symbol)
     if worth is None:
         return
     narrow, middle = new and not is_wide(quote, draft.trading.risk), mid(quote)
-    if narrow and draft.marks.get(symbol) == middle:  # the guard of prices took it
+    if narrow and draft.marks.get(symbol) == middle:  # the price guard accepted it
         worth = replace(
             worth, middle=middle, spread=quote.ask - quote.bid, spot=draft.session.spot, narrow_ns=draft.now_ns
         )
@@ -277,7 +277,7 @@ def _note(draft: Draft, quote: Quote, *, new: bool) -> None:
 
 
 def _believe(worth: Worth, figure: Decimal | None, now_ns: int) -> Worth:
-    """Return the worth after a new figure: the higher one of two that are a second apart is believed."""
+    """Return the worth after a new figure: of two figures a second or more apart the higher one is confirmed."""
     if figure is None:
         return replace(worth, confirmed=None, doubted=None)
     if worth.doubted is None:
@@ -288,7 +288,7 @@ def _believe(worth: Worth, figure: Decimal | None, now_ns: int) -> Worth:
 
 
 def _first(draft: Draft, symbol: str) -> Worth | None:
-    """Return what is known before any narrow quote: the option was worth what was paid, at the present spot."""
+    """Return the worth before any narrow quote: the price paid, at the present price of the underlying."""
     cost, spot = average_price(draft.book, symbol), draft.session.spot
     return None if cost is None or spot <= 0.0 else Worth(cost, ZERO, spot, draft.now_ns)
 

@@ -15,7 +15,7 @@ import numpy as np
 from daemon.core.instruments.option_market import SESSIONS_PER_YEAR
 
 SPANS = 3  # sessions that the moving average reads, in spans: 99.75 % of its weight at a span of 20
-HAR_SESSIONS = 250  # returns that HAR is fitted on
+HAR_SESSIONS = 250  # returns to which HAR is fitted
 WEEK, MONTH = 5, 22  # sessions of HAR's averages (Corsi 2009, "A Simple Approximate Long-Memory Model of Realized
 # Volatility"), here of squared daily returns; it forecasts the mean of the next `WEEK`
 EWMA, HAR, MODEL = "ewma", "har", "model"
@@ -79,7 +79,7 @@ def cap_goals(
 
     Args:
         xp: numpy or torch.
-        held: shares held, (n, s).
+        holdings: shares held, (n, s).
         goals: shares asked for, (n, s): of a symbol that is left alone, what is held.
         prices: USD a share, (n, s); 0 of a symbol that is neither held nor asked for may stand for no price.
         most: USD that may be invested, (n,).
@@ -107,7 +107,7 @@ def cap_goals(
 
 
 def without_new_risk(xp: Any, holdings: Any, goals: Any) -> Any:
-    """Return the goals of a portfolio whose volatility is not known: sales as asked for, and no buy."""
+    """Return the goals of a portfolio of unknown volatility: sales as requested, and no buys."""
     return xp.where(goals < holdings, goals, holdings)
 
 
@@ -148,7 +148,7 @@ def _har(xp: Any, squares: Any) -> Any:
     scale = _total(squares) / count
     values = squares / scale[:, None]
     week, month = _means(values, WEEK), _means(values, MONTH)
-    last = count - WEEK  # sessions whose next week is known
+    last = count - WEEK  # sessions followed by a whole week
     inputs = [xp.ones_like(values), values, _pad(xp, week, count), _pad(xp, month, count)]
     rows = xp.stack([column[:, MONTH - 1 : last] for column in inputs], 2)
     target = week[:, MONTH:]  # the mean of the week after each of these rows

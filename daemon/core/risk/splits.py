@@ -1,7 +1,7 @@
 """Splits arrive in parts: the broker's positions, its ledger, adjusted bars and prices, in any order.
 
 Until the parts agree the mark of the shares stays, so that half a split counts as no loss, and nothing is decided on
-bars of other shares than those held. What is missing stands in `BasketState`.
+bars of other shares than those held. `BasketState` has what is missing.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ _BY_SIZE = sorted(PLAIN)
 RATIOS = frozenset(float(it) for it in PLAIN if max(it, 1 / it) >= SPLIT_RATIO)
 _OWN_RATIOS = tuple(sorted(RATIOS))
 COMMON = (*range(2, WHOLE_MAX + 1), 3 / 2, 4 / 3, 5 / 2, 5 / 3, 5 / 4)
-_SHARED_RATIOS = (*COMMON, *(1 / ratio for ratio in COMMON))  # of shares that others hold too
-NEAR = 0.02  # a dividend of the same day, and rounding
+_SHARED_RATIOS = (*COMMON, *(1 / ratio for ratio in COMMON))  # for symbols that others hold too
+NEAR = 0.02  # tolerance for a dividend of the same day, and rounding
 COST_NEAR = Decimal("0.01")  # of the cost: the broker rounds its average price
-NIGHTS_MAX = 5  # from the broker's books of a split to the day that it is announced for, over a long weekend
+NIGHTS_MAX = 5  # nights from a split in the broker's books to its announced day, over a long weekend
 EXACT = 1e-8  # shares: quantities have nine places, and a ratio is a float
 
 
@@ -64,7 +64,7 @@ def may_be_cut(old_quantity: Decimal, total: Decimal) -> bool:
 def _plain_ratios(old_quantity: Decimal, total: Decimal, least: float) -> list[Fraction]:
     """Return the ratios of splits that make `total` of `old_quantity`, the smallest first.
 
-    The broker cuts `total` to nine decimals, or to whole shares where it pays the fraction in cash.
+    The broker rounds `total` down to nine decimals, or to whole shares where it pays the fraction in cash.
     """
     over = {it: old_quantity * it.numerator / it.denominator - total for it in _BY_SIZE}
     exactly = [it for it, fraction in over.items() if 0 <= fraction < FINEST]
@@ -81,7 +81,7 @@ def factor(one: float, other: float) -> float:
 
 
 def note_history(draft: Draft, event: HistoryAdjusted) -> None:
-    """Note adjusted bars: after a split they wait for the ledger's line, or they end its wait."""
+    """Note adjusted bars: they show a split whose ledger line is awaited, or end the wait for bars after that line."""
     basket, symbol = draft.basket, event.symbol
     change = _changed_by(draft, event)
     if symbol in basket.unadjusted:
@@ -107,7 +107,7 @@ def _sure_key(symbol: str, day: date) -> str:
 
 
 def _changed_by(draft: Draft, event: HistoryAdjusted) -> tuple[float, float] | None:
-    """Return the newest close that known and adjusted bars share, in both versions; None without one."""
+    """Return the newest close that known and adjusted bars share, as (known, adjusted); None without one."""
     old = {bar.start_ns: bar.close for bar in draft.desk.decides.known(draft).get(event.symbol, ())}
     close_pairs = [(old[bar.start_ns], bar.close) for bar in event.bars if bar.start_ns in old]
     return close_pairs[-1] if close_pairs and min(close_pairs[-1]) > 0 else None
@@ -119,7 +119,7 @@ def _is_common(ratio: float) -> bool:
 
 
 def note_booking(draft: Draft, symbol: str, old_mark: Decimal | None) -> None:
-    """End the wait for the ledger's line, which is booked; wait for bars that are still of the old shares."""
+    """End the wait for a split's booked ledger line; wait for new bars where the known ones are of the old shares."""
     basket = draft.basket
     draft.basket = basket = replace(
         basket,
@@ -144,7 +144,7 @@ def note_line(draft: Draft, line: Activity) -> None:
 
 
 def _was_booked(draft: Draft, symbol: str) -> bool:
-    """Return whether a split of the symbol was booked of today or the nights before it."""
+    """Return whether a split of the symbol was booked for today or the nights before."""
     today = new_york_date(draft.now_ns)
     return any(_booking_key(symbol, today - timedelta(days=days)) in draft.broker.seen for days in range(NIGHTS_MAX))
 
@@ -154,12 +154,12 @@ def _booking_key(symbol: str, day: date) -> str:
 
 
 def note_left_out(draft: Draft, symbol: str) -> None:
-    """Remember that a fraction was dropped from the book, which its cash makes whole again."""
+    """Remember that a fraction was dropped from the book until its cash comes."""
     draft.first_time(_fraction_key(symbol))
 
 
 def was_left_out(draft: Draft, symbol: str) -> bool:
-    """Return whether a fraction of the symbol was dropped from the book: it counted as no loss."""
+    """Return whether a fraction of the symbol was dropped from the book, which counted as no loss."""
     return _fraction_key(symbol) in draft.broker.seen
 
 
@@ -168,10 +168,10 @@ def _fraction_key(symbol: str) -> str:
 
 
 def note_announcement(draft: Draft, line: Activity) -> None:
-    """Note a split, spin-off or merger of today before the open: a price of these shares may mean others.
+    """Note a split, spin-off or merger of today before the open: prices of these shares may be of others.
 
-    Of what is held a spin-off or merger is noted at any time: it may explain the broker's positions. A split waits for
-    the ledger's line as one that the history shows, unless that line was booked already.
+    A spin-off or merger of what is held is noted at any time: it may explain the broker's positions. A split waits for
+    its ledger line as if the history had shown it, unless that line was booked already.
     """
     symbol, now_ns = line.symbol, draft.now_ns
     if line.kind != "SPLIT" and symbol in draft.book.positions and draft.desk.holds.by_basket:
@@ -188,9 +188,9 @@ def note_announcement(draft: Draft, line: Activity) -> None:
 
 
 def note_market_split(draft: Draft, symbol: str, from_ns: int) -> None:
-    """Note a split that the market's data tell, from this open on: what was held waits for the ledger's line.
+    """Note a split that market data show from this open on: shares held from before it wait for the ledger's line.
 
-    Not where the line was booked already; an earlier open's is.
+    Not where the line was booked already, which an earlier session's is.
     """
     basket, position, session = draft.basket, draft.book.positions.get(symbol), draft.session.session
     if draft.identity.mode not in BROKER_MODES or session is None or from_ns < session.open_ns:
@@ -201,7 +201,7 @@ def note_market_split(draft: Draft, symbol: str, from_ns: int) -> None:
 
 
 def note_taken_over(draft: Draft, symbol: str, *, paid_out: bool) -> None:
-    """Note that the book has a split by the broker's positions: its line in the ledger is booked no more.
+    """Note that the book took a split over from the broker's positions: its ledger line is not booked again.
 
     `paid_out`: the fraction for which cash comes was not among the positions.
     """
@@ -218,10 +218,10 @@ def end_waits(draft: Draft) -> None:
 
 
 def was_taken_over(draft: Draft, line: Activity) -> bool:
-    """Return whether the ledger's line tells a split that the book took over from the broker's positions.
+    """Return whether the ledger's line reports a split that the book took over from the broker's positions.
 
-    Positions of a day have the splits up to it. They may have one that is dated some nights later, and no other once
-    its lines, or those of a day before, have told what was taken over.
+    Positions of a day include the splits up to it, and may include one dated some nights later. A line of a later day
+    counts unless only lines of other days have reported the takeover before.
     """
     day = new_york_date(line.time_ns).isoformat()
     for takeover in _takeovers(draft, line):
@@ -232,13 +232,13 @@ def was_taken_over(draft: Draft, line: Activity) -> bool:
 
 
 def note_told(draft: Draft, line: Activity) -> None:
-    """Note that this line of the ledger told what was taken over from the broker's positions."""
+    """Note that this line of the ledger reported a split taken over from the broker's positions."""
     for takeover in _takeovers(draft, line):
         _note_day(draft, _told_key(takeover), new_york_date(line.time_ns))
 
 
 def _takeovers(draft: Draft, line: Activity) -> list[str]:
-    """Return the notes of what was taken over of the line's symbol, some nights before its day or later."""
+    """Return the notes of takeovers of the line's symbol, from some nights before its day on."""
     name, day = _takeover_key(line.symbol), new_york_date(line.time_ns) - timedelta(days=NIGHTS_MAX)
     return [key for key in draft.broker.seen if key.startswith(name) and key >= f"{name}{day.isoformat()}"]
 
@@ -248,12 +248,12 @@ def _told_key(takeover: str) -> str:
 
 
 def note_paid_out(draft: Draft, line: Activity) -> None:
-    """Note that the book does not have the fraction of a share that this cash is for."""
+    """Note that the fraction of a share which this cash pays for is not in the book."""
     _note_day(draft, f"{line.symbol}{_PAID_OUT}", new_york_date(line.time_ns))
 
 
 def was_paid_out(draft: Draft, line: Activity) -> bool:
-    """Return whether the book does not have the fraction of a share that this cash is for."""
+    """Return whether the fraction of a share which this cash pays for is not in the book."""
     return _is_noted_near(draft, f"{line.symbol}{_PAID_OUT}", new_york_date(line.time_ns))
 
 
@@ -262,7 +262,7 @@ def _takeover_key(symbol: str) -> str:
 
 
 def note_takeover_day(draft: Draft, symbol: str) -> None:
-    """Note that the broker's quantity of the symbol was taken over: it has what lines of its day will tell."""
+    """Note that the broker's quantity of the symbol was taken over, including what lines of its day will report."""
     _note_day(draft, f"{symbol} taken over ", new_york_date(draft.now_ns))
 
 
@@ -274,12 +274,12 @@ def was_counted(draft: Draft, line: Activity) -> bool:
 
 
 def note_moved(draft: Draft, line: Activity) -> None:
-    """Note shares that came or left without a trade, as from another broker: no split made a difference of so many."""
+    """Note shares that came or left without a trade, as from another broker: their number shows no split."""
     _note_day(draft, f"{line.symbol}{_MOVED}{exact(line.quantity)} by {line.id} ", new_york_date(line.time_ns))
 
 
 def _were_moved(draft: Draft, symbol: str, change: Quantity) -> bool:
-    """Return whether lines of these days moved so many shares, one or several of them."""
+    """Return whether lines dated around today moved `change` shares, one line or several together."""
     name, days = f"{symbol}{_MOVED}", near_days(new_york_date(draft.now_ns))
     sums: set[Quantity] = {0}
     for key in draft.broker.seen:
@@ -292,8 +292,8 @@ def _were_moved(draft: Draft, symbol: str, change: Quantity) -> bool:
 def note_positions(draft: Draft, positions: Iterable[BrokerPosition]) -> dict[str, str]:
     """Compare the broker's positions with the book: a symbol whose quantity differs keeps its mark until both agree.
 
-    A quantity at a small-integer ratio for the same cost is a split without its ledger line yet, and so is any of which
-    the ledger has told cash for a fraction; returns these symbols, each with a text for the operator.
+    A quantity at a split's ratio for the same cost is a split without its ledger line yet, and so is any difference of
+    a symbol with cash in lieu; returns these symbols, each with a text for the operator.
     """
     broker_positions = {position.symbol: position for position in positions}
     book_positions, basket = draft.book.positions, draft.basket
@@ -327,15 +327,15 @@ def is_split(draft: Draft, symbol: str, position: BrokerPosition | None) -> bool
 def split_into(draft: Draft, symbol: str, position: BrokerPosition | None) -> Decimal | None:
     """Return how many shares a split made of the book's, by the broker's position; None where that shows no split.
 
-    They are at a split's ratio, and cost what ours cost. A fraction that lies beside is from before or from the split.
-    What others hold beside cost what nobody here knows: then a common ratio of all shares is enough. Of several ratios
-    it is that of the fewest shares, which leaves the least cash to come.
+    The quantity is at a split's ratio and costs what the book's shares cost. A fraction in no book may be older or come
+    from the split. The cost of others' shares is unknown: with these a common ratio of all shares is enough. Of several
+    ratios the one with the fewest shares counts, which leaves the least cash to come.
     """
     return next((new_quantity for _, new_quantity in _splits_into(draft, symbol, position)), None)
 
 
 def splits_others_short(draft: Draft, symbol: str, broker_quantity: Decimal) -> bool:
-    """Return whether so many short shares are those of others, the desk holding none, at a common split's ratio."""
+    """Return whether a short position is others' alone, multiplied by a common split's ratio."""
     foreign_quantity = -draft.broker.foreign_held.get(symbol, 0)
     if draft.held(symbol) or foreign_quantity <= 0:
         return False
@@ -350,7 +350,7 @@ def _splits_into(draft: Draft, symbol: str, position: BrokerPosition | None) -> 
     if position is None or position.quantity <= 0 or book_position.quantity <= 0:
         return
     if abs(position.quantity - draft.expected(symbol)) < 1 and _was_booked(draft, symbol):
-        return  # what the split that is booked left over
+        return  # left over by the split that is booked
     if _were_moved(draft, symbol, exact(position.quantity) - draft.expected(symbol)):
         return
     broker_quantity = position.quantity
@@ -370,7 +370,7 @@ def _splits_into(draft: Draft, symbol: str, position: BrokerPosition | None) -> 
 
 
 def _split_text(draft: Draft, symbol: str, position: BrokerPosition | None) -> str:
-    """Return what to tell of a split without its line; of one that several ratios explain also which, and the cure."""
+    """Return the alarm's text on a split without its line; where several ratios explain it, with these and the cure."""
     book_quantity = draft.book.positions[symbol].quantity
     detail = f"{symbol}: broker {_broker_quantity(position)}, book {book_quantity}, no line in the ledger"
     ratios = sorted({ratio for ratio, _ in _splits_into(draft, symbol, position)})
@@ -383,10 +383,10 @@ def _split_text(draft: Draft, symbol: str, position: BrokerPosition | None) -> s
 
 
 def _fraction(old_quantity: Quantity, broker_quantity: Decimal, ratio: float, fractional: bool) -> float | None:
-    """Return the fraction of a share that a split of this ratio may have left out of what is there, 0.0 for none.
+    """Return the fraction of a share that a split of this ratio left out of the position, 0.0 for none.
 
-    None where there was no such split. A desk of whole shares compares them alone. Without a fraction only a change of
-    a share or more counts: less may be one that somebody left or took.
+    None where there was no such split. A desk of whole shares compares whole positions only. Unless the ratio is exact,
+    the change must be a share or more: a smaller one may be a fraction that somebody traded.
     """
     exact_quantity = float(old_quantity) * ratio
     if abs(float(broker_quantity) - exact_quantity) <= EXACT:
@@ -403,8 +403,8 @@ def _fraction(old_quantity: Quantity, broker_quantity: Decimal, ratio: float, fr
 def on_session_over(draft: Draft) -> None:
     """End the wait for a split's ledger line after one session with broker reports.
 
-    Not for some nights where its ratio leaves no doubt, nor while the broker's quantity differs: a large dividend may
-    be at a split's ratio, too.
+    The wait lasts some nights where the ratio leaves no doubt, and as long as the broker's quantity differs. Elsewhere
+    the cause may have been a large dividend at a split's ratio.
     """
     basket, broker = draft.basket, draft.broker
     if broker.reported_ns < broker.started_ns:  # its ledger could not report yet, however many sessions
@@ -440,7 +440,7 @@ def believed(draft: Draft, symbol: str, price: Decimal) -> bool:
 
 
 def is_awaited(basket: BasketState, symbol: str) -> bool:
-    """Return whether a price of the symbol may be one of other shares than the book's."""
+    """Return whether a price of the symbol may be for shares other than the book's."""
     return symbol in basket.splits or symbol in basket.to_come or symbol in basket.leapt
 
 
@@ -455,20 +455,20 @@ def undecidable(basket: BasketState) -> str:
 
 
 def only_awaited_differ(draft: Draft, positions: Iterable[BrokerPosition], differences: Iterable[str]) -> bool:
-    """Return True when all differences of a report are of what lines to come explain, or the cash of a fraction.
+    """Return True when awaited ledger lines, or cash in lieu, explain all differences of a report.
 
-    Those are splits, and what leaves and comes by a merger or a spin-off that was announced, or that a line has begun.
+    Awaited are splits, and shares that leave and come by a merger or a spin-off that was announced or has begun.
     """
     waiting_symbols = {*draft.basket.to_come, *replaced_symbols(draft, positions)}
     return bool(waiting_symbols) and {text.partition(":")[0] for text in differences} <= {*waiting_symbols, "cash"}
 
 
 def replaced_symbols(draft: Draft, positions: Iterable[BrokerPosition]) -> set[str]:
-    """Return the shares that left, whose replacement no line tells yet, and what came that nobody held.
+    """Return shares that left and whose replacement no line reports yet, and shares that came and are in no book.
 
-    They left by a line, or all of them are gone at the broker while a merger of theirs is announced. What is there now
-    may be of these, or of a spin-off that is announced; or it is paid for, and leaves by a line to come. For some
-    nights only: the lines of such an action come together, or one after the other.
+    They left by a line, or all of them are gone at the broker while their merger is announced. New shares may replace
+    them, or come from an announced spin-off, or be paid for and leave by a later line. This holds for some nights only:
+    the lines of such an action come together or soon after each other.
     """
     announced_kinds = {
         symbol: kind
@@ -505,7 +505,7 @@ def note_paid_for(draft: Draft, symbol: str) -> None:
 
 
 def is_paid_for(draft: Draft, symbol: str) -> bool:
-    """Return whether the desk's shares of the symbol were paid for these days before they left."""
+    """Return whether the desk's shares of the symbol were paid for recently, before they left."""
     return _is_noted_near(draft, f"{symbol}{_PAID_FOR}", new_york_date(draft.now_ns))
 
 
@@ -531,7 +531,7 @@ def _announced(draft: Draft) -> dict[str, tuple[str, str]]:
     return {} if isinstance(announced, UnsetType) else announced
 
 
-_SPINS_OFF, _SPUN_OFF = " spins off ", "shares spun off "  # and the day, as of the next two
+_SPINS_OFF, _SPUN_OFF = " spins off ", "shares spun off "  # followed by the day, like those below
 _PAID_FOR, _PAID_OUT, _MOVED = " was paid for ", " split paid out ", " moved "
 
 
@@ -552,13 +552,13 @@ def near_days(day: date) -> list[str]:
 
 
 def _spins_off(draft: Draft, symbol: str) -> bool:
-    """Return whether a spin-off may have changed the bars of a share: of its own, or one that nobody announced."""
+    """Return whether a spin-off may have changed a share's bars: its own, or one without an announcement."""
     parents = _spinning_off(draft)
     return symbol in parents if parents else _is_noted_near(draft, _SPUN_OFF, new_york_date(draft.now_ns))
 
 
 def _spinning_off(draft: Draft) -> set[str]:
-    """Return the desk's shares of which a spin-off of these days is announced, told by its line or not."""
+    """Return the desk's shares with a spin-off announced for a day around today, reported by its line or not."""
     symbols, today = {*draft.book.positions, *_announced(draft)}, new_york_date(draft.now_ns)
     return {symbol for symbol in symbols if _is_noted_near(draft, f"{symbol}{_SPINS_OFF}", today)}
 
@@ -570,7 +570,7 @@ def _doubt_splits(draft: Draft, *symbols: str) -> None:
 
 
 def note_spun_off(draft: Draft) -> None:
-    """Note that a line has brought the shares of a spin-off: its announcement explains no others."""
+    """Note that a line has brought the shares of a spin-off: its announcement explains no further ones."""
     _doubt_splits(draft, *(_spinning_off(draft) or draft.basket.sure))
     _note_day(draft, _SPUN_OFF, new_york_date(draft.now_ns))
     rest = {symbol: (kind, day) for symbol, (kind, day) in _announced(draft).items() if kind != SPIN_OFF}

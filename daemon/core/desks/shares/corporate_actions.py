@@ -30,14 +30,14 @@ def note_positions(draft: Draft, positions: Iterable[BrokerPosition]) -> None:
 
 
 def end_waits(draft: Draft) -> None:
-    """End the waits for splits that a session over has answered."""
+    """End the waits for splits that the ended session has answered."""
     splits.on_session_over(draft)
 
 
 def split_shares(draft: Draft, line: Activity, paid_out: Decimal) -> None:
-    """Multiply or merge shares: quantity and mark by the same ratio; the cost stays, a fraction comes as cash.
+    """Book a split: quantity and mark change by the same ratio, the cost stays, a fraction comes as cash.
 
-    `paid_out` shares of the line are such a fraction on a desk with fractions too.
+    `paid_out` shares of the line are such a fraction, on a desk with fractions too.
     """
     old_quantity, mark, leavers = draft.held(line.symbol), draft.marks.get(line.symbol), len(draft.basket.leavers)
     _split(draft, line, paid_out)
@@ -77,10 +77,10 @@ def _of_the_book(
 ) -> tuple[Decimal, Decimal]:
     """Return how many shares of `symbol` are due by the line for `own_quantity` in the book, and how many come.
 
-    The rest is of the fraction of `symbol` that lies beside, which grows by it (`adds`) or is replaced by it. Of shares
-    that others hold too the line is the desk's part already. They get less than is due where the broker cuts the
-    account's shares to whole ones, and pays for what it cut. Of what several ratios explain the most is due that may
-    be: a higher price of the shares would be a loss once they are quoted.
+    The rest belongs to the fraction of `symbol` in no book, which grows by it (`adds`) or is replaced by it. Where
+    others hold shares too, the line is the desk's part already. Fewer come than are due where the broker rounds the
+    account down to whole shares and pays for the rest. Where several ratios fit, the largest possible number is due: a
+    higher price of the shares would become a loss once they are quoted.
     """
     broker, fractions = draft.broker, dict(draft.broker.beside_fractions)
     crumb = _spare_fraction(draft, symbol)
@@ -103,7 +103,7 @@ def _of_the_book(
 
 
 def _spare_fraction(draft: Draft, symbol: str) -> Decimal:
-    """Return the fraction that lies beside; 0 where others hold too, and a line is the desk's part already."""
+    """Return the fraction in no book; 0 where others hold shares, since the line is the desk's part then."""
     foreign_quantity, crumb = draft.broker.foreign_held.get(symbol), draft.broker.beside_fractions.get(symbol, 0)
     return Decimal(crumb) if crumb > 0 and not foreign_quantity else ZERO
 
@@ -111,7 +111,7 @@ def _spare_fraction(draft: Draft, symbol: str) -> Decimal:
 def reorganise(draft: Draft, line: Activity) -> None:
     """Book one line about shares that leave or come. Cash for shares sells them; cash alone is income.
 
-    Of shares that are replaced by cash and other shares the cash is for a part of their worth.
+    Where both cash and other shares replace them, the cash pays for a part of their worth.
     """
     if line.quantity < 0:
         held_quantity = max(draft.held(line.symbol), 0)
@@ -128,9 +128,9 @@ def reorganise(draft: Draft, line: Activity) -> None:
 
 
 def _are_replaced(draft: Draft, line: Activity) -> bool:
-    """Return whether the report tells shares that come for those of the line's symbol, which leave as a whole.
+    """Return whether the report has shares that replace all shares of the line's symbol.
 
-    So it is where as many lines of the kind bring shares as take some; a split brings shares of its own symbol alone.
+    That is so where at least as many lines of the kind bring shares as take some; a split brings its own symbol only.
     """
     alike = [other for other in draft.lines if other.kind == line.kind and other.status != splits.ANNOUNCED]
     if line.kind in SPLITS:
@@ -141,20 +141,20 @@ def _are_replaced(draft: Draft, line: Activity) -> bool:
     return 0 < draft.held(line.symbol) <= -of_it and len(departures) <= arrival_count and line.kind != WORTHLESS
 
 
-PAID_LEAST = 1 / Decimal(str(splits.SPLIT_RATIO))  # of what shares are worth: less cash is not all that comes for them
+PAID_LEAST = 1 / Decimal(str(splits.SPLIT_RATIO))  # part of the shares' worth: with less cash, other shares are to come
 
 
 def _is_paid_in_part(draft: Draft, line: Activity, count: Quantity) -> bool:
-    """Return whether all shares left for so little cash that others will come for them, by a line of a later report."""
+    """Return whether all shares left for so little cash that a later report will bring others for them."""
     worth = draft.marks.get(line.symbol, ZERO) * count
     of_all = count == draft.held(line.symbol) and line.kind in MERGED
     return of_all and draft.identity.mode in BROKER_MODES and line.amount < PAID_LEAST * worth
 
 
 def _paid_count(draft: Draft, line: Activity) -> Quantity:
-    """Return for how many shares a line of cash alone is: those that left by the merger's other lines, else all held.
+    """Return how many shares a line of cash alone pays for: those that left by the merger's lines, else all held.
 
-    The line by which they leave may come later. Without a price it is known by nothing that it is for them.
+    The line by which they leave may come later. Without a price nothing shows that the cash is for them.
     """
     if line.kind not in MERGED:
         return 0
@@ -165,7 +165,7 @@ def _paid_count(draft: Draft, line: Activity) -> Quantity:
 
 
 def _pay_for_shares(draft: Draft, line: Activity, count: Quantity) -> None:
-    """Sell shares that left, or will, for the cash that comes; those of which it pays a part alone wait on."""
+    """Sell shares that left, or will, for this cash; if it pays for a part only, they wait for their replacement."""
     if _is_paid_in_part(draft, line, count):
         _pay_for_a_part(draft, line)
         return
@@ -177,7 +177,7 @@ def _pay_for_shares(draft: Draft, line: Activity, count: Quantity) -> None:
 
 
 def _pay_for_a_part(draft: Draft, line: Activity) -> None:
-    """Book cash for a part of the worth of shares that others replace: these have what is left of cost and worth."""
+    """Book cash for a part of the worth of shares that others replace; cost and mark keep the rest."""
     symbol, book = line.symbol, draft.book
     position, mark = book.positions[symbol], draft.marks.get(symbol, ZERO)
     part = min(line.amount / (mark * position.quantity), Decimal(1)) if mark > 0 else Decimal(1)
@@ -274,7 +274,7 @@ def _arrive(draft: Draft, line: Activity) -> None:
 
 
 def _take_out(draft: Draft, leaver: Leaver) -> tuple[Decimal, Decimal]:
-    """Take shares that left out of the book; returns their part of the cost, and their value at the mark, in USD."""
+    """Remove shares that left from the book; return their part of the cost, and their value at the mark, in USD."""
     position = draft.book.positions.get(leaver.symbol)
     if position is None:
         return ZERO, ZERO
@@ -289,7 +289,7 @@ def _take_out(draft: Draft, leaver: Leaver) -> tuple[Decimal, Decimal]:
 
 
 def _leaver_for(draft: Draft, line: Activity) -> Leaver | None:
-    """Find the shares that the line's replace: same kind, preferring the same symbol, then the same number."""
+    """Return the shares that the line's replace: same kind, preferring the same symbol, then the same number."""
     fitting = [leaver for leaver in draft.basket.leavers if leaver.kind == line.kind]
     same = [leaver for leaver in fitting if leaver.symbol == line.symbol]
     as_many = [leaver for leaver in fitting if leaver.quantity == line.quantity]
@@ -306,16 +306,16 @@ def _end(draft: Draft, symbol: str) -> None:
 
 
 def _leave_out(draft: Draft, symbol: str, value: Decimal) -> None:
-    """Drop a fraction of `value` USD; it comes as cash, so until then it counts as no loss."""
+    """Drop a fraction worth `value` USD from the book; its cash comes later, so it is no loss."""
     if value:
         splits.note_left_out(draft, symbol)
         draft.put_book(rescale(draft.book, draft.book.equity, -value))
 
 
 def _follow_exit(draft: Draft, symbol: str, new_symbol: str, new: Decimal, old: Quantity) -> None:
-    """Let an exit of `symbol` by a rule leave what its shares became: `new` shares for `old` ones.
+    """Let a rule's exit of `symbol` sell what its shares became: `new` shares for `old` ones.
 
-    Called before those are booked under another name. Where a part is held on, the exit stays with it.
+    Called before those are booked under another name. While some old shares are still held, the exit stays with them.
     """
     work = draft.exit_of(symbol)
     if work is None or (new_symbol != symbol and draft.held(symbol)):
@@ -330,7 +330,7 @@ def _follow_exit(draft: Draft, symbol: str, new_symbol: str, new: Decimal, old: 
 
 
 def _stop_trading(draft: Draft, symbol: str) -> None:
-    """Stop trading a symbol whose shares changed: its orders end, its quote is old. An exit by a rule goes on."""
+    """Stop trading a symbol whose shares changed: cancel its orders, drop its quote. An exit by a rule goes on."""
     draft.works = {
         key: work
         for key, work in draft.works.items()

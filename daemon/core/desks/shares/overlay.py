@@ -1,8 +1,8 @@
 """The risk overlay of a desk that decides once a session: its gross exposure is capped by a forecast of volatility.
 
-It stands between the strategy's goals and the gates, and reads the closes that the strategy keeps: a replay steps it
-again. Invariant: no goal is raised; a sale that the strategy asks for always passes; while the forecast is not known
-nothing is bought.
+It acts between the strategy's goals and the gates, on the closes that the strategy keeps, so that a replay repeats it.
+Invariant: no goal is raised; sales that the strategy asks for always pass; nothing is bought while the forecast is
+unknown.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ from strategies.kit.daily import KeptBars, dated_closes
 from strategies.kit.entry import BoolArray, Float64Array
 from strategies.kit.quantity import Quantity, to_json
 
-ALONE = 2.0  # a close so many times its neighbours, or they it, is none: no market halves a price for a day
+ALONE = 2.0  # a close this many times its neighbours, or they of it, is an error: no price halves for a day
 
 
 class Ruling(NamedTuple):
-    """What the overlay makes of a decision, its row, and the symbols that it sells, or sells more of.
+    """The decision under the overlay, its row, and the symbols that the overlay sells, or sells more of.
 
     `most` is what may be invested, the band included, in USD; unset while the volatility is not known.
     """
@@ -67,8 +67,8 @@ def closing_returns(closes: Float64Array, count: int) -> tuple[Float64Array, Boo
     """Return the simple returns of the newest `count` sessions, (t, s), and whether each symbol's are known, (s,).
 
     Args:
-        closes: USD, (sessions, s), oldest first, NaN where a symbol has no bar: its last close stands for it then. A
-            symbol without a close of the newest session, or none at the begin, is not known; its returns are 0.
+        closes: USD, (sessions, s), oldest first, NaN where a symbol has no bar, for which its last close counts. A
+            symbol without a close of the newest session, or before the first return, is unknown; its returns are 0.
         count: t.
     """
     window = np.full((count + 1, closes.shape[1]), nan)
@@ -141,7 +141,7 @@ def apply_overlay(draft: Draft, rebalance: Rebalance, answer: Answer, decision: 
 def note_exposure_max(draft: Draft, ruling: Ruling | None) -> None:
     """Note up to which exposure this decision's buys may go while one of its sales finds no buyer.
 
-    None on a tape, where a basket's sales and buys meet the same prints.
+    Unset on a tape, where a basket's sales and buys meet the same prints.
     """
     most = UNSET if ruling is None or draft.identity.by_tape else ruling.most
     if most != draft.basket.exposure_max:
@@ -149,16 +149,16 @@ def note_exposure_max(draft: Draft, ruling: Ruling | None) -> None:
 
 
 def report_overlay(draft: Draft, row: OverlayRow) -> None:
-    """Record what the overlay did; an alarm says, once a session for each cause, that the forecast is not known."""
+    """Record what the overlay did; raise an alarm, once a session for each cause, when the forecast is unknown."""
     draft.records.append(row)
     if row.unknown:
         draft.alarm("volatility_unknown", f"nothing is bought: {row.unknown}", once=True, about=row.unknown)
 
 
 def _legs(draft: Draft, legs: Sequence[Leg], cut: Mapping[str, tuple[Quantity, Quantity]]) -> tuple[Leg, ...]:
-    """Return the legs with the goals that were cut: a buy that is cut whole goes, a sale of what was left alone comes.
+    """Return the legs with the goals that were cut: a buy cut to nothing is dropped, a sale without a leg is added.
 
-    They keep their order, which is that of the buys, and the new sales follow. What became too small is left out.
+    The legs keep their order, which is that of the buys; the new sales follow. Legs too small for an order are dropped.
     """
     changed_legs = [Leg(leg.symbol, cut[leg.symbol][1]) if leg.symbol in cut else leg for leg in legs]
     leg_symbols = {leg.symbol for leg in legs}
@@ -196,7 +196,7 @@ def _forecast(draft: Draft, rebalance: Rebalance, answer: Answer, goals: Float64
         return _unknown_forecast(why)
     variances = _variances(rules, answer, len(symbols))
     worth = goals * prices
-    with np.errstate(all="ignore"):  # what is not finite is not known
+    with np.errstate(all="ignore"):  # a result that is not finite is unknown
         forecasts = volatility(
             np,
             mix_of(worth),
@@ -212,9 +212,9 @@ def _forecast(draft: Draft, rebalance: Rebalance, answer: Answer, goals: Float64
 
 
 def _doubt(draft: Draft, symbols: Sequence[str], closes: Float64Array, count: int) -> str:
-    """Return why closes (sessions, s) of these symbols, or their prices, are in doubt, USD a share.
+    """Return why closes (sessions, s) of these symbols, or their prices in USD, are in doubt; "" where they are not.
 
-    One wrong close would sell all that is held. Not asked of a tape, whose prices are those of its bars.
+    One wrong close would sell all that is held. Not called for a tape, whose prices are those of its bars.
     """
     newest = [float(column[np.isfinite(column)][-1]) for column in closes.T]
     marks = [float(draft.marks.get(symbol, ZERO)) for symbol in symbols]
@@ -245,8 +245,8 @@ def _recent_mid(draft: Draft, symbol: str) -> float | None:
 def _has_alone(column: Float64Array, count: int, newest_is_sure: bool) -> bool:
     """Return whether a close that the newest `count` returns read is twice its neighbours, or half of them.
 
-    They agree, or there is one alone: of the oldest kept close, and of the newest where that is not sure. A session
-    without a bar is no neighbour.
+    The two neighbours agree with each other. The oldest kept close, and the newest unless it is sure, have one
+    neighbour. A session without a bar is no neighbour.
     """
     rows = np.flatnonzero(np.isfinite(column))
     first = int(np.searchsorted(rows, len(column) - count - 1, side="right")) - 1  # the oldest that is read

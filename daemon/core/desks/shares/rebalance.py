@@ -1,7 +1,7 @@
 """From the policy's answer to orders at a desk of shares: a basket, the gates, works, their attempts.
 
-One decision row each. A basket denied by passing causes alone waits, and the gates are asked again. Invariant: the cash
-reserved for an order is at least what its fills cost.
+Each decision has one row. A basket denied for passing causes only waits, and the gates are asked again. Invariant: the
+cash reserved for an order is at least what its fills cost.
 """
 
 from __future__ import annotations
@@ -62,19 +62,19 @@ from strategies.kit.contract import Answer, Leg, Rebalance
 from strategies.kit.quantity import Part, Quantity, floor_to, to_json, whole_of
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
-ENTRY, EXIT, POLICY = "entry", "exit", "policy"  # purposes of works, and the reason of those of a basket
+ENTRY, EXIT, POLICY = "entry", "exit", "policy"  # purposes of works, and the reason of a basket's works
 FINE = Decimal("0.0001")  # USD: the grid below a dollar, and of a replay
 CENT = Decimal("0.01")
 COST_GRID = Decimal("0.000001")  # USD
 
 PASSING = frozenset(("not_reconciled", "account_blocked", "market_closed", "blind", "basket_under_way"))
-"""Gates with a cause of minutes that does not touch what the policy saw: a basket denied by them alone waits."""
+"""Gates whose cause lasts minutes and does not affect what the policy saw: a basket denied by them alone waits."""
 
 
 LEAVE_SALES = frozenset(("claim_broken",))
-"""Gates against more risk alone: the sales of a basket that they deny go on."""
+"""Gates on additional risk only: the sales of a basket that they deny go on."""
 LEAVE_CAP = LEAVE_SALES | {"turnover"}
-"""Gates that keep no sale back by which the risk overlay comes down to its cap."""
+"""Gates that do not block the sales by which the risk overlay returns to its cap."""
 
 
 def works_of(
@@ -234,7 +234,7 @@ def record_basket_end(draft: Draft) -> None:
 def note_work_ends(draft: Draft, works: tuple[Work, ...]) -> None:
     """Note works of the policy that were given up, and with them the basket that waits for the gates.
 
-    The latter waits on through a halt or a pause where a resume may trade it.
+    That basket waits on through a halt or a pause where a resume may trade it.
     """
     if waits_for_resume(draft):
         note_given_up(draft, works)
@@ -244,9 +244,9 @@ def note_work_ends(draft: Draft, works: tuple[Work, ...]) -> None:
 
 
 def waits_for_resume(draft: Draft) -> bool:
-    """Return True where a basket that a halt or a pause denies waits for its end: a rebalancing desk's.
+    """Return True where a basket denied by a halt or a pause waits for its end: on a rebalancing desk.
 
-    Not where what is held leaves, nor where the strategy is not asked any more, nor on a tape, where nobody resumes.
+    Not where positions are to be left, nor while the strategy is off, nor on a tape, which no person resumes.
     """
     halt, risk = draft.risk.halt, draft.risk
     leaves = draft.leaves_for() or (halt is not None and halt.reason == "panic")
@@ -269,7 +269,7 @@ def _waiting_works(draft: Draft) -> tuple[Work, ...]:
 def _drive_sale(draft: Draft, work: Work) -> bool:
     """Advance one sale; True while it may soon bring cash: an order works, or the next one waits its turn.
 
-    What the broker does not trade brings none.
+    False for a symbol that the broker does not trade.
     """
     soon = _advance_sale(draft, work)
     return soon and not draft.session.trading_refusal(work.symbol)
@@ -305,9 +305,9 @@ def _is_rest(draft: Draft, work: Work, quantity: Quantity) -> bool:
 
 
 def _is_left(draft: Draft, work: Work, quantity: Quantity) -> bool:
-    """Return whether a part below one share stays: the broker takes no order of it, and refused its own call. Say so.
+    """Return whether less than one share stays, since the broker takes no order and no call for it; raise an alarm.
 
-    A stop covers it with what is kept; another attempt each minute would only take that stop away.
+    The stop below what is kept covers it; another attempt each minute would only remove that stop.
     """
     symbol, last = work.symbol, draft.find_order(work.order_id) if work.order_id else None
     was_refused = last is not None and last.closing and last.status == REJECTED
@@ -337,9 +337,9 @@ def _into_auction(draft: Draft, work: Work) -> bool:
 def _sell_now(draft: Draft, work: Work, surplus: Quantity) -> bool:
     """Send a limit order near the bid, then a market order after some attempts; an exit by a rule goes to the market.
 
-    A basket's sale waits for a quote: there is no bid, or the symbol is halted. Where decisions are no rebalancing, the
-    sale is an exit, and waits for seconds alone: without a quote it goes to the market then, and with one that leaps
-    from the mark within its collar.
+    A rebalancing's sale waits for a quote: without one there is no bid, or the symbol is halted. On other desks the
+    sale is an exit and waits for seconds only: then it goes to the market without a quote, or stays within its collar
+    where the quote leaps from the mark.
     """
     limit: Decimal | None = None
     if work.reason == POLICY:
@@ -348,14 +348,14 @@ def _sell_now(draft: Draft, work: Work, surplus: Quantity) -> bool:
         if quote is None or quote.bid <= 0 or mark is None:
             return (late and _sell(draft, work, surplus, None, auction=False)) or _may_be_quoted(draft, work)
         if leaps(draft, quote) and not (late and not splits.is_awaited(draft.basket, work.symbol)):
-            return True  # the next quote decides whether it is one
+            return True  # the next quote decides whether it is real
         if work.attempt + 1 - work.auction < draft.trading.execution.exit_limit_attempts:
             limit = sell_limit(quote, mark, draft.trading.basket, fine=_fine(draft))
     return _sell(draft, work, surplus, limit, auction=False)
 
 
 def _may_be_quoted(draft: Draft, work: Work) -> bool:
-    """Return True in the first re-price intervals of a sale that waits for a quote: then it delays no buy any more.
+    """Return True in the first re-price intervals of a sale that waits for a quote; after them it delays no buy.
 
     They count from the decision, the open, a start, or its last order's end. A tape has its quotes with its prints.
     """
@@ -375,7 +375,7 @@ def _sell(draft: Draft, work: Work, surplus: Quantity, limit: Decimal | None, *,
     elif type(leave.quantity) is Part:
         leave = _of_fraction(draft, work, leave)
     rebalances = draft.desk.decides.rebalances and leave.quantity >= 1
-    by_call = work.reason != POLICY or (leave.closing and not rebalances)  # never of a rebalancing, but for its dust
+    by_call = work.reason != POLICY or (leave.closing and not rebalances)  # rebalancing: below one share
     ways = [way for way in ways_out(draft, work, -1, leave) if by_call or not way.closing]
     if leave.quantity <= 0:
         return leave.waits
@@ -391,9 +391,9 @@ def _sell(draft: Draft, work: Work, surplus: Quantity, limit: Decimal | None, *,
 
 
 def _of_fraction(draft: Draft, work: Work, leave: Leave) -> Leave:
-    """Return how a sale with a fraction may leave where the broker takes none of this symbol, or refused the last one.
+    """Return how a sale with a fraction may leave where the broker takes none of the symbol, or refused the last.
 
-    Whole shares go by an order, what is left below one by the broker's own call.
+    Whole shares go by an order, the rest by the broker's own call.
     """
     last = draft.find_order(work.order_id) if work.order_id else None
     refused = last is not None and last.status == REJECTED
@@ -409,9 +409,9 @@ def _of_fraction(draft: Draft, work: Work, leave: Leave) -> Leave:
 def _drive_buys(draft: Draft, sales: Collection[str]) -> None:
     """Send each buy in order, as soon as free cash covers it whole.
 
-    `sales` are the works that may soon bring cash. The first buy that free cash does not cover waits for them, with
-    those after it. Cash that does not cover all of them, and will not with the sales either, is shared by all in
-    proportion once no sale is to come.
+    `sales` are the works that may soon bring cash. The first buy that free cash does not cover waits for them, and so
+    do those after it. Where cash would not cover all buys even with the sales, they share it in proportion once no sale
+    is to come.
     """
     wanting = [work for work in tuple(draft.works.values()) if work.purpose == ENTRY and _wants(draft, work)]
     if not wanting or not may_send(draft):
@@ -435,9 +435,9 @@ def _drive_buys(draft: Draft, sales: Collection[str]) -> None:
 
 
 def _room(draft: Draft) -> Decimal | None:
-    """Return the USD that the risk overlay's cap leaves to buys while a sale is not done, or was given up.
+    """Return the USD that the risk overlay's cap leaves to buys while a sale is unfinished or was given up.
 
-    None where there is none: then the goals themselves are within the cap, whatever the prices did since.
+    None without such a sale: then the goals themselves are within the cap, whatever the prices did since.
     """
     most, basket = draft.basket.exposure_max, draft.basket
     if isinstance(most, UnsetType):
@@ -456,10 +456,10 @@ def _missing(draft: Draft, work: Work) -> Quantity:
 
 
 def _price_to_share(draft: Draft, work: Work) -> Decimal | None:
-    """Return the price in USD by which a buy has its part of the cash: its limit, or a mark while a quote is to come.
+    """Return the price in USD at which a buy gets its part of the cash: its limit, or a mark while a quote is to come.
 
-    None for one that has to do with what the others leave: a tape has its prices together, and quotes of a live desk
-    come one by one.
+    None for a buy that gets what the others leave: a tape has its prices together, and quotes of a live desk come one
+    by one.
     """
     limit, session = _affordable_limit(draft, work), draft.session.session
     quoted = draft.fresh(draft.quotes.get(work.symbol)) is not None
@@ -483,7 +483,7 @@ def _proceeds(draft: Draft, sales: Collection[str]) -> Decimal:
 def _share_cash(
     draft: Draft, works: Sequence[Work], prices: Mapping[str, Decimal], free: Decimal, *, short: bool
 ) -> dict[str, Work]:
-    """Cut each buy to its part of the cash, and return those that are left; the broker's limit may be `short` of it.
+    """Cut each buy to its part of the cash; return those that are left. `short`: the broker's limit is below the cash.
 
     The goals of the works are cut with them: what the cash does not cover is given up.
     """
@@ -517,7 +517,7 @@ def _share_cash(
 def _buy(draft: Draft, work: Work, free: Decimal, *, selling: bool, short: bool) -> Decimal:
     """Send one buy where allowed; returns the cash left for those after it.
 
-    The broker's limit may be `short` of the cash: what it does not pay for is reported.
+    `short`: the broker's limit is below the cash; what it does not pay for is reported.
     """
     limit, rate = _affordable_limit(draft, work), cost_rate(draft)
     if limit is None:
@@ -537,7 +537,7 @@ def _buy(draft: Draft, work: Work, free: Decimal, *, selling: bool, short: bool)
     if _denied(draft, intent, orders_for_gates(draft)):
         return free
     if lift(draft, work):
-        return free - reserved_cash(limit, missing, rate)  # it comes next
+        return free - reserved_cash(limit, missing, rate)  # sent when its stop has ended
     goal = holding + missing
     submit(draft, replace(work, goal=goal), intent, draft.trading.basket.reprice_s)
     draft.wanted = {**draft.wanted, work.symbol: goal}  # what the cash does not cover is given up
@@ -560,7 +560,7 @@ def _wants(draft: Draft, work: Work) -> bool:
 
 
 def _is_over(draft: Draft, work: Work) -> bool:
-    """Return True for an entry older than any may be. A rebalancing's buys stand until the end of its session."""
+    """Return True for an entry past its deadline. A rebalancing's buys stand until the end of its session."""
     limit_ns = draft.trading.execution.entry_deadline_s * SECOND_NS
     return not draft.desk.decides.rebalances and draft.now_ns - work.started_ns >= limit_ns
 
@@ -619,8 +619,8 @@ def rebalance(
 ) -> None:
     """Turn the strategy's decision into works; `capped_symbols` are sold by the risk overlay.
 
-    A gate denies a basket as a whole. Where decisions are no rebalancing, its sales are exits: no gate on new risk
-    keeps them back, and what a rule leaves already is left to it.
+    A gate denies a basket as a whole. On a desk without rebalancing its sales are exits: no gate on new risk blocks
+    them, and symbols with an exit under way are left out.
     """
     if answer.hidden and draft.model is not None:
         draft.basket = replace(draft.basket, memory_of=draft.model.version)
@@ -671,18 +671,18 @@ def rebalance(
 
 
 def _sold_out(draft: Draft, leg: Leg) -> Leg:
-    """Return the leg; a negative goal for what is held becomes 0: all of it is sold."""
+    """Return the leg; a negative goal for what is held becomes 0, which sells all of it."""
     return Leg(leg.symbol, 0) if leg.goal < 0 < draft.held(leg.symbol) else leg
 
 
 def _leaving(draft: Draft, legs: tuple[Leg, ...]) -> tuple[Leg, ...]:
-    """Return the sales of what is held, but for a symbol that is named twice: which goal is meant is not known."""
+    """Return the sales of what is held, except for a symbol that is named twice, whose goal is not clear."""
     symbols = [leg.symbol for leg in legs]
     return tuple(leg for leg in legs if 0 <= leg.goal < draft.held(leg.symbol) and symbols.count(leg.symbol) == 1)
 
 
 def _report_notes(draft: Draft, notes: Mapping[str, str]) -> None:
-    """Raise an alarm that names the symbols which the strategy leaves alone, by its reason."""
+    """Raise an alarm that names the symbols left alone by the strategy, by its reason."""
     by_reason: dict[str, list[str]] = {}
     for symbol, reason in notes.items():
         by_reason.setdefault(reason, []).append(symbol)
@@ -716,7 +716,7 @@ def _begin_basket(draft: Draft, legs: tuple[Leg, ...], row: DecisionRow, bounds:
 def _sales(
     draft: Draft, legs: tuple[Leg, ...], verdicts: Verdicts, capped_symbols: Collection[str] = ()
 ) -> tuple[Leg, ...]:
-    """Return the sales of a denied basket that no gate which denies it keeps back."""
+    """Return the sales of a denied basket that none of its denying gates blocks."""
     denying = {denial.gate for denial in verdicts.denials}
     sales = tuple(leg for leg in legs if leg.goal < draft.held(leg.symbol))
     if denying <= LEAVE_SALES:
@@ -725,7 +725,7 @@ def _sales(
 
 
 def _bounds(draft: Draft, legs: tuple[Leg, ...]) -> dict[str, Decimal]:
-    """Return the highest price of each buy: its shares were counted at current prices. None for a replay's tape."""
+    """Return the highest price of each buy, whose shares were counted at current prices; none on a replay's tape."""
     if draft.identity.by_tape:
         return {}
     marks = {leg.symbol: draft.marks.get(leg.symbol, ZERO) for leg in legs}
@@ -746,7 +746,7 @@ def _quantities(draft: Draft) -> dict[str, Quantity]:
 def ask_again(draft: Draft) -> None:
     """Ask the gates again about the waiting basket.
 
-    It ends at its deadline, with a lasting cause, when the desk does not hold any more what the decision saw, or when
+    It ends at its deadline, by a lasting cause, when the desk's holdings differ from those at the decision, or when
     another version answers than the one that decided.
     """
     waiting = draft.basket.waiting

@@ -1,9 +1,9 @@
 """From a strategy's goals, which are floats, to exact quantities that the cash pays for: fractions, or whole shares.
 
-Training plays by the same pure rules: `fractions_fit`, and `share_out`, whose arithmetic on tensors of float64 is in
-`training.desks.daily.share_accounts`. Invariants: a goal of 0 and what is held stay as they are; any other goal is a
-multiple of the desk's step from one of these, no further from 0 than what was asked for, but for a fraction that is
-worth no order; shared buys cost no more than there is.
+Training uses the same pure rules: `fractions_fit`, and `share_out`, whose arithmetic on tensors of float64 is in
+`training.desks.daily.share_accounts`. Invariants: goals of 0, and of what is held, stay as they are; any other goal is
+a multiple of the desk's step from one of these, and no further from 0 than requested, except for a fraction too small
+for an order; shared buys cost no more than there is.
 """
 
 from __future__ import annotations
@@ -48,10 +48,9 @@ def may_trade_fractions(trading: Trading, dearest: float, symbols: int) -> bool:
 
 
 def choose_fractions(draft: Draft) -> None:
-    """Let the first basket of a journal decide whether the desk holds fractions, for good.
+    """Decide at the first basket of a journal whether the desk holds fractions, for good.
 
-    One that has sent orders before this was asked stays with whole shares. Without equity, or any price, nothing is
-    chosen yet.
+    A journal that has sent orders before stays with whole shares. Without equity, or any price, nothing is decided yet.
     """
     rules, chosen, equity = draft.trading.basket, draft.basket.fractions, draft.book.equity
     if rules.fractions != "auto" or not isinstance(chosen, UnsetType) or equity <= 0:
@@ -93,10 +92,10 @@ def out_of_reach_words(equity: float, prices: Mapping[str, float], symbols: Sequ
 
 
 def report_too_small(draft: Draft) -> None:
-    """Raise an alarm where an equal part of the equity pays for no share of a symbol held whole.
+    """Raise an alarm where an equal part of the equity pays for less than one share of a symbol held whole.
 
-    On a desk with fractions that is one of which the broker takes none. A session's first decision counts them, of
-    those at which the book's equity is the account's: that of a new journal is 0 until its report is taken over.
+    On a desk with fractions those are the symbols that the broker does not divide. It is checked once a session, at the
+    first decision with a reconciled book: the equity of a new journal is 0 until its first report.
     """
     session = draft.session.session
     if session is None or not draft.risk.reconciled or not draft.first_time(f"account_too_small {session.date}"):
@@ -110,17 +109,17 @@ def report_too_small(draft: Draft) -> None:
 
 
 def steps_a_share(draft: Draft, symbol: str) -> int:
-    """Return in how many steps the desk counts a share of this symbol: 1 where it holds whole ones."""
+    """Return in how many steps the desk counts a share of this symbol: 1 for whole shares."""
     return draft.trading.basket.steps_a_share if draft.divides(symbol) else 1
 
 
 def step_of(draft: Draft, symbol: str) -> Quantity:
-    """Return the least number of shares that a buy of this symbol is a multiple of."""
+    """Return the step, in shares, of which buys of this symbol are multiples."""
     return exact(draft.trading.basket.order_step) if steps_a_share(draft, symbol) > 1 else 1
 
 
 def in_steps(draft: Draft, symbol: str, goal: float | Quantity) -> Quantity:
-    """Return a strategy's goal as a quantity that the desk can hold; what it holds already is one, of any step."""
+    """Return a strategy's goal as a quantity that the desk can hold; a goal equal to the holding is kept as it is."""
     if type(goal) is int:
         return goal
     quantity, steps = draft.held(symbol), steps_a_share(draft, symbol)
@@ -130,7 +129,7 @@ def in_steps(draft: Draft, symbol: str, goal: float | Quantity) -> Quantity:
 
 
 def of_steps(count: int, steps: int) -> Quantity:
-    """Return so many steps as shares."""
+    """Return `count` steps as shares."""
     return exact(Decimal(count) / steps) if steps > 1 else count
 
 
@@ -145,9 +144,9 @@ def exact_decision(draft: Draft, decision: Rebalance) -> Rebalance:
 
 
 def worth_an_order(draft: Draft, legs: Iterable[Leg]) -> tuple[Leg, ...]:
-    """Return the legs without tiny changes: of a fraction worth less than `min_order_usd`, and not of a sale of all.
+    """Return the legs without changes too small for an order: fractions below `min_order_usd`, unless all is sold.
 
-    Of a sale that goes into the auction such a fraction stays: it would be an order of its own after the open.
+    From a sale that goes into the auction such a fraction is left out: it would be an order of its own after the open.
     """
     kept_legs: list[Leg] = []
     for leg in legs:
@@ -188,10 +187,10 @@ def is_too_small(draft: Draft, symbol: str, change: Quantity, price: Decimal | N
 # --- short cash -------------------------------------------------------------------------------------------------------
 
 
-BITS = 20  # of the part that every buy keeps
+BITS = 20  # binary digits of the part that every buy keeps
 TICKS = 10_000  # a USD: prices are whole ticks at most this fine
 COST_GRID = 1_000_000  # a USD: costs are whole parts of this size
-CENTS = 100  # a USD: the part is that of whole cents, so that float64 holds it exactly
+CENTS = 100  # a USD: the part is computed from whole cents, so that float64 holds it exactly
 
 
 def units_a_usd(per_share: int) -> int:
@@ -227,7 +226,7 @@ def share_out(counts: Sequence[int], step_costs: Sequence[int], available: int, 
 
     Args:
         counts: steps wanted, 0 or more, in the order of the spec's symbols.
-        costs_each: units of money that one step costs (`step_cost`), above 0 where steps are wanted.
+        step_costs: units of money that one step costs (`step_cost`), above 0 where steps are wanted.
         available: units of money, after `slack` for each buy; below 0 counts as 0.
         per_share: steps in a share; 1 on a desk of whole shares.
     """
