@@ -1,7 +1,7 @@
 """The books of a gateway: sub-accounts with cash, holdings, orders and activities, and how each changes.
 
-Nothing is decided here. Quantities and money are exact decimals (USD); a fill is booked once, by its order and the
-order's cumulative quantity. What an account that had done just this would show at Alpaca, a sub-account shows.
+No rule decides here. Quantities and money are exact decimals (USD); a fill is booked once, by its order and the order's
+cumulative quantity. A sub-account shows what an Alpaca account with the same trades would show.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ from strategies.kit.quantity import FINEST, floor_to
 from strategies.kit.units import MILLISECOND_NS, MINUTE_NS, SECOND_NS
 
 CASH = "cash"
-"""How a difference of cash is named among those of symbols."""
+"""Key of a difference of cash, among those of symbols."""
 CENT = Decimal("0.01")
-BEFORE = "; halted before: "  # what stood in a halt's place
-ORDERS_DAYS = 8  # an order that ended without a fill stays so long: clients look back a weekend with holidays
-LAST_ORDERS = 100  # of each sub-account, that stay as long as those that filled: a desk that was away asks for its last
-LINES_DAYS = 45  # activities, the orders that they name, and the parts of the ledger's lines: a correction comes later
-EXPLAINS_DAYS = 2  # weekdays, by which a line comes that explains a difference: on paper a contract's a day later
-HELD_DAYS = 120  # who held at a close: a dividend is paid weeks after its ex-date
+BEFORE = "; halted before: "  # precedes the words of the halt that was replaced
+ORDERS_DAYS = 8  # how long an order without a fill is kept: clients look back over a weekend with holidays
+LAST_ORDERS = 100  # newest orders of each sub-account that stay as long as filled ones, for a desk that was away
+LINES_DAYS = 45  # how long activities, their orders and the ledger lines' parts are kept, for corrections
+EXPLAINS_DAYS = 2  # weekdays within which a line explains a difference: on paper a contract's comes a day later
+HELD_DAYS = 120  # how long holders at closes are kept: a dividend is paid weeks after its ex-date
 SENDING, UNKNOWN = "sending", "unknown"
 """Statuses of an order that the broker has not shown: journaled and on its way; without an answer."""
 CANCELED, EXPIRED = "canceled", "expired"
 AMENDING_NS = 2 * MINUTE_NS
-COST_NEAR = Decimal("0.02")  # of a cost: the broker rounds its averages
+COST_NEAR = Decimal("0.02")  # part of a cost: the broker rounds its averages
 SHARES = "JNLS"
-"""The kind of the line of shares that move from one sub-account to another."""
+"""The kind of an activity of shares moved between sub-accounts."""
 LOST = "missing"
-"""An order that never reached the broker."""
+"""Status of an order that never reached the broker."""
 CALL = "close-"
-"""How the name of a close call begins, until the broker's answer names its order."""
+"""Prefix of a close call's name, until the broker's answer names its order."""
 
 
 class NotedLine(msgspec.Struct):
@@ -58,7 +58,7 @@ class NotedLine(msgspec.Struct):
 
 
 class DayFill(msgspec.Struct, frozen=True):
-    """A fill as fees are divided by it; `order` is the broker's id of its order."""
+    """A fill, for dividing fees; `order` is the broker's id of its order."""
 
     account: str
     symbol: str
@@ -69,7 +69,7 @@ class DayFill(msgspec.Struct, frozen=True):
 
 
 class LinePart(msgspec.Struct, frozen=True):
-    """One sub-account's part of a ledger line: quantity and USD; `cost` is what its shares cost, USD.
+    """One sub-account's part of a ledger line: quantity, amount in USD, and the cost of its shares in USD.
 
     With `rescales` the holding keeps its whole cost: other shares for the same money, as in a split.
     """
@@ -81,9 +81,9 @@ class LinePart(msgspec.Struct, frozen=True):
 
 
 class Moving(msgspec.Struct):
-    """Shares or contracts that lines took away, whose replacement later lines of this kind and date bring.
+    """Shares or contracts taken away by lines whose replacement comes by later lines of this kind and date.
 
-    `given`: what came for them so far, symbol -> who got how many.
+    `given`: what came for them so far, by symbol and sub-account.
     """
 
     kind: str
@@ -99,7 +99,7 @@ class Moving(msgspec.Struct):
 
 
 class SubAccount(msgspec.Struct):
-    """The books of one sub-account. `suspended` is its own fence; `fractions`: it ordered a part of a share once."""
+    """The books of one sub-account. `suspended` is its fence; `fractions`: it has ordered a part of a share."""
 
     name: str
     number: str
@@ -117,14 +117,14 @@ class SubAccount(msgspec.Struct):
         return ZERO if holding is None else holding.qty
 
     def change(self, symbol: str, quantity: Decimal, cost: Decimal) -> None:
-        """Add `quantity` that cost `cost` USD in all; a reduction keeps the average price, whatever its cost."""
+        """Add `quantity` with a total `cost` in USD; a reduction keeps the average price, whatever its cost."""
         if not quantity:
-            return  # a fill of nothing, as an amendment leaves one
+            return  # an amendment may leave an empty fill
         price = abs(cost / (quantity * multiplier(symbol)))
         self.hold(self.holdings.get(symbol, AlpacaPosition(symbol, ZERO, ZERO)).after(quantity, price))
 
     def hold(self, holding: AlpacaPosition) -> None:
-        """Put a holding in the place of the former one; one of zero is gone."""
+        """Replace a holding; one of quantity zero is removed."""
         if holding.qty:
             self.holdings[holding.symbol] = holding
         else:
@@ -132,12 +132,12 @@ class SubAccount(msgspec.Struct):
 
 
 class GatewayOrder(msgspec.Struct):
-    """An order of a sub-account. `row` is the broker's newest, {} until it showed one; `body` is what was asked for.
+    """An order of a sub-account. `row` is the broker's newest, {} before it showed one; `body` is the client's request.
 
-    `fills` are by the order's cumulative quantity: quantity and price; after a bust or a correction what stands of all
-    of them is under "amended". `base` was filled before the gateway opened. One that `keeps_name` bears another name at
-    the broker: the close call made it, in the place of a client's order. One that `gives_way` is cancelled for another
-    sub-account's exit: its owner sees it expire, since a cancel that nobody asked for would halt a desk.
+    `fills`: cumulative quantity -> (quantity, price); after a bust or correction "amended" has what stands of all of
+    them. `base` was filled before the gateway opened. With `keeps_name` the broker has it under another name: the close
+    call made it in place of a client's order. With `gives_way` it is cancelled for another sub-account's exit: its
+    owner sees it expire, since a foreign cancel would halt a desk.
     """
 
     account: str
@@ -158,8 +158,8 @@ class GatewayOrder(msgspec.Struct):
     fills: dict[str, tuple[Decimal, Decimal]] = {}
     against: tuple[str, ...] = ()
     gives_way: bool = False
-    amended_ns: int = 0  # when the broker last took back or changed a fill of it
-    amended_fills: tuple[str, ...] = ()  # executions that the stream named as taken back or changed, in order
+    amended_ns: int = 0  # time of the broker's last bust or correction of its fills
+    amended_fills: tuple[str, ...] = ()  # executions that the stream named as busted or corrected, in order
 
     @property
     def sign(self) -> int:
@@ -168,29 +168,29 @@ class GatewayOrder(msgspec.Struct):
 
     @property
     def open(self) -> bool:
-        """Whether it may still fill, at the broker or on its way there."""
+        """Whether it may still fill, at the broker or on its way to it."""
         return self.status not in wire.ENDED and self.status != LOST
 
     @property
     def known(self) -> bool:
-        """Whether the broker showed it."""
+        """Whether the broker has shown it."""
         return bool(self.row)
 
     @property
     def submitted_ns(self) -> int:
-        """When the broker took it, as its row shows; clients page through lists by that time."""
+        """When the broker accepted it, by its row; clients page through lists by that time."""
         return submitted_ns_of(self.row, self.created_ns)
 
     @property
     def filled(self) -> Decimal:
-        """The quantity that is booked."""
+        """The quantity booked, `base` included."""
         if not self.fills:  # most orders of a long list
             return self.base
         return self.base + sum((quantity for quantity, _ in self.fills.values()), ZERO)
 
     @property
     def leaves_qty(self) -> Decimal:
-        """The quantity that may still fill; of an order in USD by its reserve price."""
+        """The quantity that may still fill; for an order in USD by its reserve price."""
         if self.quantity is not None:
             return max(self.quantity - self.filled, ZERO)
         cost = sum((quantity * price for quantity, price in self.fills.values()), ZERO)
@@ -199,24 +199,24 @@ class GatewayOrder(msgspec.Struct):
 
     @property
     def filled_or_open(self) -> Decimal:
-        """The quantity that it filled or may still fill."""
+        """The quantity filled, or still to come."""
         return self.filled + self.to_come
 
     @property
     def to_come(self) -> Decimal:
-        """The quantity that is not booked and may still fill, or did."""
+        """The quantity that is not booked and may still fill, or has filled."""
         return self.leaves_qty if self.open else self.unbooked
 
     @property
     def unbooked(self) -> Decimal:
-        """What an ended order filled and the books lack; 0 after a bust, whose fills are read one by one."""
+        """The quantity of an ended order that the books lack; 0 after a bust, whose fills are read one by one."""
         if self.open or self.amended_ns:
             return ZERO
         return max((wire.optional_decimal(self.row, "filled_qty") or ZERO) - self.filled, ZERO)
 
     @property
     def opens(self) -> bool:
-        """Whether it adds to a holding: a purchase, unless it closes a short one."""
+        """Whether it adds to a holding: a purchase, unless it closes a short position."""
         intent = str((self.row or self.body).get("position_intent") or "")
         return self.side == "buy" and intent != "buy_to_close"
 
@@ -230,7 +230,7 @@ class GatewayOrder(msgspec.Struct):
         return wire.optional_decimal(self.row or self.body, name)
 
     def shown(self) -> Json:
-        """Return the order object of REST and of trade updates, with the name and the end that its owner knows."""
+        """Return the order object of REST and of trade updates, with the name and the ending that its owner knows."""
         row = {**self.row, "client_order_id": self.name} if self.keeps_name else self.row
         if not (self.gives_way and row.get("status") == CANCELED):
             return row
@@ -238,76 +238,76 @@ class GatewayOrder(msgspec.Struct):
 
 
 class Ledgers(msgspec.Struct):
-    """All that a gateway knows: its state, and the whole of a snapshot."""
+    """The whole state of a gateway, and the content of a snapshot."""
 
     number: str = ""
     now_ns: int = 0
     seq: int = 0
     accounts: dict[str, SubAccount] = {}
-    orders: dict[str, GatewayOrder] = {}  # by name, each sub-account's in the order in which they were taken
-    live: dict[str, str] = {}  # name -> symbol, of those that may still fill
+    orders: dict[str, GatewayOrder] = {}  # by name, each sub-account's in order of time
+    live: dict[str, str] = {}  # name -> symbol of orders that may still fill
     names: dict[str, str] = {}  # the broker's id -> name
-    lines: dict[str, tuple[int, dict[str, LinePart]]] = {}  # id and status of a ledger line -> when, and who got what
+    lines: dict[str, tuple[int, dict[str, LinePart]]] = {}  # id and status of a line -> time, parts
     trades: dict[str, list[DayFill]] = {}  # by New York date
-    held: dict[str, list[tuple[str, dict[str, Decimal]]]] = {}  # symbol -> (date, who held how much at its end)
+    held: dict[str, list[tuple[str, dict[str, Decimal]]]] = {}  # symbol -> (date, quantity by sub-account at its close)
     moving: list[Moving] = []
-    settled: dict[str, dict[str, Decimal]] = {}  # contracts that ended before their line came -> who held how many
-    lapses: dict[str, str] = {}  # contracts that are not to be exercised -> whose they are
+    settled: dict[str, dict[str, Decimal]] = {}  # contracts that ended before their line -> quantity by sub-account
+    lapses: dict[str, str] = {}  # contracts that their holder lets lapse -> sub-account
     broker_cash: Decimal = ZERO  # by the last report
     broker_held: dict[str, Decimal] = {}
-    broker_averages: dict[str, Decimal] = {}  # what a share cost, USD, by the last report
-    agreed_averages: dict[str, Decimal] = {}  # the same when holdings and broker last agreed on the symbol
+    broker_averages: dict[str, Decimal] = {}  # average cost of a share, USD, by the last report
+    agreed_averages: dict[str, Decimal] = {}  # the same when books and broker last agreed on the symbol
     broker_account: Json = {}
     marks: dict[str, Decimal] = {}  # USD a share, by the last report
-    reported_ns: int = 0  # when the last report was asked for
+    reported_ns: int = 0  # when the last report was requested
     changed_ns: int = 0  # when the books last changed by a fill
-    differences: dict[str, tuple[int, str]] = {}  # "cash" or a symbol -> since when, and in words
+    differences: dict[str, tuple[int, str]] = {}  # "cash" or a symbol -> since when, words
     doubts: tuple[str, ...] = ()  # differences that last
-    halt: tuple[str, str, str] | None = None  # reason, detail, and the date until which; "" without an end
-    day: tuple[str, Decimal] = ("", ZERO)  # New York date, and what the sub-accounts were worth at its first report
-    uneven: int = 0  # fills of no whole cents since the sums last agreed: the broker may have rounded each
+    halt: tuple[str, str, str] | None = None  # reason, detail, last date ("" for no end)
+    day: tuple[str, Decimal] = ("", ZERO)  # New York date, value of the sub-accounts at its first report
+    uneven: int = 0  # fills not in whole cents since the sums last agreed, each of which the broker may have rounded
     code: str = ""
     guards: list[tuple[str, str]] = []  # prefixes of guards' order names, each with its sub-account
     amending: dict[str, int] = {}  # the broker's ids of orders whose amended fills are being read -> since when
-    lines_later: list[tuple[int, Json, str]] = []  # when seen, line, ex-date: they wait for fills of rows left out
+    lines_later: list[tuple[int, Json, str]] = []  # time seen, line, ex-date: waiting for fills of rows left out
     ratios: dict[str, str] = {}  # id of a line that waits -> its announced "new/old"
-    spun: dict[str, list[tuple[str, str, str]]] = {}  # the same of a spin-off -> symbol, ex-date, "new/old" of each
-    unbooked: dict[str, str] = {}  # name -> symbol, of ended orders that filled beyond what is booked
-    lieu: dict[str, tuple[str, dict[str, Decimal]]] = {}  # symbol -> date, and who got how much less than its due then
+    spun: dict[str, list[tuple[str, str, str]]] = {}  # for a spin-off -> each parent's symbol, ex-date, "new/old"
+    unbooked: dict[str, str] = {}  # name -> symbol of ended orders with fills that are not booked
+    lieu: dict[str, tuple[str, dict[str, Decimal]]] = {}  # symbol -> date, shares that each got less than were due
     owed: dict[str, tuple[int, Decimal]] = {}
-    """What one is short of and others hold, by symbol (`main`) or name and symbol: since when, and what was told."""
+    """What one is short of while others hold it, by symbol (`main`) or name and symbol: since when, as reported."""
     coins: tuple[str, ...] = ()  # crypto that `main` holds, by the last report
 
     def __post_init__(self) -> None:
-        """Add `main`, the sub-account of all that no other owns; put a snapshot's orders in their sequence."""
+        """Add `main`, and sort a snapshot's orders by time."""
         self.orders = dict(sorted(self.orders.items(), key=lambda item: item[1].created_ns))
         if MAIN not in self.accounts:
             self.accounts[MAIN] = SubAccount(MAIN, "")
 
     @property
     def main(self) -> SubAccount:
-        """The sub-account of what no other owns."""
+        """The sub-account of everything that no other owns."""
         return self.accounts[MAIN]
 
     @property
     def is_needed(self) -> bool:
-        """Whether a desk holds something, or has an order that may still fill, or did unbooked."""
+        """Whether a desk holds something, or has an order that may still fill or has unbooked fills."""
         return any(self.works(name) for name in self.accounts if name != MAIN)
 
     def works(self, account: str) -> bool:
-        """Return whether a sub-account holds something, or has an order that may still fill, or did unbooked."""
+        """Return whether a sub-account holds something, or has an order that may still fill or has unbooked fills."""
         holds = account in self.accounts and bool(self.accounts[account].holdings)
         orders = (*self.open_orders(), *(self.orders[name] for name in self.unbooked))
         return holds or any(order.account == account for order in orders)
 
     def guard_prefixes(self, new: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-        """Return a start's guard prefixes, and former ones whose sub-account holds something: those guards act too."""
+        """Return a start's guard prefixes, and former ones of sub-accounts in use: those guards may act too."""
         prefixes = dict(new)
         return [*new, *(pair for pair in self.guards if pair[0] not in prefixes and self.works(pair[1]))]
 
     @property
     def former_halt_words(self) -> str:
-        """The end of the words of a halt that takes this one's place, "" without one."""
+        """Words of this halt, to append to those of one that replaces it; "" without a halt."""
         return "" if self.halt is None else f"{BEFORE}{self.halt[0]}: {self.halt[1]}"
 
     # --- orders -------------------------------------------------------------------------------------------------------
@@ -317,7 +317,7 @@ class Ledgers(msgspec.Struct):
         return self.orders.get(self.names.get(order_id, ""))
 
     def working(self, symbol: str) -> list[GatewayOrder]:
-        """Return all orders of a symbol that may still fill, whoever's."""
+        """Return all orders of a symbol that may still fill, of all sub-accounts."""
         return [self.orders[name] for name, order_symbol in self.live.items() if order_symbol == symbol]
 
     def open_orders(self) -> list[GatewayOrder]:
@@ -325,9 +325,9 @@ class Ledgers(msgspec.Struct):
         return [self.orders[name] for name in self.live]
 
     def entries(self) -> list[str]:
-        """Return the names of sub-accounts' open orders that add risk: no purchase of what one is short by.
+        """Return the names of sub-accounts' open orders that add risk; buying back a short position does not.
 
-        By name: books that are made again from a snapshot have these orders in another order.
+        Sorted by name: books restored from a snapshot have these orders in another sequence.
         """
         orders = (order for order in self.open_orders() if order.opens and order.account != MAIN)
         return sorted(order.name for order in orders if self.accounts[order.account].quantity(order.symbol) >= 0)
@@ -339,12 +339,12 @@ class Ledgers(msgspec.Struct):
                 if order.created_ns >= ns:
                     yield order
                 elif order.body:
-                    return  # what another host sent, or a close call made, comes in later than it was taken
+                    return  # orders of another host or a close call are added later than they were made
 
     def keep(self, order: GatewayOrder) -> None:
-        """Put an order under its name, and among those that may still fill, or no longer."""
+        """Store an order under its name, and whether it may still fill."""
         if self.orders.get(order.name) is not order:
-            self.orders.pop(order.name, None)  # the name of a lost order, taken again: it is the newest
+            self.orders.pop(order.name, None)  # a lost order's name, used again: now the newest
         self.orders[order.name] = order
         if order.open:
             self.live[order.name] = order.symbol
@@ -359,25 +359,25 @@ class Ledgers(msgspec.Struct):
             self.unbooked.pop(order.name, None)
 
     def drop(self, name: str) -> None:
-        """Forget a name; its order may stand under another."""
+        """Forget a name; its order may be stored under another."""
         del self.orders[name]
         self.live.pop(name, None)
         self.unbooked.pop(name, None)
 
     def orders_in_amendment(self) -> list[GatewayOrder]:
-        """Return the orders whose amended fills are being read, for two minutes at most: then what is known counts."""
+        """Return the orders whose amended fills are being read, for two minutes at most: then the known fills count."""
         since_ns = self.now_ns - AMENDING_NS
         orders = [self.order_by_id(order_id) for order_id, at_ns in self.amending.items() if at_ns > since_ns]
         return [order for order in orders if order is not None]
 
     def held_for_orders(self, account: str, symbol: str) -> Decimal:
-        """Return how much of a long holding its own sales keep: the working ones, and what ended ones sold unbooked."""
+        """Return how much of a long holding its own sales reserve: working ones, and ended ones with unbooked fills."""
         return self._reserved_by_sales(symbol, account) + self.unbooked_quantity(symbol, "sell", account)
 
     def _reserved_by_sales(self, symbol: str, account: str = "", without: GatewayOrder | None = None) -> Decimal:
-        """Return what working sales of a sub-account ("": of all) keep, but for `without`.
+        """Return what working sales of a sub-account ("": of all) reserve, except `without`.
 
-        Of an order and the one that comes in its place the broker has one at a time: the greater counts.
+        Of an order and its replacement only one is at the broker at a time: the greater counts.
         """
         sales = (o for o in self.working(symbol) if o.side == "sell" and o is not without)
         orders = {order.name: order for order in sales if account in ("", order.account)}
@@ -385,15 +385,15 @@ class Ledgers(msgspec.Struct):
         return sum((order.leaves_qty for order in orders.values()), ZERO) - sum(twice, ZERO)
 
     def unbooked_quantity(self, symbol: str, side: str, account: str = "") -> Decimal:
-        """Return what ended orders of a sub-account ("": of all) filled that is not booked: its news is on its way."""
+        """Return what ended orders of a sub-account ("": of all) filled and the books lack: its news is on its way."""
         orders = (self.orders[name] for name, order_symbol in self.unbooked.items() if order_symbol == symbol)
         return sum((o.unbooked for o in orders if o.side == side and account in ("", o.account)), ZERO)
 
     def free(self, account: str, symbol: str, without: GatewayOrder | None = None) -> Decimal:
-        """Return how much of a long holding may be sold: what no own sale keeps, and no more than the account has left.
+        """Return how much of a long holding may be sold: not reserved by own sales, and not more than the account has.
 
-        The account has less where `main` sold what others hold. Where shares became fewer, and no line says so yet, a
-        holding is its part of them. The sale `without` counts as gone.
+        The account has less where `main` sold what others hold. After a reverse split without its line, a holding
+        counts as its part of the new shares. The sale `without` counts as gone.
         """
         own_free = self._part_of_fewer(account, symbol) - self._reserved_by_sales(symbol, account, without)
         account_free = self._account_quantity(symbol) - self._reserved_by_sales(symbol, "", without)
@@ -402,7 +402,7 @@ class Ledgers(msgspec.Struct):
         return max(min(own_free, account_free), ZERO)
 
     def _account_quantity(self, symbol: str) -> Decimal:
-        """Return what all hold by the books; the broker's figure where a split without a line made it more."""
+        """Return what all hold by the books; the broker's quantity where that is more after a split without a line."""
         books = sum(self.holders(symbol).values(), ZERO)
         if self.differences.get(symbol, (0, ""))[1] not in self.doubts:
             return books
@@ -410,10 +410,10 @@ class Ledgers(msgspec.Struct):
         return max(books, self.broker_held.get(symbol, ZERO) + later)
 
     def _part_of_fewer(self, account: str, symbol: str) -> Decimal:
-        """Return a holding; its part of the broker's figure where a reverse split without a line made it less.
+        """Return a holding; its part of the broker's quantity where a reverse split without a line made that less.
 
-        That is the part of what was there when the difference began, with what was traded since. Fewer that cost
-        together what all did are a split's; of others nobody knows whose are gone, and they shut no way out.
+        That is the part at the begin of the difference, with later trades added. Fewer shares with the same total cost
+        show a split; otherwise it is unknown whose are gone, and no exit is blocked.
         """
         since_ns, words = self.differences.get(symbol, (0, ""))
         quantity, holders = self.accounts[account].quantity(symbol), self.holders(symbol)
@@ -429,7 +429,7 @@ class Ledgers(msgspec.Struct):
         return floor_to(old_part * new_total / old_total, step) + trades.get(account, ZERO)
 
     def _cost_as_before(self, symbol: str, old_total: Decimal, new_total: Decimal) -> bool:
-        """Return whether fewer shares cost more each and together the same, but for a fraction that is paid out."""
+        """Return whether fewer shares cost more each and the same in total, except for a fraction paid in cash."""
         average, former = self.broker_averages.get(symbol, ZERO), self.agreed_averages.get(symbol, ZERO)
         near = former * old_total * COST_NEAR + average
         return abs(average - former) > former * COST_NEAR and abs(average * new_total - former * old_total) <= near
@@ -437,7 +437,7 @@ class Ledgers(msgspec.Struct):
     def may_explain(self, subject: str) -> str:
         """Return what may still explain a difference of cash or of a symbol, in words; "" for nothing.
 
-        A line comes within two days: what has lasted longer waits for nothing.
+        A line comes within two weekdays: an older difference waits for nothing.
         """
         today = new_york_date(self.now_ns)
         if (until := weekdays_after(new_york_date(self.differences[subject][0]), EXPLAINS_DAYS)) <= today:
@@ -460,18 +460,18 @@ class Ledgers(msgspec.Struct):
         return ""
 
     def purchases(self, accounts: Collection[str]) -> list[GatewayOrder]:
-        """Return the purchases of sub-accounts that may still fill, or did and are not booked."""
+        """Return the purchases of sub-accounts that may still fill, or have unbooked fills."""
         orders = (*self.open_orders(), *(self.orders[name] for name in self.unbooked))
         return [order for order in orders if order.account in accounts and order.opens]
 
     def reserved_usd(self, account: str) -> Decimal:
-        """Return USD that a sub-account's purchases keep from its cash until they are booked."""
+        """Return USD that a sub-account's purchases reserve of its cash until they are booked."""
         return sum((o.to_come * o.reserve * multiplier(o.symbol) for o in self.purchases((account,))), ZERO)
 
     def show(self, order: GatewayOrder, row: Json, *, amended: bool = False) -> bool:
-        """Take the broker's newest row of an order; False for one that is older than what is known.
+        """Take the broker's newest row of an order; False for a row older than what is known.
 
-        `amended`: a fill was taken back or changed, so that less may be filled than before.
+        `amended`: a fill was busted or corrected, so that less may be filled than before.
         """
         filled_qty = wire.optional_decimal(row, "filled_qty") or ZERO
         known_qty = wire.optional_decimal(order.row, "filled_qty") or ZERO
@@ -486,7 +486,7 @@ class Ledgers(msgspec.Struct):
         order.quantity = wire.optional_decimal(row, "qty")
         symbol = wire.text(row.get("symbol"))
         if symbol and not is_coin(symbol):
-            order.symbol = symbol  # the broker may keep an order under a company's new name
+            order.symbol = symbol  # the broker may keep an order under a company's new symbol
         self.names[order.id] = order.name
         self.keep(order)
         return True
@@ -505,7 +505,7 @@ class Ledgers(msgspec.Struct):
         self.uneven += bool(cost % CENT)
         if not is_pair(order.symbol):
             account.change(order.symbol, order.sign * quantity, cost)
-            date = new_york_date(wire.time_ns(line["transaction_time"])).isoformat()  # its own: it may be days late
+            date = new_york_date(wire.time_ns(line["transaction_time"])).isoformat()  # it may come days late
             self.trades.setdefault(date, []).append(day_fill(order, quantity, price))
             self.note_holders(order.symbol, {order.account: order.sign * quantity}, date)
         self.note(account, line)
@@ -513,9 +513,9 @@ class Ledgers(msgspec.Struct):
         return True
 
     def booked(self, order: GatewayOrder, cumulative: Decimal, line: Json) -> bool:
-        """Return whether an execution is booked, or was before the opening.
+        """Return whether an execution is booked, or was filled before the opening.
 
-        After a bust the cumulative quantity may be one that was there before: then the execution itself counts.
+        After a bust a cumulative quantity may occur again: then the execution's id decides.
         """
         if cumulative <= order.base:
             return True
@@ -529,9 +529,9 @@ class Ledgers(msgspec.Struct):
     def amend(
         self, order: GatewayOrder, stands: Iterable[LedgerFill], cumulatives: Iterable[Decimal], amended_ns: int
     ) -> LinePart:
-        """Replace an order's fills by the valid ones `stands`; returns the change. Each counts for its own day.
+        """Replace an order's fills by the valid ones `stands`; return the change. Each counts for its own day.
 
-        `cumulatives` are the cumulative quantities of all fills that were taken into account: none is booked again.
+        `cumulatives` are the cumulative quantities of all fills considered: none is booked again.
         """
         old_sums = sum((q for q, _ in order.fills.values()), ZERO), sum((q * p for q, p in order.fills.values()), ZERO)
         fills = [fill for fill in stands if fill.quantity]
@@ -557,7 +557,7 @@ class Ledgers(msgspec.Struct):
         return LinePart(change, -cost_change)
 
     def trades_of(self, order: GatewayOrder) -> list[tuple[str, DayFill]]:
-        """Return an order's fills among those that fees are divided by, each with its date."""
+        """Return an order's fills among the day fills that divide fees, each with its date."""
         return [(date, fill) for date, fills in self.trades.items() for fill in fills if fill.order == order.id]
 
     def retrade(self, order: GatewayOrder, day_fills: Iterable[tuple[str, DayFill]]) -> None:
@@ -568,9 +568,9 @@ class Ledgers(msgspec.Struct):
             self.trades.setdefault(date, []).append(fill)
 
     def _let_stand(self, order: GatewayOrder, old_total: Decimal, stands: Sequence[tuple[str, DayFill]]) -> None:
-        """Put what stands of an order, each fill with its date, in the place of its fills of `old_total` in all.
+        """Replace an order's day fills, of `old_total` in all, by the valid ones `stands`, each with its date.
 
-        Who held changes on the fills' own days. Where these are not all here any more, it changes today alone.
+        Holders change on the fills' own days. Where some of the former fills are no longer kept, they change today.
         """
         former, changes = self.trades_of(order), dict[str, Decimal]()
         all_here = sum((fill.quantity for _, fill in former), ZERO) == old_total
@@ -585,7 +585,7 @@ class Ledgers(msgspec.Struct):
             self.note_holders(order.symbol, {order.account: quantity}, date)
 
     def book(self, account: str, symbol: str, part: LinePart, date: str = "") -> None:
-        """Book a part of a ledger line; `date` is whose close it counts for (today)."""
+        """Book a part of a ledger line; `date` is the day at whose close it counts (default: today)."""
         books = self.accounts[account]
         books.cash += part.amount
         if part.quantity:
@@ -598,9 +598,9 @@ class Ledgers(msgspec.Struct):
             self.note_holders(symbol, {account: part.quantity}, date)
 
     def move(self, source: str, target: str, cash: Decimal, symbol: str, quantity: Decimal) -> Decimal:
-        """Move cash, or a quantity at its average price; returns what the quantity cost.
+        """Move cash, or a quantity at its average price; return the quantity's cost in USD.
 
-        What comes from `main` or goes there is neither gain nor loss of the day.
+        A move from or to `main` is neither gain nor loss of the day.
         """
         giver, taker = self.accounts[source], self.accounts[target]
         giver.cash -= cash
@@ -618,27 +618,27 @@ class Ledgers(msgspec.Struct):
         return cost
 
     def take_in(self, account: str, part: LinePart, symbol: str) -> None:
-        """Book what came from outside without a line; that is neither gain nor loss of the day."""
+        """Book a change from outside without a line, as neither gain nor loss of the day."""
         former_worth = self.worth(account, self.marks)
         self.book(account, symbol, part)
         if self.day[0] and account != MAIN:
             self.day = (self.day[0], self.day[1] + self.worth(account, self.marks) - former_worth)
 
     def note(self, account: SubAccount, fields: Json) -> None:
-        """Add a row to a sub-account's activities, at its own time where it has one, else now."""
+        """Add a row to a sub-account's activities, at its own time if it has one, else now."""
         moment = fields.get("transaction_time")
         at_ns = wire.time_ns(moment, "transaction_time") if moment else self.now_ns
         account.activities.append(NotedLine(str(fields["id"]), at_ns, fields))
 
     def go_on_at(self, ns: int) -> None:
-        """Take a start's time as now, also where an earlier life's clock was ahead; its day and the day's loss stay."""
+        """Take a start's time as now, even where the former clock was ahead; the day and its loss stay."""
         self.now_ns, self.changed_ns = ns, min(self.changed_ns, ns)
         self.differences = {key: (min(since_ns, ns), words) for key, (since_ns, words) in self.differences.items()}
 
     # --- who held -----------------------------------------------------------------------------------------------------
 
     def note_holders(self, symbol: str, changes: Mapping[str, Decimal], date: str = "") -> None:
-        """Note who holds how much at the end of `date` (today), and of each later day, after these changes."""
+        """Add changes to the holders at the end of `date` (default: today) and of each later day."""
         date = date or new_york_date(self.now_ns).isoformat()
         entries = self.held.setdefault(symbol, [])
         place = bisect_left(entries, date, key=lambda entry: entry[0])
@@ -653,7 +653,7 @@ class Ledgers(msgspec.Struct):
             entries[number] = (day, {name: quantity for name, quantity in sorted(new_quantities.items()) if quantity})
 
     def rename_holders(self, old: str, new: str, date: str) -> None:
-        """Copy the holders before this date to the share's new name: dividends come weeks later."""
+        """Copy the holders before this date to a share's new symbol, for dividends weeks later."""
         former = [(day, quantities) for day, quantities in self.held.get(old, []) if day < date]
         if former and not self.holders_before(new, date):
             since = [entry for entry in self.held.get(new, []) if entry[0] >= date]
@@ -670,7 +670,7 @@ class Ledgers(msgspec.Struct):
         return dict(entries[place - 1][1]) if place else {}
 
     def trades_since(self, symbol: str, ns: int, kinds: Collection[str] = ("FILL", SHARES)) -> dict[str, Decimal]:
-        """Return the signed quantity that each sub-account has bought, been given or sold since a time."""
+        """Return the signed quantity that each sub-account has bought, sold or been given since a time."""
         quantities: dict[str, Decimal] = {}
         for name, account in self.accounts.items():
             for row in (line.fields for line in account.activities if line.time_ns >= ns):
@@ -680,9 +680,9 @@ class Ledgers(msgspec.Struct):
         return quantities
 
     def holders_at(self, symbol: str, ns: int) -> dict[str, Decimal]:
-        """Return who held how much at a time, by what was traded since.
+        """Return the holders at a time, computed back from the trades since.
 
-        What a person moved since counts as if it had been so then: it was moved in the shares that the books have.
+        A person's moves since are not reversed: they were made in the shares that the books have now.
         """
         trades = self.trades_since(symbol, ns, ("FILL",))
         names = self.accounts.keys() & (self.holders(symbol).keys() | trades.keys())
@@ -690,7 +690,7 @@ class Ledgers(msgspec.Struct):
         return {name: quantity for name, quantity in quantities.items() if quantity}
 
     def take_coins(self, coins: Iterable[AlpacaPosition]) -> None:
-        """Give `main` the crypto that the broker shows: no other can have one, and its fees are taken in coins."""
+        """Set `main`'s crypto to the broker's: no other sub-account can hold any, and fees are taken in coins."""
         for symbol in [symbol for symbol in self.main.holdings if symbol in self.coins or is_pair(symbol)]:
             del self.main.holdings[symbol]
         for coin in coins:
@@ -706,7 +706,7 @@ class Ledgers(msgspec.Struct):
     # --- figures ------------------------------------------------------------------------------------------------------
 
     def worth(self, account: str, marks: Mapping[str, Decimal]) -> Decimal:
-        """Return cash and holdings of a sub-account at `marks`, USD a share; what has none at its average price."""
+        """Return cash and holdings of a sub-account at `marks`, USD a share; holdings without one at average price."""
         books = self.accounts[account]
         values = (h.qty * marks.get(s, h.average) * multiplier(s) for s, h in books.holdings.items())
         return books.cash + sum(values, ZERO)
@@ -721,7 +721,7 @@ class Ledgers(msgspec.Struct):
         return cash, {symbol: quantity for symbol, quantity in quantities.items() if quantity}
 
     def _last_names(self) -> set[str]:
-        """Return the names of each sub-account's last orders that the broker showed and that ended without a fill."""
+        """Return the names of each sub-account's newest orders that the broker showed and that ended without a fill."""
         ended: dict[str, list[tuple[int, str]]] = {}
         for order in self.orders.values():
             if order.account != MAIN and order.known and not order.open and not order.filled:
@@ -729,7 +729,7 @@ class Ledgers(msgspec.Struct):
         return {name for orders in ended.values() for _, name in sorted(orders)[-LAST_ORDERS:]}
 
     def forget(self) -> None:
-        """Drop what is so old that nobody asks for it."""
+        """Drop entries too old to be requested."""
         today = new_york_date(self.now_ns)
         orders_from, lines_from, held_from = (
             (today - timedelta(days=days)).isoformat() for days in (ORDERS_DAYS, LINES_DAYS, HELD_DAYS)
@@ -737,7 +737,7 @@ class Ledgers(msgspec.Struct):
         last_names = self._last_names()
         for name, order in list(self.orders.items()):
             ended_ns = _updated_ns(order.row) if order.row else order.created_ns
-            stays = order.filled or name in last_names  # a desk that was away asks for it
+            stays = order.filled or name in last_names  # for a desk that was away
             from_date = lines_from if stays else orders_from
             if not order.open and new_york_date(ended_ns).isoformat() < from_date:
                 self.drop(name)
@@ -759,12 +759,12 @@ class Ledgers(msgspec.Struct):
 
 
 def day_fill(order: GatewayOrder, quantity: Decimal, price: Decimal) -> DayFill:
-    """Return a fill of an order as fees are divided by it."""
+    """Return a fill of an order as a `DayFill`."""
     return DayFill(order.account, order.symbol, order.sign, quantity, price, order.id)
 
 
 def is_coin(symbol: str) -> bool:
-    """Return whether a symbol is one of crypto, as orders have it or as positions do: no share has six letters."""
+    """Return whether a symbol is crypto's, in the form of orders or of positions: no share has six letters."""
     return is_pair(symbol) or re.fullmatch(r"[A-Z0-9]{3,}USD[CT]?", symbol) is not None
 
 
@@ -774,12 +774,12 @@ def is_pair(symbol: str) -> bool:
 
 
 def dollars(symbol: str) -> int:
-    """Return how many USD of cash one unit moves for each USD of its price; 0 for a pair that is paid in coins."""
+    """Return how much cash in USD one unit moves for each USD of its price; 0 for a pair that is paid in coins."""
     return 0 if is_pair(symbol) and not symbol.endswith("/USD") else multiplier(symbol)
 
 
 def digest(books: Ledgers) -> str:
-    """Return the SHA-256 of the books' JSON, its keys in order."""
+    """Return the SHA-256 of the books as JSON with sorted keys."""
     return hashlib.sha256(_encoder.encode(books)).hexdigest()
 
 
@@ -787,7 +787,7 @@ _encoder = msgspec.json.Encoder(order="deterministic")
 
 
 def name_of_part(line_id: str, account: str) -> str:
-    """Return the id of a sub-account's part of a ledger line: the line's own time, another UUID; `main` keeps it."""
+    """Return the id of a sub-account's part of a ledger line: same time, another UUID; `main` keeps the line's id."""
     if account == MAIN:
         return line_id
     prefix, _, rest = line_id.rpartition("::")
@@ -795,17 +795,17 @@ def name_of_part(line_id: str, account: str) -> str:
 
 
 def name_of_call(account: str) -> str:
-    """Return a name for a close call, until the broker's answer names its order."""
+    """Return a new name for a close call, used until the broker's answer names its order."""
     return f"{CALL}{account}-{uuid.uuid4()}"
 
 
 def caller(name: str) -> str:
-    """Return the sub-account of a close call's name, "" of another name."""
+    """Return the sub-account in a close call's name, "" for any other name."""
     return name[len(CALL) : -len("-") - 36] if name.startswith(CALL) else ""
 
 
 def line_stamp(ns: int) -> str:
-    """Return a time as an activity's id begins with it: `YYYYMMDDHHMMSSmmm`, New York."""
+    """Return a time in the form with which an activity's id begins: `YYYYMMDDHHMMSSmmm`, New York."""
     local = datetime.fromtimestamp(ns // SECOND_NS, wire.NEW_YORK)
     return f"{local:%Y%m%d%H%M%S}{ns // 1_000_000 % 1000:03d}"
 
@@ -821,7 +821,7 @@ def stamped_ns(line_id: str) -> int | None:
 
 
 def submitted_ns_of(row: Json, default_ns: int) -> int:
-    """Return when the broker took an order by its row; `default_ns` where that does not say."""
+    """Return when the broker accepted an order, by its row; `default_ns` where the row has no time."""
     ns = wire.first_moment_ns(row, "submitted_at", "created_at")
     return default_ns if ns is None else ns
 

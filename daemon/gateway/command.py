@@ -89,7 +89,7 @@ from daemon.operator.status import first_named
 from rltrader import called
 
 FAILED = 1
-JOURNAL_S = 45.0  # real seconds in which the journal's thread must come round
+JOURNAL_S = 45.0  # real seconds within which the journal's thread must answer
 DEFAULT_FILE = Path("gateway.toml")
 
 
@@ -122,7 +122,7 @@ async def opening(settings: GatewaySettings, upstream: Upstream, now_ns: int) ->
 
 
 def former_desks(event: Opened) -> list[str]:
-    """Return, in words, that desks have bought here before this journal: what they hold becomes `main`'s."""
+    """Return, in words, that desks have bought here before this journal: their holdings become `main`'s."""
     held_symbols = {str(row["symbol"]) for row in event.positions}
     desk_orders = [row for row in event.orders if parse_name(wire.text(row.get("client_order_id"))) is not None]
     symbols = sorted(held_symbols & {wire.text(row.get("symbol")) for row in desk_orders})
@@ -136,19 +136,19 @@ def former_desks(event: Opened) -> list[str]:
 
 
 def capital_of(settings: GatewaySettings) -> dict[str, Decimal]:
-    """Return what each sub-account begins with, USD."""
+    """Return each sub-account's starting capital, USD."""
     return {name: table.capital for name, table in settings.sub_accounts.items()}
 
 
 def _require_cents(capital: Mapping[str, Decimal]) -> None:
-    """Raise ConfigError for capital with parts of a cent: the sums would never be the broker's."""
+    """Raise ConfigError for capital with parts of a cent: the sums could never match the broker's."""
     for name, usd in capital.items():
         if not in_cents(usd):
             raise ConfigError(f"sub_account.{name}.capital is {usd}: expected USD in whole cents: correct it")
 
 
 def newcomers(settings: GatewaySettings, books: Ledgers, now_ns: int) -> list[Transferred]:
-    """Return the events that give capital to sub-accounts that are new in the file. Raises ConfigError as `opening`."""
+    """Return the events that give new sub-accounts of the file their capital. Raises ConfigError, as `opening` does."""
     fresh = {name: usd for name, usd in capital_of(settings).items() if name not in books.accounts}
     _require_cents(fresh)
     whole, free = sum(fresh.values(), Decimal(0)), books.main.cash - books.reserved_usd(MAIN)
@@ -166,7 +166,7 @@ def newcomers(settings: GatewaySettings, books: Ledgers, now_ns: int) -> list[Tr
 def as_there_is(moves: list[Transferred], cash: Decimal, books: Ledgers) -> list[Transferred]:
     """Return the moves of capital; with 0 USD where the broker's cash, less the sub-accounts', is not enough.
 
-    What `main` had by the journal may have gone since: the capital would be another sub-account's.
+    The cash that `main` has by the journal may be gone since: the capital would be another sub-account's.
     """
     others_cash = sum((account.cash for name, account in books.accounts.items() if name != MAIN), Decimal(0))
     if sum((move.cash for move in moves), Decimal(0)) <= cash - others_cash:
@@ -175,12 +175,12 @@ def as_there_is(moves: list[Transferred], cash: Decimal, books: Ledgers) -> list
 
 
 def gone_from_file(settings: GatewaySettings, books: Ledgers) -> list[str]:
-    """Return the sub-accounts that have books and are not in the file any more."""
+    """Return the sub-accounts that have books and are no longer in the file."""
     return sorted(books.accounts.keys() - settings.sub_accounts.keys() - {MAIN})
 
 
 def unlike_file(settings: GatewaySettings, books: Ledgers) -> list[str]:
-    """Return, in words, where file and books differ about sub-accounts; the start changes nothing of it."""
+    """Return, in words, where file and books differ about sub-accounts; a start changes none of it."""
     words = []
     for name, table in settings.sub_accounts.items():
         began = books.accounts[name].capital if name in books.accounts else table.capital
@@ -190,7 +190,7 @@ def unlike_file(settings: GatewaySettings, books: Ledgers) -> list[str]:
     for name in gone_from_file(settings, books):
         account, orders = books.accounts[name], sum(order.account == name for order in books.open_orders())
         holdings = [f"{holding.qty} {symbol}" for symbol, holding in account.holdings.items()]
-        if holdings or orders or abs(account.cash) >= CENT:  # less cannot be moved
+        if holdings or orders or abs(account.cash) >= CENT:  # less than a cent cannot be moved
             content = f"holds {', '.join([*holdings, f'{account.cash:.2f} USD'])} and has {orders} orders"
             closes = f"`rltrader-gateway panic {name}` closes it, then " if holdings or orders else ""
             cure = f"{closes}`rltrader-gateway transfer {name} {MAIN}` moves its cash; or put it back into the file"
@@ -257,7 +257,7 @@ async def serve(settings: GatewaySettings, keys: Credentials, clock: Clock, plai
 
 
 def _watchers(settings: GatewaySettings, status_file: GatewayStatusFile, log: Log) -> Iterator[tuple[str, Work]]:
-    """Return the works that only show the gateway: one that fails is tried again, and no desk notices."""
+    """Yield the tasks that only show the gateway: a failed one is restarted, and no desk notices."""
     yield "status", status_file.run
     if settings.upstream.metrics.enabled:
         yield "metrics", partial(serve_metrics, status_file.registry(), settings.upstream.metrics.port, log)
@@ -266,7 +266,7 @@ def _watchers(settings: GatewaySettings, status_file: GatewayStatusFile, log: Lo
 def clock_check(
     settings: GatewaySettings, journal: GatewayJournal, upstream: Upstream, clock: Clock, log: EventLogger
 ) -> ClockCheck:
-    """Return the check of the clocks: the gateway's time follows a leap that the broker's clock confirms."""
+    """Return the clock check: the gateway's time follows a leap that the broker's clock confirms."""
 
     return ClockCheck(
         upstream.clock, clock, log, settings.upstream.alpaca.clock_skew_max_s, lambda: journal.books.now_ns
@@ -296,9 +296,9 @@ async def _open(
 
 
 async def with_feeds(settings: GatewaySettings, upstream: Upstream, folder: Path, log: EventLogger) -> GatewaySettings:
-    """Return the settings with the feeds that the account's plan has, where they say `auto`.
+    """Return the settings with the feeds of the account's data plan, where they say `auto`.
 
-    A broker that cannot be asked keeps no exit waiting: they are as at the last start. Raises BrokerError at the first.
+    A broker that is away delays no exit: the last start's feeds are used. Raises BrokerError at the first start.
     """
     if AUTO not in (settings.upstream.feed.name, settings.upstream.feed.options):
         return settings
@@ -316,7 +316,7 @@ async def with_feeds(settings: GatewaySettings, upstream: Upstream, folder: Path
 
 
 async def _feed(service: Service, gateway: Gateway) -> None:
-    """Feed the watchdog while the loop turns and the journal's thread does its work."""
+    """Feed the watchdog while the event loop runs and the journal's thread answers."""
     service.ready()
     while True:
         try:
@@ -339,7 +339,7 @@ def _run(settings: GatewaySettings, keys: Credentials, folder: Path) -> int:
 
 
 async def serve_until_signal(settings: GatewaySettings, keys: Credentials, clock: Clock, folder: Path) -> None:
-    """Serve until SIGTERM or SIGINT. Raises as `serve`; of several failed tasks the first one's error."""
+    """Serve until SIGTERM or SIGINT. Raises as `serve`; of several failed tasks the first error."""
     log = Log(settings.upstream.log.level, settings.upstream.log.format)
     running = asyncio.ensure_future(serve(settings, keys, clock, log, folder))
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -347,7 +347,7 @@ async def serve_until_signal(settings: GatewaySettings, keys: Credentials, clock
     with contextlib.suppress(asyncio.CancelledError):
         try:
             await running
-        except BaseExceptionGroup as several:  # of its tasks: what ended the first ended all
+        except BaseExceptionGroup as several:  # of its tasks: the first failure ended the others
             raise innermost(several) from None
 
 
@@ -355,7 +355,7 @@ async def serve_until_signal(settings: GatewaySettings, keys: Credentials, clock
 
 
 async def check(settings: GatewaySettings, keys: Credentials, books: Ledgers, kind: str) -> list[tuple[bool, str]]:
-    """Try the account and the files; return what was found: is it right, in words. `books`, `kind`: of the journal."""
+    """Try the account and the files; return each finding as (right, words). `books`, `kind`: of the journal."""
     findings: list[tuple[bool, str]] = []
     try:
         client_keys(settings)
@@ -379,7 +379,7 @@ async def check(settings: GatewaySettings, keys: Credentials, books: Ledgers, ki
     port, metrics = settings.gateway.port, settings.upstream.metrics
     problem = refused("gateway.port", port, "does a gateway run?")
     findings.append((not problem, problem or f"port {port} is free"))
-    if metrics.enabled and not problem:  # a running gateway has this one, too
+    if metrics.enabled and not problem:  # a running gateway uses this port too
         problem = refused("metrics.port", metrics.port, "end what has it, or choose another")
         findings.append((not problem, problem or f"port {metrics.port} for metrics is free"))
     return findings
@@ -388,8 +388,8 @@ async def check(settings: GatewaySettings, keys: Credentials, books: Ledgers, ki
 async def _account_findings(
     settings: GatewaySettings, upstream: Upstream, books: Ledgers, now_ns: int
 ) -> list[tuple[bool, str]]:
-    """Return what is at the broker, and what a start would give to whom. Raises as `opening` and `newcomers`."""
-    if not books.number:  # nothing has begun
+    """Return findings on the account, and on capital that a start would give. Raises as `opening`, `newcomers`."""
+    if not books.number:  # no journal yet
         event = await opening(settings, upstream, now_ns)
         account, positions, number = event.account, event.positions, event.number
         cash = wire.decimal(account.get("cash"), "cash")
@@ -433,9 +433,9 @@ _ALL_THE_SAME = "; without it, rltraderctl panic with the account's own keys clo
 
 
 def ask(settings: GatewaySettings, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-    """Ask the running gateway; returns its JSON.
+    """Send a request to the running gateway; return its JSON.
 
-    Raises ConfigError for its refusal, or where none runs, and OSError where it took the request and gave no answer.
+    Raises ConfigError for its refusal, or where none runs, and OSError where it took the request and did not answer.
     """
     file = Path(settings.gateway.state_dir) / CONTROL_SOCKET
     connection, is_there = _Local(file), False
@@ -486,7 +486,7 @@ def show(status: dict[str, Any]) -> str:
 
 
 def _cents(usd: str) -> str:
-    """Return an amount as it is shown; a figure that the broker did not tell is none."""
+    """Return an amount with two decimals; "" for a figure that the broker did not send."""
     return f"{Decimal(usd):.2f}" if usd else ""
 
 
@@ -496,7 +496,7 @@ def _apart(total: dict[str, Any], broker: dict[str, Any]) -> bool:
 
 
 def _debt_texts(accounts: list[dict[str, Any]]) -> Iterator[str]:
-    """Yield, in words, what a person took of the cash of others, and what ends that."""
+    """Yield, in words, what a person withdrew of others' cash, and the cure."""
     cash = {row["name"]: Decimal(row["cash"]) for row in accounts}
     debt, lenders = -cash.get(MAIN, Decimal(0)), {name: usd for name, usd in sorted(cash.items()) if usd > 0}
     if debt < OWES_USD or not lenders:
@@ -507,7 +507,7 @@ def _debt_texts(accounts: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _shortage_texts(accounts: list[dict[str, Any]]) -> Iterator[str]:
-    """Yield, in words, what one is short of while others hold it, and what ends that."""
+    """Yield, in words, what one is short of while others hold it, and the cure."""
     for account in accounts:
         name = account["name"]
         for symbol, quantity in account["positions"].items():
@@ -550,8 +550,8 @@ def closing_text(rows: list[dict[str, Any]]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `rltrader-gateway`; returns the exit code: 0, 1 for a failed check, 2 for wrong use.
 
-    1 is also what may pass, a disk, a lock, a broker that is away, and each mistake while a desk holds something:
-    systemd starts the gateway again.
+    1 also stands for passing causes (a disk, a lock, a broker that is away), and for any mistake while a desk holds
+    something: systemd starts the gateway again.
     """
     options = _options(arguments)
     problem: Exception
@@ -572,7 +572,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _starts_for_a_desk(options: argparse.Namespace) -> bool:
-    """Return whether this is a start, and a desk behind the gateway holds something or has an order."""
+    """Return whether this is a start while a desk behind the gateway holds something or has an order."""
     if options.command or options.check:
         return False
     try:
@@ -590,7 +590,7 @@ def _run_command(options: argparse.Namespace) -> int:
         order = SetupRequest(o.config, o.sub, o.live, o.url, o.port, o.state_dir, o.keys_dir)
         sys.stdout.write(asyncio.run(init(order, _account_keys())))
         return 0
-    is_mistyped = options.command and not options.config.exists()  # the last start may be another gateway's
+    is_mistyped = options.command and not options.config.exists()  # the last start may have been another gateway's
     if options.check or options.command in ("keys", "desk") or is_mistyped:
         settings = load_gateway(options.config)
     else:
@@ -658,9 +658,9 @@ def _print_result(command: str, text: str) -> int:
 
 
 def _fitting(settings: GatewaySettings, file: Path) -> GatewaySettings:
-    """Return settings that fit the journal; of a file with a mistake those of the last start, while desks need them.
+    """Return settings that fit the journal; for a file with a mistake those of the last start, while desks need them.
 
-    Raises ConfigError, the mistake, while they hold nothing and have no order.
+    Raises ConfigError, the mistake, while desks hold nothing and have no order.
     """
     books, kind = _journal_books(settings)
     try:
@@ -673,16 +673,16 @@ def _fitting(settings: GatewaySettings, file: Path) -> GatewaySettings:
 
 
 def _journal_books(settings: GatewaySettings) -> tuple[Ledgers, str]:
-    """Return the books of a gateway's journal, and whether it is of a paper or a live account ("": there is none)."""
+    """Return the books of a gateway's journal, and "paper" or "live" for its account ("" without a journal)."""
     file = standing(Path(settings.gateway.state_dir))
     return (read_books(file), kept_for(file)) if file.exists() else (Ledgers(), "")
 
 
 def _refuse_unlike(settings: GatewaySettings, books: Ledgers, kind: str = "") -> None:
-    """Raise ConfigError for a journal that a file does not go with.
+    """Raise ConfigError for a journal that does not fit the file.
 
-    It is of another account, `kind` is not what the file says of paper or live, new capital is more than `main` has, or
-    a guard's prefix was another sub-account's: what the guard of that one sells would be booked as this one's.
+    It is of another account, its `kind` (paper or live) differs, new capital exceeds `main`'s, or a guard's prefix was
+    another sub-account's, whose guard's sales would be booked as this one's.
     """
     expected = settings.gateway.account_number
     if kind and kind != settings.gateway.account:
@@ -785,6 +785,6 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _command(commands: Any, name: str, words: str) -> argparse.ArgumentParser:
-    """Add a command whose words stand in the list of all and above its own options."""
+    """Add a command; `words` stand in the list of commands and above its own options."""
     command: argparse.ArgumentParser = commands.add_parser(name, help=words, description=words)
     return command

@@ -1,6 +1,6 @@
-"""gateway.toml: the account, its limits, and the sub-accounts; the tables that a desk's config.toml has mean the same.
+"""gateway.toml: the account, its limits, and the sub-accounts; tables shared with a desk's config.toml mean the same.
 
-Every problem is a `ConfigError` that names key, value, expectation and cure. A sub-account's key and secret stand in
+Every problem is a `ConfigError` that names key, value, expectation and cure. A sub-account's key and secret are in
 files of their own (0600), and never in an error.
 """
 
@@ -34,14 +34,14 @@ SHARED_TABLES = ("alpaca", "clock", "feed", "log", "alarms", "metrics")
 """Tables of a desk's config.toml that a gateway's file may have."""
 _KEY_TEXT = re.compile(r"[!-~]{16,}")
 CREDENTIAL = "sub"
-"""The name under which the unit loads the folder of the keys: systemd puts `_` for each `/` below it."""
+"""The name under which the unit loads the keys' folder: systemd replaces each `/` below it by `_`."""
 _Usd = Annotated[Decimal, Ge(0)]
 NAMED: Final = "1 to 30 small letters, digits, '_' and '-', with a letter or a digit first"
 _Name = Annotated[str, like(r"[a-z0-9][a-z0-9_-]{0,29}", NAMED)]
 LAST_START = "last_start.toml"
-"""In the state directory: the file of the last start that had no mistake."""
+"""Name in the state directory of a copy of the last start's file without a mistake."""
 _OF_THE_FILE = tuple(f"{variable(table)}__" for table in ("gateway", "account", "sub_account"))
-"""How variables begin that would be limits, were they read: a desk's are."""
+"""Prefixes of environment variables that would look like limits; the gateway does not read them, as a desk would."""
 _STATE_DIR = re.compile(r"""^\s*state_dir\s*=\s*["']([^"'\n]+)["']""", re.MULTILINE)
 
 
@@ -57,10 +57,10 @@ class GatewayTable(BaseModel):
         "gateway/keys"  # <sub-account>/APCA_API_KEY_ID and APCA_API_SECRET_KEY
     )
     ballast_mib: Annotated[int, Ge(0), Field(le=4096)] = 16
-    rotate_mib: Annotated[int, Ge(0)] = 1024  # by which the journal grows until a start begins a new file; 0: never
-    stream_symbols_max: Annotated[int, Ge(1)] = 30  # that all clients may have of shares: 30 on the free plan
-    requests_a_minute: Annotated[int, Ge(1)] = 400  # of one client to trading; its reads cost the broker nothing
-    data_requests_a_minute: Annotated[int, Ge(1)] = 400  # of one client to market data
+    rotate_mib: Annotated[int, Ge(0)] = 1024  # growth of the journal after which a start begins a new file; 0: never
+    stream_symbols_max: Annotated[int, Ge(1)] = 30  # shares' symbols over all clients: 30 on the free plan
+    requests_a_minute: Annotated[int, Ge(1)] = 400  # a client's to trading; its reads make no call to the broker
+    data_requests_a_minute: Annotated[int, Ge(1)] = 400  # a client's to market data
     answer_s: Annotated[float, Field(gt=0, le=60)] = 10.0
     cancel_s: Annotated[float, Field(gt=0, le=60)] = 5.0
 
@@ -76,7 +76,7 @@ class AccountLimits(BaseModel):
 
 
 class SubAccountTable(BaseModel):
-    """One sub-account: what it begins with, what it may trade, and its limits; 0: none."""
+    """One sub-account: its capital in USD, what it may trade, and its limits; 0: none."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     name: _Name
@@ -90,9 +90,9 @@ class SubAccountTable(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class GatewaySettings:
-    """All of gateway.toml. `upstream` has the tables that a desk's file has too, for the way to the broker.
+    """All of gateway.toml. `upstream` has the tables shared with a desk's file, for the connection to the broker.
 
-    `text` is the file's; `mistake` says why it is not today's file, but the one of the last start.
+    `text` is the file's content; `mistake` is set where these are the last start's settings, and says why.
     """
 
     gateway: GatewayTable
@@ -104,12 +104,12 @@ class GatewaySettings:
 
     @property
     def guards(self) -> tuple[tuple[str, str], ...]:
-        """Return the prefixes of the orders of guards, each with its sub-account."""
+        """The prefixes of guards' orders, each with its sub-account."""
         return tuple((f"{t.guard_prefix}-", name) for name, t in self.sub_accounts.items() if t.guard_prefix)
 
 
 def limits_in_cents(settings: GatewaySettings) -> list[str]:
-    """Return what is said of limits below one USD: who writes 0.02 means 2 %, and allows two cents."""
+    """Return, in words, limits below one USD: 0.02 is probably meant as 2 %, and allows two cents."""
     tables = {"account": settings.account, **{f"sub_account.{n}": t for n, t in settings.sub_accounts.items()}}
     return [
         f"{title}.{key} is {value}: these are USD, no part of the account: write the amount, or 0 for none"
@@ -125,7 +125,7 @@ def in_cents(usd: Decimal) -> bool:
 
 
 def load_gateway(path: Path, environment: Mapping[str, str] | None = None) -> GatewaySettings:
-    """Read the file; `environment` takes the place of the process's. Raises ConfigError."""
+    """Read the file; `environment` replaces the process's. Raises ConfigError."""
     environment = os.environ if environment is None else environment
     try:
         text = path.read_text(encoding="utf-8")
@@ -159,7 +159,7 @@ def load_gateway(path: Path, environment: Mapping[str, str] | None = None) -> Ga
 
 
 def load_or_last(path: Path) -> GatewaySettings:
-    """Read the file; one with a mistake leaves the settings of the last start. Raises ConfigError, its mistake."""
+    """Read the file; on a mistake return the last start's settings. Raises ConfigError, the mistake, without one."""
     try:
         return load_gateway(path)
     except ConfigError as error:
@@ -167,9 +167,9 @@ def load_or_last(path: Path) -> GatewaySettings:
 
 
 def last_start(path: Path, error: ConfigError) -> GatewaySettings:
-    """Return the settings of the last start: desks that hold something need a gateway. Raises `error` without one.
+    """Return the last start's settings: desks that hold something need a gateway. Raises `error` without one.
 
-    Of the environment only what is known counts.
+    Only known environment variables count.
     """
     folder = state_dir_of(path)
     variables = {variable(f"{table}.{key}") for table, keys in defaults().items() for key in keys}
@@ -177,12 +177,12 @@ def last_start(path: Path, error: ConfigError) -> GatewaySettings:
         last = load_gateway(folder / LAST_START, {name: os.environ[name] for name in variables & os.environ.keys()})
     except ConfigError:
         raise error from None
-    where = last.gateway.model_copy(update={"state_dir": str(folder)})  # it may have been moved since
+    where = last.gateway.model_copy(update={"state_dir": str(folder)})  # the folder may have been moved since
     return replace(last, gateway=where, mistake=str(error))
 
 
 def state_dir_of(path: Path) -> Path:
-    """Return the state directory that a file names, whatever else is wrong with it."""
+    """Return the state directory named in a file, even in one that is otherwise wrong."""
     try:
         match = _STATE_DIR.search(path.read_text(encoding="utf-8", errors="replace"))
     except OSError:
@@ -191,7 +191,7 @@ def state_dir_of(path: Path) -> Path:
 
 
 def keep_start(folder: Path, settings: GatewaySettings) -> None:
-    """Keep a whole file for later starts; where the folder cannot be written, the one before stays."""
+    """Keep a copy of a file without a mistake for later starts; if it cannot be written, the former copy stays."""
     if settings.text and not settings.mistake:
         with contextlib.suppress(OSError):
             write_whole(folder / LAST_START, settings.text.encode(), 0o600)
@@ -245,7 +245,7 @@ def _wrong(gateway: GatewayTable, subs: Mapping[str, SubAccountTable]) -> Iterat
 
 
 def _upstream(path: Path, gateway: GatewayTable, environment: Mapping[str, str]) -> DeskSettings:
-    """Return a desk's settings with the tables that both have: from the file, then the environment, as a desk's."""
+    """Return a desk's settings for the shared tables: from the file, then the environment, as a desk reads them."""
     desk = {"name": "gateway", "account": gateway.account, "account_number": gateway.account_number}
     overrides = {f"desk.{key}": value for key, value in desk.items()}
     return load(path, {**overrides, **NO_STRATEGY}, environment, only=(*SHARED_TABLES, "desk"))
@@ -280,7 +280,7 @@ def client_keys(settings: GatewaySettings) -> dict[str, ClientKeys]:
 
 
 def usable_keys(settings: GatewaySettings) -> tuple[dict[str, ClientKeys], list[ConfigError]]:
-    """Return the keys that can be used, and what is wrong with others: one bad file keeps no other desk out."""
+    """Return the usable keys, and the problems of the others: one bad file excludes no other desk."""
     keys: dict[str, ClientKeys] = {}
     owners: dict[str, list[str]] = {}
     problems = []
@@ -319,7 +319,7 @@ def _secret(name: str, path: Path) -> str:
 
 
 def make_keys(settings: GatewaySettings, name: str) -> Path:
-    """Write a fresh key and secret into files that their owner alone reads; returns their folder.
+    """Write a fresh key and secret into files that only their owner can read; return their folder.
 
     Raises OSError where one exists.
     """

@@ -1,4 +1,4 @@
-"""What happens to a gateway: the events of its journal, and what a step of one makes it do.
+"""The events in a gateway's journal, and the effects of stepping them.
 
 Quantities and money are exact decimals, USD; times are nanoseconds UTC. Rows are Alpaca's JSON as it came.
 """
@@ -12,7 +12,7 @@ import msgspec
 from daemon.alpaca_api.wire import Json
 
 MAIN = "main"
-"""The sub-account of what no other owns: a person's holdings and orders, deposits, what was there before."""
+"""The sub-account of everything else: a person's holdings and orders, deposits, the account before the gateway."""
 
 
 class GatewayEvent(msgspec.Struct, frozen=True, tag=True, tag_field="type"):
@@ -22,9 +22,9 @@ class GatewayEvent(msgspec.Struct, frozen=True, tag=True, tag_field="type"):
 
 
 class Opened(GatewayEvent, frozen=True):
-    """The first event: what the account holds, which is `main`'s, and the capital that `main` gives to each other.
+    """The first event: the account's content, which is `main`'s, and the capital that `main` gives to each other one.
 
-    `guards` is as of `GatewayStarted`.
+    `guards` as in `GatewayStarted`.
     """
 
     number: str
@@ -37,9 +37,9 @@ class Opened(GatewayEvent, frozen=True):
 
 
 class OrderTaken(GatewayEvent, frozen=True):
-    """An order passed all rules. It leaves when this is durable, and the cancels of the orders `against` it are done.
+    """An order passed all rules. It leaves once this is durable and the orders `against` it are cancelled.
 
-    `reserve` is what an opening order keeps from the buying power, USD a share.
+    `reserve` is what an opening order reserves of the buying power, USD a share.
     """
 
     account: str
@@ -61,10 +61,9 @@ class ReplaceTaken(GatewayEvent, frozen=True):
 
 
 class CloseTaken(GatewayEvent, frozen=True):
-    """The broker's own call is to close `quantity`; its order bears the broker's name, see `OrderAnswered`.
+    """The broker's own call is to close `quantity`; its order bears a name of the broker's, see `OrderAnswered`.
 
-    With `for_order` it takes the place of a client's order `name`, which keeps that name towards its owner. `against`
-    is as of `OrderTaken`.
+    With `for_order` it replaces a client's order `name`, and its owner sees that name. `against` as in `OrderTaken`.
     """
 
     account: str
@@ -77,14 +76,14 @@ class CloseTaken(GatewayEvent, frozen=True):
 
 
 class OrderAnswered(GatewayEvent, frozen=True):
-    """The broker took the order `name`; `row` is its own."""
+    """The broker accepted the order `name`; `row` is its order object."""
 
     name: str
     row: Json
 
 
 class OrderRefused(GatewayEvent, frozen=True):
-    """The broker refused the order `name`, without doubt; or it never left."""
+    """The broker definitely refused the order `name`; or it was never sent."""
 
     name: str
     status: int
@@ -94,13 +93,13 @@ class OrderRefused(GatewayEvent, frozen=True):
 
 
 class OrderUnanswered(GatewayEvent, frozen=True):
-    """No usable answer: the order `name` may be there or not, and is looked up."""
+    """No usable answer: the order `name` may exist or not, and is looked up."""
 
     name: str
 
 
 class Missing(GatewayEvent, frozen=True):
-    """The broker knows no order `name`, asked several times."""
+    """The broker has no order `name`, after several look-ups."""
 
     name: str
 
@@ -112,12 +111,12 @@ class Updated(GatewayEvent, frozen=True):
 
 
 class Reported(GatewayEvent, frozen=True):
-    """The account as read from `asked_ns` on: its figures, positions, orders, and the ledger's lines that are news.
+    """The account as read from `asked_ns` on: its figures, positions, and the orders and ledger lines that are new.
 
-    `ex_dates` has the announced ex-date of a dividend's line by its id, `ratios` the announced "new/old" of a line of a
-    split or merger; "" where none is known. `spun` has who may have spun off a line's shares by its id: symbol, ex-date
-    and "new/old" of each one announced. `gone` are ids of working orders that the broker no longer knows. `closed`: by
-    the broker's clock today's session is over; asked where a contract of today is no longer there.
+    By line id: `ex_dates` has a dividend's announced ex-date, `ratios` the announced "new/old" of a split or merger (""
+    if unknown), `spun` the announced possible parents of a spin-off as (symbol, ex-date, "new/old"). `gone`: ids of
+    working orders that the broker does not know. `closed`: today's session is over by the broker's clock, which is
+    asked when a contract that expires today is no longer there.
     """
 
     asked_ns: int
@@ -133,7 +132,7 @@ class Reported(GatewayEvent, frozen=True):
 
 
 class FillsRead(GatewayEvent, frozen=True):
-    """All lines of fills of one order, after a bust or a correction of one of them."""
+    """All fill lines of one order, read after a bust or a correction of a fill."""
 
     order_id: str
     lines: list[Json]
@@ -152,7 +151,7 @@ class Transferred(GatewayEvent, frozen=True):
 
 
 class DifferenceAccepted(GatewayEvent, frozen=True):
-    """A person gave a sub-account what no line explains: `change` of `what`, a symbol at `price` USD, or cash."""
+    """A person gave a sub-account an unexplained difference: `change` of `what`, a symbol at `price` USD, or cash."""
 
     account: str
     what: str
@@ -170,14 +169,14 @@ class Suspended(GatewayEvent, frozen=True):
 
 
 class LapseChosen(GatewayEvent, frozen=True):
-    """The broker took a sub-account's word that its contract `symbol` is not to be exercised."""
+    """The broker accepted that a sub-account's contract `symbol` is not to be exercised."""
 
     account: str
     symbol: str
 
 
 class Halted(GatewayEvent, frozen=True):
-    """No new risk in any sub-account until `Resumed`; `until_date` ends it by itself, "" does not."""
+    """No new risk in any sub-account until `Resumed`, or to the end of `until_date` ("": no end by itself)."""
 
     reason: str
     detail: str
@@ -186,10 +185,10 @@ class Halted(GatewayEvent, frozen=True):
 
 
 class RowsLeftOut(GatewayEvent, frozen=True):
-    """A start left out these rows of the journal. The books are whole up to the report of `since_ns`.
+    """A start left out these rows of the journal. The books are complete up to the report of `since_ns`.
 
-    Reports read again what came later. Transfers, fences and chosen lapses in those rows are gone: no new risk in any
-    sub-account until `Resumed`.
+    Reports bring later orders and lines again. Transfers, fences and chosen lapses in those rows are lost: no new risk
+    in any sub-account until `Resumed`.
     """
 
     rows: list[str]
@@ -204,7 +203,7 @@ class Resumed(GatewayEvent, frozen=True):
 
 
 class GatewayStarted(GatewayEvent, frozen=True):
-    """A process began to run on this journal, with this code.
+    """A process started on this journal, with this code.
 
     `guards` are the prefixes of guards' order names, each with its sub-account, until the next start.
     """
@@ -236,11 +235,11 @@ AnyGatewayEvent = (
 )
 
 
-# --- what a step makes the gateway do ---------------------------------------------------------------------------------
+# --- effects of a step ------------------------------------------------------------------------------------------------
 
 
 class GatewayEffect(msgspec.Struct, frozen=True, tag=True, tag_field="type"):
-    """Something for the world outside, done once the event is durable."""
+    """An action outside the books, done once the event is durable."""
 
 
 class SendOrder(GatewayEffect, frozen=True):
@@ -263,14 +262,14 @@ class ReadFills(GatewayEffect, frozen=True):
 
 
 class PassOn(GatewayEffect, frozen=True):
-    """Pass an update on to the sub-account's listeners."""
+    """Send an update to the sub-account's clients."""
 
     account: str
     update: Json
 
 
 class Warn(GatewayEffect, frozen=True):
-    """A person should know."""
+    """Raise the alarm `name`."""
 
     name: str
     detail: str

@@ -1,7 +1,7 @@
 """The running gateway: clients' requests become events, events become requests to the broker, news goes to its owner.
 
 `Gateway` is the backend of Alpaca's protocols for all sub-accounts. An order is durable in the journal before it
-leaves. What the broker says is passed on at once: after a crash nobody is served until the broker has said it again.
+leaves. News is passed on before it is durable: after a crash no client is served until a report repeats it.
 """
 
 from __future__ import annotations
@@ -102,24 +102,24 @@ from strategies.kit.units import DAY_NS, MINUTE_NS, SECOND_NS
 
 T = TypeVar("T")
 ALL = "account"
-"""In the place of a sub-account's name: everything."""
-QUOTE_S = 5.0  # a price that is older is asked for again before a purchase at the market
-CANCEL_TRIES = 3  # of a panic, where the broker does not take a cancel
-LOOK_UP_S = 1.0  # between two look-ups of an order without an answer
+"""Stands for all sub-accounts in the place of a name."""
+QUOTE_S = 5.0  # an older price is requested anew before a purchase at the market
+CANCEL_TRIES = 3  # tries of a panic, where the broker refuses a cancel
+LOOK_UP_S = 1.0  # between two look-ups of an unanswered order
 REPORT_GAP_S = 2.0  # between two reports
-EXIT_GAP_S = 0.25  # where an exit waits for the next one
-REPORT_WAIT_S = 3.0  # of an exit for a report: a desk waits five seconds for the answer to its order
+EXIT_GAP_S = 0.25  # between two reports where an exit waits
+REPORT_WAIT_S = 3.0  # an exit's wait for a report: a desk waits five seconds for the answer to its order
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
-CLOCKS_NS = DAY_NS  # by which the broker's clock may be behind, where an order is looked for by its time
+CLOCKS_NS = DAY_NS  # by how much the broker's clock may be behind, where an order is searched by its time
 KEPT_KEYS = (
     "symbol", "side", "type", "time_in_force", "limit_price", "stop_price", "trail_price", "trail_percent",
     "extended_hours",
 )  # fmt: skip
-"""Of an order, what the one in its place has too, unless it is changed."""
+"""Fields that a replacement order takes over from the former one unless they are changed."""
 NUMBERS = ("qty", "notional", "limit_price", "stop_price", "trail_price", "trail_percent", "trail")
-SELL_OUT_MIN = 11 * 60  # of New York's day: earlier no market closes soon
+SELL_OUT_MIN = 11 * 60  # minutes of New York's day: earlier no market closes soon
 SELL_OUT_NS = 45 * MINUTE_NS  # before the close: desks leave contracts of the day an hour before it
-SHARE = 60  # calls a minute, and at once, of one sub-account where the account's own are scarce
+SHARE = 60  # calls a minute, and in a burst, of one sub-account while the account's calls are scarce
 
 
 class Gateway:
@@ -152,21 +152,21 @@ class Gateway:
         self._turns: dict[str, asyncio.Lock] = {}  # by symbol, for the next close call
         self._cancels: dict[str, asyncio.Future[None]] = {}  # by the broker's id, of cancels under way
         self._unseen_cancels: set[str] = set()  # names of orders that are cancelled once the broker shows them
-        self._person_halts: dict[str, Halted] = {}  # a person's newest halt of all, and panic of each, since the start
-        self._panics: set[str] = set()  # sub-accounts that a person closes: they wait for no share
-        self._selling_out = False  # somebody looks whether contracts of today are to be sold
-        self._sold_out: set[tuple[str, str]] = set()  # sub-account and contract: a person was told
-        self._pricing: set[str] = set()  # names of calls' orders that are priced anew
-        self._behind: set[str] = set()  # of those that wait behind a person's order: a person was told
+        self._person_halts: dict[str, Halted] = {}  # newest by a person, by sub-account or `ALL`
+        self._panics: set[str] = set()  # sub-accounts in a panic: their calls are not limited
+        self._selling_out = False  # a check of contracts that end today is under way
+        self._sold_out: set[tuple[str, str]] = set()  # sub-account and contract, already reported
+        self._pricing: set[str] = set()  # names of orders of close calls that are being repriced
+        self._behind: set[str] = set()  # names of those behind a person's order, already reported
         self._shares = {name: TokenBucket(self.now_ns, SHARE, SHARE) for name in settings.sub_accounts}
-        self._order_change = asyncio.Event()  # an order changed
-        self._report_request = asyncio.Event()  # a report
-        self._exit_request = asyncio.Event()  # one that an exit waits for
+        self._order_change = asyncio.Event()  # set when an order changes
+        self._report_request = asyncio.Event()  # requests a report
+        self._exit_request = asyncio.Event()  # requests a report soon, for an exit
         self._report_condition = asyncio.Condition()
-        self._report_number = self._taken_in = 0  # reports that were begun; the newest of them that was taken
+        self._report_number = self._taken_in = 0  # number of reports begun; number of the newest one taken
         self._began_ns = clock.now_ns()
-        self._blocked_words = ""  # of `block_reason`, what a person was told
-        self._unread = True  # no report came in this life: what others did in the account meanwhile is not known
+        self._blocked_words = ""  # the `block_reason` that was reported
+        self._unread = True  # no report since the start: others' actions in the account are not known yet
         self._figure_is_old = False  # orders changed since the newest report began
         self._stream = upstream.trade_stream(self._on_update, self._on_stream, self._on_taken)
         self.stream_taken = False  # the broker refuses its trade stream, because another connection has it
@@ -185,7 +185,7 @@ class Gateway:
 
     @property
     def block_reason(self) -> str:
-        """Why the account itself takes no orders of anybody, by the last report; "" while it does."""
+        """Why the account takes no orders at all, by the last report; "" while it does."""
         row = self.books.broker_account
         return block_reason(row) if row else ""
 
@@ -240,13 +240,13 @@ class Gateway:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def watcher_failed(self, task: str, problem: str) -> None:
-        """Say that a work that only watches, or tells, failed; it is begun again."""
+        """Raise an alarm that a task which only watches or reports failed; it is restarted."""
         self._alarms("task_failed", task=task, problem=problem)
 
     async def _halt_by_mistake(self) -> None:
-        """Take no new risk by the file of the last start; say so at each one."""
+        """Take no new risk with the file of the last start; raise the alarm at each start."""
         halt, reason, rest = self.books.halt, "configuration", self.books.former_halt_words
-        if halt is not None and halt[0] == reason:  # of an earlier start: this one's mistake takes its place
+        if halt is not None and halt[0] == reason:  # of an earlier start: replaced by this one's mistake
             rest = "".join(halt[1].partition(BEFORE)[1:])
         words = f"started by the file of the last start, since this one had a mistake: {self.settings.mistake}{rest}"
         if halt is None or halt[:2] != (reason, words):
@@ -256,7 +256,7 @@ class Gateway:
     async def _is_of_this_account(self) -> None:
         """Raise ConfigError where the keys open another account than the journal's.
 
-        A broker that is away says so with its first report.
+        A broker that is away is checked with its first report.
         """
         with contextlib.suppress(BrokerError, wire.Malformed):
             self._same_account(await self.upstream.reads.account())
@@ -268,7 +268,7 @@ class Gateway:
             raise ConfigError(f"the keys open account {number}, and the journal is of account {self.books.number}")
 
     async def do(self, event: AnyGatewayEvent) -> None:
-        """Step an event, wait until it is durable, and do what follows from it."""
+        """Step an event, wait until it is durable, and carry out its effects."""
         effects = self.journal.take(event)
         await self.journal.durable()
         self._act(effects)
@@ -285,7 +285,7 @@ class Gateway:
                 case Warn(name=name, detail=detail):
                     self._alarms.tell(name, detail=detail)
                 case _:
-                    pass  # an order leaves with the request that it came by
+                    pass  # an order is sent by the request that made it
         self._has_changed()
 
     def _has_changed(self) -> None:
@@ -315,7 +315,7 @@ class Gateway:
     # --- the broker's stream ------------------------------------------------------------------------------------------
 
     def _on_update(self, data: object) -> None:
-        """Queue an update; one that cannot be read asks for a report."""
+        """Queue an update of the trade stream; one that cannot be read requests a report."""
         self._figure_is_old = True
         try:
             update = dict(wire.mapping(data, "data"))
@@ -330,7 +330,7 @@ class Gateway:
         self._take_in(update)
 
     def _take_in(self, update: Json) -> None:
-        """Queue an update; one that may be of an unanswered close call waits for that."""
+        """Queue an update; hold it back while it may belong to an unanswered close call."""
         if self._may_be_closing(update):
             self._held_back.append(update)
             return
@@ -343,7 +343,7 @@ class Gateway:
         return not known and row.get("symbol") in self._closing.values()
 
     async def _pass_on(self) -> None:
-        """Take updates in their order; all that wait share one commit."""
+        """Take updates in order; all that wait share one commit."""
         while True:
             await self._came.wait()
             self._came.clear()
@@ -352,7 +352,7 @@ class Gateway:
                 row = update["order"]
                 strange, is_unjudged = self._strange_desk(row), self._is_new_of_guard(row)
                 self._act(self.journal.take(Updated(self.now_ns(), update)))
-                if is_unjudged:  # a report ends what its sub-account does not hold any more
+                if is_unjudged:  # after a report it ends if its sub-account no longer holds so much
                     self._want_report()
                 await self._halt_for(strange)
 
@@ -386,8 +386,8 @@ class Gateway:
     async def _report_on(self) -> None:
         """Report after each connect, each minute and on request.
 
-        While the stream is gone there is one where a way out waits for it; it makes nothing whole, since it could hide
-        a hole. None comes at a time that was not compared with the broker's.
+        While the stream is gone, a report is made only for an exit that waits for one. It does not make the gateway
+        ready, since it could hide lost news. No report is made before the clock was compared with the broker's.
         """
         failures, every_s = 0, self.settings.upstream.alpaca.report_every_s
         every_ns = every_s * SECOND_NS
@@ -414,7 +414,7 @@ class Gateway:
                 continue
             failures = 0
             await self._take_report(self._without_closing(event))
-            if was_listening and connection == self._connection:  # else it would hide the hole
+            if was_listening and connection == self._connection:  # else it could hide lost news
                 self._set_ready(True)
             if not self._selling_out and self._ends_today():
                 self._selling_out = True
@@ -430,7 +430,7 @@ class Gateway:
     # --- contracts that end today -------------------------------------------------------------------------------------
 
     def _ends_today(self) -> set[str]:
-        """Return the underlyings of sub-accounts' contracts that end today; none in the morning."""
+        """Return the underlyings of sub-accounts' contracts that end today; empty in the morning."""
         now_ns, accounts = self.now_ns(), self.books.accounts
         if new_york_minute(now_ns) < SELL_OUT_MIN:
             return set()
@@ -439,10 +439,10 @@ class Gateway:
         return {contract.root for contract in contracts if contract is not None and contract.expiry == date}
 
     async def _sell_out(self) -> None:
-        """Sell what a sub-account could not exercise, as Alpaca does in the last hour in an account of its own.
+        """Sell contracts that a sub-account could not exercise, as Alpaca does in an account's last hour.
 
-        The broker exercises by the account's means: the sub-account would owe cash, or shares, that are another's.
-        Where the account itself has not the means, the broker sells by an order that names nobody.
+        The broker exercises by the account's means, so the sub-account would owe cash or shares of others. Where the
+        account lacks the means itself, the broker's own sale names no sub-account.
         """
         try:
             roots, clock = sorted(self._ends_today()), await self.upstream.clock()
@@ -457,7 +457,7 @@ class Gateway:
             self._selling_out = False
 
     async def _spot(self, root: str) -> Decimal | None:
-        """Return an underlying's price, USD; None without one. Each is asked for alone: an index has no quote."""
+        """Return an underlying's price, USD; None without one. Each is requested alone: an index has no quote."""
         try:
             rows = await self.upstream.market.latest_quotes((root,), self.settings.upstream.feed.name)
             return middle_of_row(rows[root], WIDE_SHARE) if root in rows else None
@@ -469,7 +469,7 @@ class Gateway:
         """Sell a sub-account's contract by the close call, once its own orders in it are gone."""
         orders = [order for order in self.books.working(symbol) if order.account == name]
         if any(o.closing or o.kind == "market" for o in orders):
-            return  # it is being sold
+            return  # its sale is under way
         detail = f"{name}: {symbol} ends today in the money, and {name} has not what its exercise takes: it is sold"
         if (name, symbol) not in self._sold_out:
             self._sold_out.add((name, symbol))
@@ -485,7 +485,7 @@ class Gateway:
     # --- close calls that became limit orders ------------------------------------------------------------------------
 
     def _waiting_calls(self) -> list[GatewayOrder]:
-        """Return the orders of close calls that went past a person's order with a limit, and work a minute later."""
+        """Return close calls' orders that became limit orders beyond a person's order and still work a minute later."""
         before_ns = self.now_ns() - MINUTE_NS
         return [
             order
@@ -495,7 +495,7 @@ class Gateway:
         ]
 
     async def _price_anew(self, order: GatewayOrder) -> None:
-        """Bring such an order to the market, as far as no person's order is in its way: nobody else looks after it."""
+        """Move such an order to the market, as far as no person's order is in its way: no desk looks after it."""
         books, limit, price = self.books, order.price("limit_price"), self.price(order.symbol)
         try:
             if limit is None or price is None:
@@ -530,16 +530,16 @@ class Gateway:
         self._alarms.tell("gateway_exit_waits", detail=detail)
 
     def _began_in_time(self) -> None:
-        """Raise MayPass where this life began ahead of the broker's time, which it could not ask then."""
+        """Raise MayPass if this process started with a clock ahead of the broker's, which did not answer then."""
         if self._unread and self._check.lag_s:
             words = f"the time taken at the start was {self._check.lag_s:.0f} s ahead of the broker's"
             raise MayPass(f"{words}, which did not answer then: the next start goes on by the broker's")
 
     def _without_closing(self, event: Reported) -> Reported:
-        """Leave out what waits for the answer of a close call, for the next report.
+        """Leave out of a report what may belong to an unanswered close call, until the next report.
 
-        Orders, with their fills, that it may have made: else they were `main`'s. Lines that go by who holds: what it
-        sold is in the books yet, and is not in what the broker's line is of.
+        Those are orders that the call may have made, with their fills, which would become `main`'s; and ledger lines
+        divided by holdings, since the books still have what the call sold.
         """
         if not self._closing:
             return event
@@ -573,16 +573,16 @@ class Gateway:
             self._report_condition.notify_all()
 
     def _tell_block(self) -> None:
-        """Warn once that the account takes no orders, not even exits: a desk sees only that its own are refused."""
+        """Warn once that the account takes no orders, exits included: a desk only sees that its own are refused."""
         words, former_words = self.block_reason, self._blocked_words
         self._blocked_words = words
         if words and words != former_words:
             self._act([Warn("gateway_blocked", words)])
 
     def _strange_desk(self, row: Json) -> str:
-        """Return, in words, that a desk sent this order past the gateway in this life; "" of any other.
+        """Return, in words, that a desk has sent this order past the gateway since the start; "" for any other order.
 
-        The lock of the account is this host's: a second gateway on another one shows itself by its desks' orders.
+        The account's lock holds on this host only: a second gateway elsewhere shows itself by its desks' orders.
         """
         name, books = wire.text(row.get("client_order_id")), self.books
         since_ns = max(self._began_ns, self.now_ns() - DAY_NS)  # the books forget what ended long ago
@@ -593,26 +593,26 @@ class Gateway:
         return f"{order} gateway: another gateway has this account's keys, on another host, or a desk has them: stop it"
 
     def _is_new_of_guard(self, row: Json) -> bool:
-        """Return whether a guard sent this order past the gateway a moment ago: no rule here judged it."""
+        """Return whether a guard sent this order past the gateway and it is new: no rule here judged it."""
         name, books = wire.text(row.get("client_order_id")), self.books
         return row["id"] not in books.names and any(name.startswith(prefix) for prefix, _ in books.guards)
 
     async def _halt_for(self, strange: str) -> None:
-        """Take no new risk once another desk or gateway trades the account: the limits do not hold over both."""
+        """Take no new risk once another desk or gateway trades the account: limits do not hold across both."""
         halt = self.books.halt
         if strange and (halt is None or halt[0] != "foreign_order"):
             words = strange + self.books.former_halt_words
             await self._halt(Halted(self.now_ns(), "foreign_order", words, "gateway"))
 
     def _day_loss(self) -> str:
-        """Return what all sub-accounts lost today, in words, where it is the limit or more; "" below it."""
+        """Return today's loss of all sub-accounts in words, where it reaches the limit; "" below it."""
         limit = self.settings.account.day_loss_max
         if not limit or (loss := day_loss(self.books)) < limit:
             return ""
         return f"{loss:.2f} USD lost today over all sub-accounts, account.day_loss_max is {limit}"
 
     async def wait_for_report(self, within_s: float, *, for_exit: bool = True) -> None:
-        """Wait for a report that begins from now on; one for an exit begins sooner. Raises TimeoutError."""
+        """Wait for a report begun from now on; for an exit it begins sooner. Raises TimeoutError after `within_s`."""
         report_number = self._report_number
         self._report_request.set()
         if for_exit:
@@ -621,14 +621,14 @@ class Gateway:
             await self._report_condition.wait_for(lambda: self._taken_in > report_number)
 
     def _want_report(self) -> None:
-        """Have a report begin soon, for what an exit waits for; also while the stream is gone."""
+        """Request a report soon, for an exit that waits for one; also while the stream is gone."""
         self._report_request.set()
         self._exit_request.set()
 
     async def _read_fills(self, order_id: str) -> None:
-        """Read all fills of an order; the ledger has the amendment a moment after the stream.
+        """Read all fills of an order; the ledger has an amendment a moment after the stream.
 
-        A line that cannot be read is asked for again: an amendment that is not booked stays a difference.
+        An unreadable line is requested again: an amendment that is not booked would stay a difference.
         """
 
         async def readable() -> list[Json]:
@@ -646,10 +646,10 @@ class Gateway:
         is_there: Callable[[T], bool],
         is_moot: Callable[[], bool] = lambda: False,
     ) -> T:
-        """Ask until `is_there` accepts an answer, or several in a row were not accepted; returns the newest.
+        """Ask until `is_there` accepts an answer, or several in a row were not accepted; return the newest.
 
-        A failure is no answer: after one it backs off, for as long as the broker is away. `is_moot`: news came from
-        elsewhere, so the newest answer will do.
+        Failures do not count: each is followed by a back-off, for as long as the broker is away. `is_moot` is true once
+        other news settles the question, so that any answer will do.
         """
         missing = failures = 0
         while True:
@@ -669,12 +669,12 @@ class Gateway:
     # --- what clients read --------------------------------------------------------------------------------------------
 
     def _require_whole(self) -> None:
-        """Raise the refusal of a service that is away, while the books may be stale."""
+        """Raise a 503 refusal while the books may be stale."""
         if not self.ready:
             raise Refusal(503, None, f"gateway: {self._away_reason}")
 
     def account(self, account: str) -> Json:
-        """GET /v2/account: the sub-account's own, and what the gateway states about the account behind it."""
+        """GET /v2/account: the sub-account's own figures, and the gateway's statement on the account behind it."""
         self._require_whole()
         books, ledger, view = self.books, self.books.accounts[account], self._rest_accounts[account]
         view.cash, view.account_number, view.last_equity = ledger.cash, ledger.number, ledger.last_equity
@@ -704,7 +704,7 @@ class Gateway:
         }
 
     def price(self, symbol: str) -> Decimal | None:
-        """Return the newest known price, USD a share; where books and broker are apart, of when they were not."""
+        """Return the newest known price, USD a share; where books and broker differ, the last one from before."""
         if symbol in self.books.differences and symbol in self.books.marks:
             return self.books.marks[symbol]
         newest = self.prices.get(symbol)
@@ -719,7 +719,7 @@ class Gateway:
         }
 
     async def configure(self, account: str, changes: Json) -> Json:
-        """PATCH /v2/account/configurations: a sub-account's own fence alone."""
+        """PATCH /v2/account/configurations: only `suspend_trade`, the sub-account's fence, can be changed."""
         now = self.configuration(account)  # libraries send all of it back
         differs = {key for key, value in changes.items() if value is not None and value != now.get(key)}
         strange = sorted(differs - {"suspend_trade"})
@@ -729,13 +729,13 @@ class Gateway:
         return self.configuration(account)
 
     def orders(self, account: str, *, only_open: bool) -> Iterable[GatewayOrder]:
-        """The orders of a sub-account that the broker showed."""
+        """Return the orders of a sub-account that the broker has shown."""
         self._require_whole()
         among = self.books.open_orders() if only_open else self.books.orders.values()
         return [order for order in among if order.account == account and order.known]
 
     def order(self, account: str, order_id: str) -> GatewayOrder | None:
-        """One of its orders by the broker's id; None for others'."""
+        """Return one of its orders by the broker's id; None for others'."""
         order = self._order_or_503(self.books.order_by_id(order_id))
         return order if order is not None and order.account == account else None
 
@@ -746,7 +746,7 @@ class Gateway:
         return order
 
     def order_of_name(self, account: str, client_order_id: str) -> GatewayOrder | None:
-        """One of its orders by its name; 503 for one whose fate is not known."""
+        """Return one of its orders by its name; raises 503 while its state is not known."""
         order = self._order_or_503(self.books.orders.get(client_order_id))
         if order is None or order.account != account or order.status == LOST:
             return None
@@ -755,7 +755,7 @@ class Gateway:
         return order
 
     def positions(self, account: str) -> dict[str, Json]:
-        """GET /v2/positions: its own holdings."""
+        """GET /v2/positions: the sub-account's holdings."""
         self._require_whole()
         books = self.books
         rows = {}
@@ -778,7 +778,7 @@ class Gateway:
         return self._rest_accounts[account].id
 
     def client_order_id(self, account: str, order_id: str) -> str:
-        """Return the name of an order that has a fill among the activities; "" for one from long ago."""
+        """Return the name of the order of a fill among the activities; "" for one that is no longer kept."""
         order = self.order(account, order_id)
         return "" if order is None else order.name
 
@@ -793,11 +793,11 @@ class Gateway:
         return answer if isinstance(answer, list) else []
 
     async def pass_through(self, path: str, query: Mapping[str, str]) -> object:
-        """GET what concerns no account: clock, calendar, assets, contracts."""
+        """GET what belongs to no account: clock, calendar, assets, contracts."""
         return await self._broker_answer(self.upstream.get(path, query))
 
     async def _broker_answer(self, asking: Coroutine[Any, Any, Any]) -> Any:
-        """Wait for the broker's answer; raises its refusal as a `Refusal`."""
+        """Wait for the broker's answer; raise its refusal or failure as a `Refusal`."""
         try:
             return await asking
         except Refused as refusal_error:
@@ -836,7 +836,7 @@ class Gateway:
         return await self._journal_and_send(event, urgency_of(order))
 
     async def _submit_by_call(self, account: str, order: Ticket, name: str) -> Json:
-        """Let the broker's own call close what an order sells, which a person's order keeps back; it keeps its name."""
+        """Sell by the broker's own call where a person's order blocks the sale; the order keeps its client's name."""
         await self._after_report()
         async with self._call_of(order.symbol):
             self._is_free(account, name)
@@ -849,9 +849,9 @@ class Gateway:
             return await self._call(event)
 
     async def _ready_for(self, account: str, order: Ticket, old_order: GatewayOrder | None = None) -> None:
-        """Wait for what an order needs before it is judged: its turn, a price, the end of a sibling's close call.
+        """Wait for what an order needs before it is judged: its turn, a price, the end of another close call.
 
-        A purchase that only the account's figure denies waits for a newer one, where something happened since.
+        A purchase denied only by the account's buying power waits for a newer report, if orders changed since the last.
         """
         if is_coin(order.symbol):
             raise unprocessable(f"gateway: {order.symbol} is crypto, which is not carried")
@@ -866,7 +866,7 @@ class Gateway:
             await self._after_report(for_exit=False)
 
     def _is_free(self, account: str, name: str) -> None:
-        """Raise the refusal of a name that is used; its owner may use one again that never reached the broker."""
+        """Raise the refusal of a name in use; its owner may use the name of an order that never arrived again."""
         named_order = self.books.orders.get(name) if name else None
         prefixes = self.books.guard_prefixes(self.settings.guards)
         guards = any(name.startswith(prefix) and owner != account for prefix, owner in prefixes)
@@ -874,7 +874,7 @@ class Gateway:
             raise refusal("duplicate_id")
 
     async def _ask_price(self, order: Ticket) -> None:
-        """Ask for a price where a purchase names none and none is fresh."""
+        """Request a price for a purchase without a limit, unless a fresh one is known."""
         if order.sign < 0 or order.limit_price is not None:
             return
         newest = self.prices.get(order.symbol)
@@ -942,12 +942,12 @@ class Gateway:
         self._look_up_soon(order)
 
     async def _swept(self, names: Sequence[str]) -> bool:
-        """Wait until the siblings' entries are gone; False when one stays."""
+        """Wait until other sub-accounts' entries that block an exit are gone; False when one stays."""
         await self._while_cancels(lambda: not self.books.live.keys().isdisjoint(names))
         return self.books.live.keys().isdisjoint(names)
 
     async def _while_cancels(self, works: Callable[[], bool]) -> None:
-        """Wait while it works, at most as long as a cancel takes; where the stream is gone, reports tell its end."""
+        """Wait while `works()`, at most `cancel_s`; without the stream, requested reports show the end of orders."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.settings.gateway.cancel_s):
                 while works():
@@ -956,7 +956,7 @@ class Gateway:
                     await self._order_change.wait()
 
     async def _cancel_sibling(self, name: str) -> None:
-        """Cancel it as soon as the broker has shown it, once for all who ask meanwhile."""
+        """Cancel an order as soon as the broker has shown it, once for all requests meanwhile."""
         if name in self._unseen_cancels:
             return
         self._unseen_cancels.add(name)
@@ -979,7 +979,7 @@ class Gateway:
         self._spawn(self._look_up_closing(order) if order.closing else self._look_up(order))
 
     async def _look_up(self, order: GatewayOrder) -> None:
-        """Ask by its name until the broker shows it, or several times does not know it."""
+        """Look an order up by its name until the broker shows it, or several times does not know it."""
 
         async def ask_by_name() -> Json | None:
             row = await self.upstream.reads.order_by_client_id(order.name)
@@ -992,7 +992,7 @@ class Gateway:
             await self.do(Missing(self.now_ns(), order.name))
 
     async def _look_up_closing(self, order: GatewayOrder) -> None:
-        """Find the order of a close call by what it is: it bears the broker's name. Other sales wait meanwhile."""
+        """Find the order of a close call by its terms, since it bears the broker's name. Other sales wait meanwhile."""
         name = order.name
         self._closing[name] = order.symbol
 
@@ -1014,7 +1014,7 @@ class Gateway:
         return same and quantity == order.quantity and strange
 
     def _end_closing(self, name: str) -> None:
-        """End a close call: updates that waited for it are taken now."""
+        """End a close call: take the updates held back for it."""
         if self._closing.pop(name, None) is not None:
             waiting, self._held_back = self._held_back, []
             for update in waiting:
@@ -1024,9 +1024,9 @@ class Gateway:
     # --- changes of orders --------------------------------------------------------------------------------------------
 
     async def _has_turn(self, account: str, *, exits: bool) -> None:
-        """Wait until a call of this sub-account may go: one that floods leaves the account's calls to the others.
+        """Wait until a call of this sub-account may leave, so that a flood leaves calls to the others.
 
-        A third of its own share is for exits and cancels. Raises the broker's own refusal of too many calls.
+        A third of its share is kept for exits and cancels. Raises the broker's own refusal of too many calls.
         """
         share = self._shares.get(account)
         if share is None or account in self._panics:
@@ -1048,7 +1048,7 @@ class Gateway:
         return order
 
     async def cancel(self, account: str, order_id: str) -> None:
-        """DELETE /v2/orders/{id}: a request for one of its own."""
+        """DELETE /v2/orders/{id}: cancel one of its own."""
         order = self._own_order(account, order_id)
         if not order.open:
             raise unprocessable(f'order is already in "{order.status}" state')
@@ -1061,13 +1061,13 @@ class Gateway:
         await asyncio.shield(self._cancels[order_id])
 
     async def cancel_all(self, account: str) -> list[Json]:
-        """DELETE /v2/orders: its own, one by one."""
+        """DELETE /v2/orders: cancel its own, one by one."""
         await self._once_read()
         rows: list[Json] = []
         orders = [o for o in self.books.open_orders() if o.account == account and not (o.closing and not o.known)]
         for order in orders:
             if not order.known:
-                self._spawn(self._cancel_sibling(order.name))  # as soon as it is there
+                self._spawn(self._cancel_sibling(order.name))  # once the broker shows it
                 continue
             try:
                 await self.cancel(account, order.id)
@@ -1077,7 +1077,7 @@ class Gateway:
         return rows
 
     async def replace(self, account: str, order_id: str, changes: Json) -> Json:
-        """PATCH /v2/orders/{id}: judged as the order that comes of it."""
+        """PATCH /v2/orders/{id}: judged as the order that results."""
         old = self._own_order(account, order_id)
         former = {key: old.row.get(key) for key in KEPT_KEYS}
         newer = plain(changes, CHANGED_KEYS)
@@ -1114,27 +1114,27 @@ class Gateway:
             raise Refusal(404, 40410000, f"position not found: {symbol}")
 
     async def _after_report(self, *, for_exit: bool = True) -> None:
-        """Wait for a report that begins now, as the close call wants it, and any sale before the first of a life.
+        """Wait for a report that begins now: a close call does, and any sale before the first report of a start.
 
-        Where none comes the books count, as for every exit: an order that may have filled unseen still keeps its part.
+        Without one in time the books count, as for every exit: a possibly filled order still reserves its part.
         """
         with contextlib.suppress(TimeoutError):
             await self.wait_for_report(min(self.settings.gateway.answer_s, REPORT_WAIT_S), for_exit=for_exit)
 
     async def _once_read(self) -> None:
-        """Wait for the first report of a life: a sale may be missing in the books, and the shares be another's."""
+        """Wait for the first report after a start: before it the books may lack a sale, whose shares are gone."""
         if self._unread:
             await self._after_report()
 
     @contextlib.asynccontextmanager
     async def _call_of(self, symbol: str) -> AsyncIterator[None]:
-        """Wait until the former close call of a symbol has its answer, and keep the next one waiting."""
+        """Hold the turn of a symbol's close calls: wait for the former one's answer, and make the next one wait."""
         async with self._turns.setdefault(symbol, asyncio.Lock()):
             await self._no_call_of(symbol)
             yield
 
     async def _no_call_of(self, symbol: str) -> None:
-        """Wait until no close call of a symbol is without an answer. Raises its refusal where one stays so."""
+        """Wait until no close call of a symbol is unanswered; raise a refusal where one stays so."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.settings.gateway.answer_s):
                 while symbol in self._closing.values():
@@ -1143,7 +1143,7 @@ class Gateway:
             raise denial(f"gateway: a close call for {symbol} has no answer yet")
 
     async def _close(self, account: str, symbol: str, quantity: Decimal | None, percent: Decimal | None) -> Json:
-        """Send the close call; without a quantity of what is held, as far as the account has it left."""
+        """Send the close call; without a quantity for all that is held, as far as the account still has it."""
         amount = self._closable(account, symbol)
         holding = self.books.accounts[account].quantity(symbol)
         if percent is not None:
@@ -1170,14 +1170,14 @@ class Gateway:
                 raise
             if only_call_passes(self.books, order) or price_beyond(self.books, order) is None:
                 raise
-        return await self._submit_as_call(account, body)  # past a person's limit order, as any exit
+        return await self._submit_as_call(account, body)  # beyond a person's limit order, like any exit
 
     async def _submit_as_call(self, account: str, body: Json) -> Json:
-        """Submit an order in place of a close call: by its name it is looked after."""
+        """Submit an order in place of a close call; its name marks it for later repricing."""
         return await self.submit(account, {**body, "client_order_id": name_of_call(account)})
 
     def _closable(self, account: str, symbol: str) -> Decimal:
-        """Return how much of a position is there to be closed, less what was closed and is not booked yet."""
+        """Return how much of a position can be closed, without what ended orders closed and is not booked yet."""
         books, holding = self.books, self.books.accounts[account].quantity(symbol)
         if holding <= 0:
             return abs(holding) - books.unbooked_quantity(symbol, "buy", account)
@@ -1185,7 +1185,7 @@ class Gateway:
         return min(holding - books.unbooked_quantity(symbol, "sell", account), total)
 
     async def _call(self, event: CloseTaken) -> Json:
-        """Send a close call that was judged; no news of its symbol is taken before its answer says whose they are."""
+        """Send a judged close call; news of its symbol is held back until its answer shows whose it is."""
         self._closing[event.name] = event.symbol
         try:
             return await self._journal_and_send(event, CallPriority.EXIT)
@@ -1195,9 +1195,9 @@ class Gateway:
             raise
 
     async def close_all(self, account: str, *, cancel_orders: bool) -> list[Json]:
-        """DELETE /v2/positions: its own, each by a call of its own; one report serves all of them.
+        """DELETE /v2/positions: its own, each by a call of its own, after a shared report.
 
-        What another request closed meanwhile has no row.
+        A position that another request closed meanwhile has no row.
         """
         await self._once_read()
         if cancel_orders:
@@ -1214,7 +1214,7 @@ class Gateway:
         return rows
 
     async def _filled_late(self, account: str, rows: Sequence[Json]) -> list[str]:
-        """Return what is to be closed yet: purchases that were cancelled may have filled, and the news come late."""
+        """Return the symbols still to be closed: cancelled purchases may have filled, and the news comes late."""
         if self.books.purchases((account,)):
             await self._after_report()
         denied_symbols = {row["symbol"] for row in rows if row["status"] != 200}
@@ -1233,14 +1233,14 @@ class Gateway:
             return {"symbol": symbol, "status": error.status, "body": error.body()}
 
     async def exercise(self, account: str, symbol: str) -> None:
-        """POST …/exercise exercises the account's whole position: only where nobody else holds the contract."""
+        """POST …/exercise exercises the account's whole position: allowed only for the sole holder of the contract."""
         await self._once_read()
         self._sole_holder(account, symbol)
         may_exercise(self._view(), account, symbol)
         await self._broker_answer(self.upstream.instruct(symbol, "exercise"))
 
     async def do_not_exercise(self, account: str, symbol: str) -> None:
-        """POST …/do-not-exercise: as `exercise`."""
+        """POST …/do-not-exercise: allowed as for `exercise`."""
         await self._once_read()
         self._sole_holder(account, symbol)
         await self._broker_answer(self.upstream.instruct(symbol, "do-not-exercise"))
@@ -1261,7 +1261,7 @@ class Gateway:
         books = self.books
         if self._unread:
             raise ValueError("the account was not read yet, and what is there is not known: try again in a moment")
-        if away := self.away():  # a stop may have sold unseen what the books still have
+        if away := self.away():  # a stop may have sold what the books still have
             raise ValueError(f"what is there is not known: {away}: try again once the broker is back")
         for name in (source, target):
             if name not in books.accounts:
@@ -1272,7 +1272,7 @@ class Gateway:
             raise ValueError(f"{source} is named twice: expected two sub-accounts")
         if cash < 0 or quantity < 0 or not (cash or quantity):
             raise ValueError(f"cash is {cash}, quantity {quantity}: expected one of them, above 0")
-        if cash and source == MAIN and CASH in books.differences:  # a withdrawal: it would be another's
+        if cash and source == MAIN and CASH in books.differences:  # a withdrawal: the cash would be another's
             raise ValueError(f"{books.differences[CASH][1]}: cash of {MAIN} moves once both agree")
         free = free_cash(books, source)
         if cash > free:
@@ -1281,7 +1281,7 @@ class Gateway:
             if is_coin(symbol):
                 raise ValueError(f"{symbol}: crypto is {MAIN}'s alone")
             self._guard_knows(source)
-            if symbol in books.differences:  # a split may have made other shares of them
+            if symbol in books.differences:  # a split may have changed them
                 raise ValueError(f"{books.differences[symbol][1]}: shares move once both agree")
             units = books.accounts[source].quantity(symbol) - books.held_for_orders(source, symbol)
             if quantity > units:
@@ -1300,7 +1300,7 @@ class Gateway:
         self._log("gateway_moved", source=source, target=target, what=" and ".join(parts), by=by, why=why)
 
     def _guard_knows(self, source: str) -> None:
-        """Raise ValueError for shares that leave a desk that is not there: its guard would sell as many still."""
+        """Raise ValueError for shares taken from a desk that is not connected: its guard would still sell them."""
         table = self.settings.sub_accounts.get(source)
         guarded = table.guard_prefix if table else any(owner == source for _, owner in self.books.guards)
         if not guarded or self._listens(source):
@@ -1315,10 +1315,10 @@ class Gateway:
         raise ValueError(f"{words}; {cure}")
 
     async def accept(self, subject: str, figure: Decimal, account: str, by: str, why: str) -> None:
-        """Give a sub-account the difference in `subject`, a symbol or "cash", since the broker has `figure` of it.
+        """Give a sub-account the difference in `subject`, a symbol or "cash", of which the broker has `figure`.
 
         Raises ValueError, with the figures, where books and broker do not differ by it, where something may still
-        explain it, and where that sub-account cannot have less.
+        explain it, and where that sub-account would be left short.
         """
         books = self.books
         if account not in books.accounts:
@@ -1353,9 +1353,9 @@ class Gateway:
         self._log("gateway_accepted", sub_account=account, what=words, by=by, why=why)
 
     async def panic(self, account: str, by: str) -> list[Json]:
-        """Cancel and close all of a sub-account, which its fence then keeps flat; returns a row for each position.
+        """Cancel and close all of a sub-account, whose fence then keeps it flat; return a row for each position.
 
-        For `ALL` everything in the account, a person's too, and new risk is denied to all.
+        For `ALL` everything in the account, `main`'s too; all new risk is denied.
         """
         self._log("gateway_panic", of=account, by=by)
         if account == ALL:
@@ -1367,7 +1367,7 @@ class Gateway:
         return await self._flatten(account)
 
     async def _flatten(self, account: str) -> list[Json]:
-        """Cancel and close all; returns a row for each position, and for each purchase that works nevertheless."""
+        """Cancel and close all; return a row for each position, and for each purchase that still works or filled."""
         self._panics.add(account)
         try:
             rows = await self.close_all(account, cancel_orders=True)
@@ -1380,7 +1380,7 @@ class Gateway:
         ]
 
     async def halt(self, reason: str, detail: str, by: str) -> None:
-        """Allow no new risk to anybody until `resume`."""
+        """Deny new risk to all sub-accounts until `resume`."""
         self._person_halts[ALL] = Halted(self.now_ns(), reason, detail, by)
         await self._halt(self._person_halts[ALL])
 
@@ -1395,9 +1395,9 @@ class Gateway:
             self._alarms.raise_for("gateway_halted", f"{reason}: {detail}")
 
     def _refuse_newer_halt(self, account: str, by: str, seen_ns: int) -> None:
-        """Raise ValueError where somebody else commanded a halt, or a panic of `account`, in the last minute.
+        """Raise ValueError where another person commanded a halt, or a panic of `account`, in the last minute.
 
-        `seen_ns` is when the person looked, 0 where that is not said.
+        `seen_ns` is when the person looked, 0 where that is not known; an older halt counts as seen.
         """
         now_ns, halt = self.now_ns(), self._person_halts.get(account)
         if halt is not None and halt.by != by and halt.time_ns > max(seen_ns, now_ns - LOOKED_NS):
@@ -1407,7 +1407,7 @@ class Gateway:
     async def lift(self, account: str, by: str = "", seen_ns: int = 0) -> None:
         """Lift the fence of a sub-account, or the account's own (`ALL`).
 
-        Raises ValueError for one of somebody else's panic in the last minute, and where the broker does not lift it.
+        Raises ValueError after another person's panic in the last minute, and where the broker does not lift it.
         """
         self._refuse_newer_halt(account, by, seen_ns)
         if account == ALL:
@@ -1417,19 +1417,19 @@ class Gateway:
         self._log("gateway_lifted", sub_account=account)
 
     async def _lift_of_account(self) -> None:
-        """Have the broker take orders of the account again, and read the account anew."""
+        """Have the broker take orders of the account again, and request a report."""
         try:
             await self.upstream.lift_fence()
         except (BrokerError, wire.Malformed) as error:
             raise ValueError(f"the broker did not lift the account's fence: {error}: try again") from None
-        with contextlib.suppress(TimeoutError):  # the next report tells it all the same
+        with contextlib.suppress(TimeoutError):  # a later report shows it too
             await self.wait_for_report(self.settings.gateway.answer_s)
 
     async def resume(self, by: str, why: str, seen_ns: int = 0) -> None:
         """Allow new risk again; `seen_ns` is when the person looked.
 
-        Raises ValueError beyond the day's loss, without room for the journal's reserve, and after a halt that somebody
-        else commanded in the last minute.
+        Raises ValueError beyond the day's loss limit, without room for the journal's reserve, and after a halt that
+        another person commanded in the last minute.
         """
         self._refuse_newer_halt(ALL, by, seen_ns)
         if loss := self._day_loss():
@@ -1444,7 +1444,7 @@ class Gateway:
 
 
 class _ShownLines(Sequence[ActivityRow]):
-    """The activities of a sub-account, each made into a row when it is read."""
+    """The activities of a sub-account, each turned into a row when it is read."""
 
     def __init__(self, lines: Sequence[NotedLine]) -> None:
         self._lines = lines
@@ -1464,10 +1464,10 @@ class _ShownLines(Sequence[ActivityRow]):
 
 
 def is_of(order: GatewayOrder, row: Json) -> bool:
-    """Return whether the broker's row of this name is the order that was sent, and none that had the name long before.
+    """Return whether the broker's row of this name is the order that was sent, not one that had the name long before.
 
-    A clock that leapt makes no other order of it: it would be sent again. Raises Malformed for a row that the books
-    could not take.
+    A clock that leapt does not make it another order, which would be sent again. Raises Malformed for a row that the
+    books could not take.
     """
     readable_order(row)
     alike = (row.get("symbol"), row.get("side")) == (order.symbol, order.side)
@@ -1475,13 +1475,13 @@ def is_of(order: GatewayOrder, row: Json) -> bool:
 
 
 def refusal_of(error: Refused) -> Refusal:
-    """Return what a client hears of the broker's refusal: what is of the order alone, not of the account."""
+    """Return the broker's refusal for a client: only what concerns the order, not the account."""
     extra = {key: value for key, value in error.extra.items() if key in ("reject_reason", "symbol", "cost_basis")}
     return Refusal(error.status, error.code, error.message, **extra)
 
 
 def plain(body: Json, keys: Sequence[str], more: Sequence[str] = ()) -> Json:
-    """Return what of a client's request is passed on: texts, numbers and flags. Raises `Refusal` for anything else."""
+    """Return a client's fields that are passed on: texts, numbers and flags. Raises `Refusal` for other values."""
     result = {key: body[key] for key in (*keys, *more) if body.get(key) is not None}
     for key, value in result.items():
         scalar = isinstance(value, (str, int, float, Decimal))
@@ -1490,12 +1490,12 @@ def plain(body: Json, keys: Sequence[str], more: Sequence[str] = ()) -> Json:
         if key in NUMBERS:
             try:
                 wire.optional_decimal(result, key)
-            except wire.Malformed:  # the broker's row of it could not be read either, and with it no report
+            except wire.Malformed:  # the broker's row would be unreadable too, and so would every report with it
                 raise invalid(f"invalid {key}") from None
     return result
 
 
 def urgency_of(order: Ticket) -> CallPriority:
-    """Return the place of an order in the queue: sales that leave a position first, resting stops after them."""
+    """Return the priority of an order's call: sales that leave a position come first, stops and entries later."""
     leaves = order.sign < 0 and order.type in ("market", "limit")
     return CallPriority.EXIT if leaves else CallPriority.ENTRY

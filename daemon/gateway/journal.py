@@ -1,7 +1,7 @@
-"""The gateway's journal: an order durable before it leaves, and the books made again from all rows.
+"""The gateway's journal: an order is durable before it leaves, and the books are rebuilt from the rows.
 
-The file is a desk's: append-only rows in a hash chain, snapshots beside them. `GatewayJournal.take` steps an event at
-once; `durable` returns when it is on the disk, with all that others took meanwhile in the same commit.
+The file is a desk's: append-only rows in a hash chain, with snapshots. `GatewayJournal.take` steps an event at once;
+`durable` returns when it is on the disk, in one commit with all other events taken meanwhile.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from daemon.journal.writer import JournalWriter
 
 SNAPSHOT_EVENTS = 1000
 COMMIT_BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
-STRATEGY = "gateway"  # in the place of a desk's, in the journal's identity
+STRATEGY = "gateway"  # stands for a strategy in the journal's identity
 _encoder = msgspec.json.Encoder(order="deterministic")
 _event_decoder: msgspec.json.Decoder[AnyGatewayEvent] = msgspec.json.Decoder(AnyGatewayEvent)
 _books_decoder = msgspec.json.Decoder(Ledgers)
@@ -56,7 +56,7 @@ _NO_MARKET = hashlib.sha256(b"").hexdigest()
 
 
 def code_digest() -> str:
-    """Return 12 hex digits over the sources of this package: the code that steps events."""
+    """Return 12 hex digits of a SHA-256 over the sources of this package, which step events."""
     value = hashlib.sha256()
     for root in map(Path, daemon.gateway.__path__):
         for path in sorted(root.rglob("*.py")):
@@ -65,7 +65,7 @@ def code_digest() -> str:
 
 
 class Different(Exception):
-    """A row that does not follow from those before it."""
+    """A row that does not follow from the rows before it."""
 
 
 class GatewayJournal:
@@ -77,7 +77,7 @@ class GatewayJournal:
         self.machine, last_id, head, self._left_out = _recover(reader)
         self.fresh = last_id == 0
         self._state, self._chain = state, HashChain(last_id + 1, head)
-        self.unreserved = ""  # why there is no reserve for a full disk
+        self.unreserved = ""  # why no disk space is reserved, "" where it is
         self._writer = self._writer_with(ballast_mib)
         self._batch = CommitBatch()
         self._lock = asyncio.Lock()
@@ -87,9 +87,10 @@ class GatewayJournal:
         self._snapshot_seq = self.machine.books.seq
 
     def _writer_with(self, ballast_mib: int) -> JournalWriter:
-        """Return the writer; without its reserve where that cannot be made, since desks may hold something.
+        """Return the writer; without its disk reserve where that fails, since desks may hold something.
 
-        Where there may be room later, only a halted one does: it takes no new risk, and a resume asks for the reserve.
+        Where space may be freed later, only a halted gateway starts without: it takes no new risk, and a resume needs
+        it.
         """
         goes_on = self.books.is_needed and self.books.halt is not None
         try:
@@ -106,9 +107,9 @@ class GatewayJournal:
         return self.machine.books
 
     def take(self, event: AnyGatewayEvent) -> list[AnyGatewayEffect]:
-        """Step an event into the next commit; returns what is to be done once it is durable.
+        """Step an event and add it to the next commit; return its effects, for when it is durable.
 
-        An event that cannot be written changes nothing.
+        An event that cannot be encoded changes nothing.
         """
         kind, payload = type(event).__name__, event_json(event)
         effects = self.machine.step(event)
@@ -121,7 +122,7 @@ class GatewayJournal:
         return effects
 
     def damage(self, now_ns: int) -> RowsLeftOut | None:
-        """Return the event that tells of the rows that this start left out, None without any."""
+        """Return the event that reports the rows left out by this start; None without any."""
         since_ns = self.machine.whole_until_ns
         return None if since_ns is None else RowsLeftOut(now_ns, self._left_out, since_ns)
 
@@ -140,9 +141,9 @@ class GatewayJournal:
                 self._durable = row_count
 
     async def commit_on(self, on_full: Callable[[], None]) -> None:
-        """Commit what nobody waits for, until cancelled. Raises WriteFailed.
+        """Commit events for which no caller waits, until cancelled. Raises WriteFailed.
 
-        `on_full` is called when a full disk took the reserve: what is left of it is for the ways out.
+        `on_full` is called when a full disk took the reserve: what is left of it is for exits.
         """
         while True:
             await self._waiting.wait()
@@ -153,11 +154,11 @@ class GatewayJournal:
                 on_full()
 
     async def reserve(self) -> None:
-        """Make the reserve again that a full disk took. Raises JournalError without room for it."""
+        """Restore the disk reserve after a full disk took it. Raises JournalError without room for it."""
         await self._writer.reserve()
 
     async def beat(self) -> None:
-        """Wait until the writer's thread has done its earlier work. Raises WriteFailed."""
+        """Wait until the writer's thread has finished its earlier work. Raises WriteFailed."""
         await self._writer.beat()
 
     def _snapshot(self) -> None:
@@ -166,7 +167,7 @@ class GatewayJournal:
         self._snapshot_seq = books.seq
 
     async def close(self) -> None:
-        """Write a last snapshot, and end the writer. Raises WriteFailed: then it is closed all the same."""
+        """Write a last snapshot and end the writer. Raises WriteFailed, after closing."""
         try:
             if self.machine.books.seq > self._snapshot_seq:
                 self._snapshot()
@@ -180,7 +181,7 @@ class GatewayJournal:
 
 
 def open_journal(folder: Path, account: str, ballast_mib: int = 0) -> GatewayJournal:
-    """Open the gateway's journal in `folder`, or make it. Raises StateDirError, JournalError, WriteFailed."""
+    """Open the gateway's journal in `folder`, or create it. Raises StateDirError, JournalError, WriteFailed."""
     state = _state_dir(folder, account)
     try:
         return GatewayJournal(state, ballast_mib)
@@ -210,9 +211,9 @@ def rotate_when_due(folder: Path, account: str, mib: int, log: EventLogger) -> N
 
 
 def rotate_idle(folder: Path, account: str) -> Rotation:
-    """Go on in a new file from the newest state; the former file goes to the folder `rotated`.
+    """Continue in a new file from the newest state; the former file goes to the folder `rotated`.
 
-    Raises StateDirError while a gateway runs, JournalError, WriteFailed, OSError: the journal is as it was.
+    Raises StateDirError while a gateway runs, JournalError, WriteFailed, OSError: the journal is unchanged then.
     """
     state = _state_dir(folder, account)
     try:
@@ -244,7 +245,7 @@ def _snapshot_of(books: Ledgers, row: int, code: str) -> Snapshot:
 
 
 def read_books(file: Path) -> Ledgers:
-    """Return the books of a journal; a gateway may run on it meanwhile. Raises JournalError."""
+    """Return the books of a journal, on which a gateway may be running. Raises JournalError."""
     reader = JournalReader(file)
     try:
         return _recover(reader)[0].books
@@ -253,7 +254,7 @@ def read_books(file: Path) -> Ledgers:
 
 
 def kept_for(file: Path) -> str:
-    """Return whether a journal is of a paper or a live account. Raises JournalError."""
+    """Return "paper" or "live", the kind of a journal's account. Raises JournalError."""
     with contextlib.closing(JournalReader(file)) as reader, reading(file):
         return reader.meta().get("account", "")
 
@@ -264,7 +265,7 @@ def event_json(event: AnyGatewayEvent) -> str:
 
 
 def encoded_effects(effects: Sequence[AnyGatewayEffect]) -> str:
-    """Return effects as a JSON array; of an update that is passed on, which is the row's own, to whom it goes."""
+    """Return effects as a JSON array; an update that is passed on, already in the row, by its receiver only."""
     return _encoder.encode([_short(effect) for effect in effects]).decode() if effects else "[]"
 
 
@@ -277,8 +278,9 @@ def _short(effect: AnyGatewayEffect) -> object:
 def _recover(reader: JournalReader) -> tuple[Bookkeeper, int, bytes, list[str]]:
     """Return the machine at the journal's end, its last row, the chain's head, and the rows that were left out.
 
-    Left out is what is damaged, missing or no event of this version, and what cannot be stepped, without it or by this
-    version: the broker's next report says again what they said of orders, fills and lines. Raises JournalError.
+    Left out are rows that are damaged, missing or no event of this version, and rows that cannot be stepped, after one
+    of these or by this version: the broker's next report repeats what they had on orders, fills and lines. Raises
+    JournalError.
     """
     own_code = code_digest()
     with reading(reader.path):
@@ -299,7 +301,7 @@ def _recover(reader: JournalReader) -> tuple[Bookkeeper, int, bytes, list[str]]:
                     machine.leave_out(entry.id)
                 except Exception as error:
                     if not left_out and machine.books.code == own_code:
-                        raise  # this code took it once: a fault, and no row of other code
+                        raise  # this code stepped it before: a bug, not a row of other code
                     why = "cannot follow" if left_out else f"cannot be stepped by this version ({error!r:.80})"
                     needs[entry.id] = f"row {entry.id} ({entry.kind}) {why}"
                     break
@@ -315,7 +317,7 @@ def _recover(reader: JournalReader) -> tuple[Bookkeeper, int, bytes, list[str]]:
 
 
 def _news_owners(entry: Entry) -> dict[str, str]:
-    """Return, by order id, to which sub-account a row passed on the order's updates; {} for none."""
+    """Return {order id: sub-account} for an update that a row passed on; {} for none."""
     if entry.kind != Updated.__name__ or PassOn.__name__ not in entry.effects:
         return {}
     accounts = [effect["account"] for effect in msgspec.json.decode(entry.effects) if effect["type"] == PassOn.__name__]
@@ -323,7 +325,7 @@ def _news_owners(entry: Entry) -> dict[str, str]:
 
 
 def _from_snapshot(reader: JournalReader) -> tuple[Bookkeeper, int, bytes]:
-    """Return the machine at the newest snapshot that can be used, its row and the chain's head there."""
+    """Return the machine at the newest usable snapshot, its row and the chain's head there."""
     for snapshot in reader.newest_snapshots():
         if isinstance(snapshot, Snapshot) and snapshot.whole and (books := _books(snapshot)) is not None:
             return Bookkeeper(books), snapshot.event_id, reader.chain_head(snapshot.event_id)
@@ -360,7 +362,7 @@ def _require(holds: bool, problem: str) -> None:
 
 
 class GatewayVerified(msgspec.Struct):
-    """What `verify` found: rows, those stepped by their own code, and the first difference, "" where all agrees."""
+    """Result of `verify`: rows, those stepped by their own code, and the first difference, "" without one."""
 
     rows: int = 0
     stepped: int = 0
@@ -369,11 +371,11 @@ class GatewayVerified(msgspec.Struct):
 
 
 class _Verification:
-    """The events stepped again, and compared.
+    """Steps the events again and compares.
 
-    Rows are hashed alone before the books are known: in a file that goes on from another one up to its first snapshot,
-    after a difference until a start left it out, and where this code cannot step what other code wrote. From a snapshot
-    of other code the books are that code's, as for the start after it.
+    Rows are only hashed while the books are unknown: in a continued file up to its first snapshot, from a difference to
+    where a start left it out, and where this code cannot step another code's rows. From another code's snapshot on the
+    books are that code's, as for the start after it.
     """
 
     def __init__(self, reader: JournalReader) -> None:
@@ -402,7 +404,7 @@ class _Verification:
             self._machine = self._machine if books is None else Bookkeeper(books)
 
     def _begins_anew(self, entry: Entry, snapshot: Snapshot) -> bool:
-        """Return whether the rows behind a snapshot follow from it, and not from what this code makes of the former."""
+        """Return whether the rows after a snapshot follow from it, rather than from the books stepped by this code."""
         begins = entry.kind == RowsLeftOut.__name__ or entry.id == self._begins
         return snapshot.code != self._own_code or (self._machine is None and begins)
 
@@ -429,8 +431,8 @@ class _Verification:
 def verify(file: Path, tick: Callable[[int], None] | None = None) -> GatewayVerified:
     """Hash every row again, and step every event again from the first; compare effects and snapshots.
 
-    Rows that other code wrote are checked by their hashes, and stepped to go on. After rows that a start left out,
-    those behind it are stepped from its snapshot. Raises JournalError.
+    Rows of other code are only checked by their hashes, and stepped to continue. After rows that a start left out,
+    stepping continues from its snapshot. Raises JournalError.
     """
     reader = JournalReader(file)
     try:

@@ -1,7 +1,8 @@
 """Market data for all clients over the account's only connections: streams are shared, REST is passed through.
 
-A `SharedStream` is one of the broker's, open while a client has it, subscribed to what all clients want together. A
-client is told that it is authenticated, or subscribed, when the broker has said so; a lost stream closes its clients.
+A `SharedStream` is one stream of the broker, open while a client uses it, subscribed to what all clients want together.
+A client's authentication and subscriptions are acknowledged once the broker has acknowledged them; a lost stream closes
+its clients.
 """
 
 from __future__ import annotations
@@ -37,14 +38,14 @@ from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 STREAM_PATHS = frozenset(CHANNELS)
 OPEN_S = ANSWER_S = 5.0  # real seconds that a client waits for the broker; below its own patience of ten
-DENIED = (406, 409)  # of the broker to the gateway: no further connection, not in the plan
-READ_S = 5.0  # real seconds for today's bars; the client's new ones wait as long
-SILENT_NS = 60 * SECOND_NS  # of a stream that something is subscribed to
-LINGER_S = 30.0  # real seconds that a stream stays open after its last client: a desk that starts again finds it
-DAY_ROWS = 1440  # minutes of a symbol that are kept
-SETTLED_NS = 3 * SECOND_NS  # after its end, a minute is in REST
+DENIED = (406, 409)  # the broker's refusals: no further connection, not in the plan
+READ_S = 5.0  # real seconds to read today's bars, while a client's new bars wait
+SILENT_NS = 60 * SECOND_NS  # without a message, for a stream with subscriptions
+LINGER_S = 30.0  # real seconds that a stream stays open after its last client, for a desk that restarts
+DAY_ROWS = 1440  # minutes kept for each symbol
+SETTLED_NS = 3 * SECOND_NS  # after a minute's end, until REST has it
 OPEN_MINUTE, CLOSE_MINUTE = 9 * 60 + 30, 16 * 60  # of the New York day
-FRAME_MESSAGES = 500  # of kept bars: alpaca-py takes 1 MiB
+FRAME_MESSAGES = 500  # kept bars a frame: alpaca-py accepts 1 MiB
 
 
 # --- one stream of the broker -----------------------------------------------------------------------------------------
@@ -52,7 +53,7 @@ FRAME_MESSAGES = 500  # of kept bars: alpaca-py takes 1 MiB
 
 @dataclasses.dataclass(slots=True)
 class DayBars:
-    """Today's minutes of one symbol by their start. `since_ns`: from when on none can be missing."""
+    """Today's minutes of one symbol by start; from `since_ns` on none is missing."""
 
     since_ns: int
     rows: dict[int, DataMessage] = dataclasses.field(default_factory=dict)
@@ -61,8 +62,8 @@ class DayBars:
 class SharedStream:
     """One path's stream of the broker.
 
-    `publish` gets what came in one frame, `on_message` each message, `on_error` the broker's error that answers no
-    request, `on_loss` is called when the stream is gone.
+    `publish` gets the messages of one frame, `on_message` each message, `on_error` a broker's error that answers no
+    request; `on_loss` is called when the stream is gone.
     """
 
     def __init__(
@@ -86,15 +87,15 @@ class SharedStream:
         self._pairs: frozenset[Pair] = frozenset()
         self._came: list[DataMessage] = []
         self._news = asyncio.Event()
-        self._heard_ns = clock.now_ns()  # the newest message, or when something was first subscribed
-        self._was_silent = False  # when the last subscription went
+        self._heard_ns = clock.now_ns()  # time of the newest message, or of the first subscription
+        self._was_silent = False  # silent when the last subscription ended
         self._bars: dict[str, DayBars] = {}
         self._reading = asyncio.Lock()
 
     # --- its life ---
 
     def open(self) -> MarketSocket:
-        """Open it unless it is open, or under way."""
+        """Return its connection, opened if it is not open yet."""
         if self.socket is None:
             socket = self._upstream.market_socket(
                 self._url,
@@ -110,13 +111,13 @@ class SharedStream:
         return self.socket
 
     async def _run(self, socket: MarketSocket, former: asyncio.Task[None] | None) -> None:
-        """Keep the connection; the one before is closed first, because the broker allows one."""
+        """Keep the connection, after the former one was closed: the broker allows one."""
         if former is not None:
             await asyncio.wait({former})
         await socket.run()
 
     def _on_end(self, task: asyncio.Task[None]) -> None:
-        """Name a fault of the gateway itself: it does not end the trading side."""
+        """Log a fault of the gateway itself, which does not end the trading side."""
         if task.cancelled():
             return
         if (problem := task.exception()) is not None:
@@ -127,11 +128,11 @@ class SharedStream:
             self._tell_news()
 
     def was_silent(self) -> bool:
-        """Return whether it was silent for long: a client that comes back then left because of that."""
+        """Return whether the stream was silent for long, so that a returning client probably left because of it."""
         return self._was_silent or self._is_silent()
 
     def renew(self) -> None:
-        """Open it anew."""
+        """Close the connection, so that it is opened anew."""
         self._log("gateway_stream_silent", path=self.path)
         self._was_silent = False
         self._heard_ns = self._clock.now_ns()
@@ -170,7 +171,7 @@ class SharedStream:
         self._news = asyncio.Event()
 
     async def until(self, true: Callable[[], object], within_s: float) -> bool:
-        """Wait until it is true; False when it is not within these real seconds."""
+        """Wait until `true()` holds; False when it does not within these real seconds."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
                 while not true():
@@ -231,7 +232,7 @@ class SharedStream:
             self._bars.setdefault(symbol, DayBars(self._clock.now_ns()))
 
     async def since_open(self, symbols: Collection[str]) -> list[DataMessage]:
-        """Return today's minutes of these symbols, oldest first, all that there are; none outside of 9:30 to 16:00."""
+        """Return today's minutes of these symbols, oldest first; none outside of 9:30 to 16:00 New York."""
         now_ns = self._clock.now_ns()
         if self.path.rpartition("/")[2] not in STOCK_FEEDS or not in_hours(now_ns):
             return []
@@ -242,7 +243,7 @@ class SharedStream:
         return sorted(rows, key=lambda row: (row.time_ns, row.symbol))
 
     async def _read_missing(self, symbols: Collection[str], open_ns: int, now_ns: int) -> None:
-        """Read what the stream did not bring, once for all who wait for it."""
+        """Read the minutes that the stream did not bring, once for all who wait."""
         async with self._reading:
             days = {s: self._bars[s] for s in symbols if s in self._bars and self._bars[s].since_ns > open_ns}
             if not days:
@@ -265,12 +266,12 @@ class SharedStream:
 
 
 def in_hours(now_ns: int) -> bool:
-    """Return whether it is a time of day at which the market may be open."""
+    """Return whether the market may be open at this time of day."""
     return OPEN_MINUTE <= new_york_minute(now_ns) < CLOSE_MINUTE
 
 
 def pairs_of(channels: Mapping[str, Collection[str]]) -> frozenset[Pair]:
-    """Return the pairs to ask of the broker for these channels, without channels that come with trades."""
+    """Return the pairs to subscribe at the broker for these channels, without channels that come with trades."""
     return frozenset((c, symbol) for c, symbols in channels.items() if c not in OF_TRADES for symbol in symbols)
 
 
@@ -290,16 +291,16 @@ def _as_bar(message: DataMessage) -> DataMessage:
 
 @dataclasses.dataclass(slots=True, eq=False)
 class RelayClient(DataStreamClient):
-    """One socket of a client. New bars of symbols in `catching` wait for the earlier ones, which come first."""
+    """One socket of a client. New bars of symbols in `catching` wait until the earlier ones were sent."""
 
     hub: RelaySessions
-    entered: bool = False  # authenticated, and the broker's stream was there
+    entered: bool = False  # authenticated while the broker's stream was up
     catching: set[str] = dataclasses.field(default_factory=set)
     caught: dict[str, int] = dataclasses.field(default_factory=dict)  # start of the newest earlier bar
     owed: list[int] = dataclasses.field(default_factory=list)  # errors that follow the acknowledgement
 
     def wants(self, message: DataMessage) -> bool:
-        """Whether it is subscribed, and its turn has come."""
+        """Return whether the client is subscribed to the message and has its earlier bars."""
         if message.channel in ("bars", "updatedBars") and message.symbol in self.catching:
             return False
         if message.channel == "bars" and message.time_ns <= self.caught.get(message.symbol, -1):
@@ -307,14 +308,14 @@ class RelayClient(DataStreamClient):
         return super(RelayClient, self).wants(message)
 
     def acknowledge(self) -> None:
-        """Send all that is subscribed now, and what the broker said after it."""
+        """Send the list of subscriptions, then the broker's errors that waited for it."""
         super(RelayClient, self).acknowledge()
         codes, self.owed = self.owed, []
         for code in codes:
             self.error(code)
 
     def catch_up(self, symbols: Collection[str], earlier: Iterable[DataMessage]) -> None:
-        """Send the earlier bars of those symbols that are still subscribed; new ones follow."""
+        """Send the earlier bars of symbols that are still subscribed; new ones follow."""
         bars = self.subscribed.get("bars", set())
         messages = [message for message in earlier if message.symbol in bars]
         for first in range(0, len(messages), FRAME_MESSAGES):
@@ -325,7 +326,7 @@ class RelayClient(DataStreamClient):
 
 
 class RelaySessions(DataSessions[RelayClient]):
-    """All clients of the streams, and the broker's lines that they have."""
+    """All clients of the streams, and the broker's streams that they use."""
 
     def __init__(
         self,
@@ -353,12 +354,12 @@ class RelaySessions(DataSessions[RelayClient]):
         }
 
     def permitted(self, session: RelayClient, key: str) -> bool:
-        """Whether the gateway has a way to this stream."""
+        """Return whether the gateway can reach this stream."""
         del key
         return session.path in self.lines
 
     async def opened(self, session: RelayClient) -> int:
-        """Wait for the broker's stream; 406 and 409 as it has them, and a close where it is away."""
+        """Wait for the broker's stream; return its error 406 or 409, or close the client where it is away."""
         if (timer := self._shutting.pop(session.path, None)) is not None:
             timer.cancel()
         line = self.lines[session.path]
@@ -374,14 +375,14 @@ class RelaySessions(DataSessions[RelayClient]):
         return 0
 
     async def _is_open(self) -> bool:
-        """Return whether the market is open, as where nobody says so: on a half day's afternoon silence is no fault."""
+        """Return whether the market is open, True if unknown: on a half day's afternoon silence is no fault."""
         with contextlib.suppress(BrokerError, TimeoutError):
             async with asyncio.timeout(OPEN_S):
                 return (await self._upstream.clock()).is_open is not False
         return True
 
     async def granted(self, session: RelayClient) -> int:
-        """Wait until the broker has granted what is new; its refusal is the client's, and a close where it is away."""
+        """Wait until the broker grants what is new; return its refusal, or close the client where it is away."""
         line, request = self.lines[session.path], session.asked or {}
         fresh = pairs_of(request) - pairs_of(session.subscribed)
 
@@ -415,7 +416,7 @@ class RelaySessions(DataSessions[RelayClient]):
             session.catch_up(symbols, earlier)
 
     def has_room(self, session: RelayClient, channels_after: Mapping[str, set[str]]) -> bool:
-        """Whether all clients are within the plan's limit; the log names what is beyond it."""
+        """Return whether all clients are within the plan's limit; log the symbols beyond it."""
         room = super().has_room(session, channels_after)
         if not room:
             current = {symbol for symbols in self.wanted(session.path).values() for symbol in symbols}
@@ -426,7 +427,7 @@ class RelaySessions(DataSessions[RelayClient]):
         return room
 
     def leave(self, session: RelayClient) -> None:
-        """A socket is gone: the broker's stream is closed some time after the last one."""
+        """Remove a closed socket; after the last one the broker's stream is closed some time later."""
         super().leave(session)
         path = session.path
         if path in self.lines and path not in self._shutting and not self._has_clients(path):
@@ -441,7 +442,7 @@ class RelaySessions(DataSessions[RelayClient]):
             self.lines[path].shut()
 
     def _pass_refusal(self, path: str, code: int) -> None:
-        """Pass on what the broker says of its own accord, as it would to the clients."""
+        """Pass on to clients an error that the broker sent on its own."""
         for session in self.sessions:
             if session.path == path and session.entered and code in ERRORS:
                 if session.asked is None:
@@ -450,7 +451,7 @@ class RelaySessions(DataSessions[RelayClient]):
                     session.owed.append(code)
 
     def _close_clients(self, path: str) -> None:
-        """Close the clients of a stream that is gone, so that they know of the hole."""
+        """Close the clients of a lost stream, so that they know of the gap."""
         sessions = [session for session in self.sessions if session.path == path and session.entered]
         if sessions:
             self._log("gateway_stream_cut", path=path, clients=len(sessions))
@@ -458,7 +459,7 @@ class RelaySessions(DataSessions[RelayClient]):
             session.close(WSCloseCode.INTERNAL_ERROR)
 
     async def close(self) -> None:
-        """Close all clients and all lines."""
+        """Close all clients and all of the broker's streams."""
         for timer in self._shutting.values():
             timer.cancel()
         for session in list(self.sessions):
@@ -471,14 +472,14 @@ class RelaySessions(DataSessions[RelayClient]):
 
 # --- REST -------------------------------------------------------------------------------------------------------------
 
-LATEST_NS, HISTORY_NS = SECOND_NS, 5 * SECOND_NS  # for how long answers are kept
-KEPT_MOST, KEPT_BYTES = 256, 2 * 1024 * 1024  # answers, and the size of one
-UNDER_WAY_MOST = 16  # requests of one client at the same time: the broker's budget is shared
+LATEST_NS, HISTORY_NS = SECOND_NS, 5 * SECOND_NS  # how long answers are kept
+KEPT_MOST, KEPT_BYTES = 256, 2 * 1024 * 1024  # number of answers, and bytes of the largest
+UNDER_WAY_MOST = 16  # a client's requests at once: the broker's budget is shared
 Question = tuple[str, str, tuple[tuple[str, str], ...]]
 
 
 class SharedQuestions:
-    """Questions to the broker: one is asked once for all who wait for its answer, and a client has few under way."""
+    """Requests to the broker, each sent once for all who wait for it, with few of each client under way."""
 
     def __init__(self, most: int) -> None:
         """Allow each client `most` questions at once."""
@@ -488,7 +489,7 @@ class SharedQuestions:
 
     @contextlib.contextmanager
     def turn(self, client: str) -> Iterator[None]:
-        """Count a question of this client while it lasts. Raises Refusal where it has too many."""
+        """Count a request of this client while it lasts. Raises Refusal where it has too many."""
         if self._under_way[client] >= self._most:
             raise refusal("rate_limit")
         self._under_way[client] += 1
@@ -498,7 +499,7 @@ class SharedQuestions:
             self._under_way[client] -= 1
 
     async def answer(self, question: Hashable, ask: Callable[[], Coroutine[Any, Any, bytes]]) -> bytes:
-        """Return the answer of who asks already, else of `ask`; a client that goes takes nothing from the others."""
+        """Return the answer of a request under way, else of `ask`; a cancelled client cancels it for no other."""
         asking = self._asking.get(question)
         if asking is None:
             asking = self._asking[question] = asyncio.create_task(ask(), name=f"asks the broker: {question}")
@@ -508,7 +509,7 @@ class SharedQuestions:
     def _on_end(self, question: Hashable, task: asyncio.Task[bytes]) -> None:
         del self._asking[question]
         if not task.cancelled():
-            task.exception()  # who waited has it; perhaps they are all gone
+            task.exception()  # marks it as retrieved: all who waited may be gone
 
     def close(self) -> None:
         """Cancel the questions under way."""
@@ -517,15 +518,15 @@ class SharedQuestions:
 
 
 class SharedAnswers:
-    """GET requests to the broker's market data: the same one is asked once by all who wait, and its answer is kept.
+    """GET requests to the broker's market data: equal ones are sent once, and answers are cached.
 
-    Answers about the present are kept for a second, history of the past for five; what may still grow is not kept.
+    Answers about the present are kept for a second, history for five; what may still grow is not kept.
     """
 
     def __init__(self, upstream: Upstream, clock: Clock) -> None:
         self._upstream, self._clock = upstream, clock
         self.questions = SharedQuestions(UNDER_WAY_MOST)
-        self._cache: dict[Question, tuple[int, bytes]] = {}  # until when, and the body
+        self._cache: dict[Question, tuple[int, bytes]] = {}  # (end of validity, body)
 
     async def get(self, version: str, path: str, query: Mapping[str, str]) -> bytes:
         """Return the body as JSON. Raises RestError."""
@@ -549,7 +550,7 @@ class SharedAnswers:
 
 
 def kept_for_ns(path: str, query: Mapping[str, str], now_ns: int) -> int:
-    """Return for how long an answer serves others too: 0 for what the next minute may change."""
+    """Return how long an answer may be reused, in ns: 0 for what the next minute may change."""
     if "latest" in path or "snapshots" in path:
         return LATEST_NS
     try:
@@ -563,7 +564,7 @@ def kept_for_ns(path: str, query: Mapping[str, str], now_ns: int) -> int:
 
 
 class MarketRelay:
-    """The data services of the gateway. Quotes and bars that clients are subscribed to become its prices."""
+    """The gateway's market-data services. Quotes and bars of subscribed symbols become its prices."""
 
     def __init__(self, gateway: Gateway, clients: StreamAccounts, log: EventLogger) -> None:
         self._gateway = gateway
@@ -572,18 +573,18 @@ class MarketRelay:
         self._answers = SharedAnswers(upstream, clock)
 
     def stream_routes(self) -> list[web.RouteDef]:
-        """The streams' routes."""
+        """Return the streams' routes."""
         return self.sessions.routes()
 
     async def answer(self, request: web.Request, account: str) -> web.StreamResponse:
-        """One GET below /v2/stocks or /v1beta1, as the broker answers. Raises Refusal."""
+        """Answer one GET below /v2/stocks or /v1beta1 as the broker does. Raises Refusal."""
         _, version, path = request.path.split("/", 2)
         try:
             with self._answers.questions.turn(account):
                 body = await self._answers.get(version, f"/{path}", request.query)
         except Refused as refusal_error:
             raise refusal_of(refusal_error) from None
-        except (Throttled, NotSent):  # of the broker, or of the gateway's own budget
+        except (Throttled, NotSent):  # by the broker, or by the gateway's own budget
             raise refusal("rate_limit") from None
         except (RestError, BrokerError) as error:
             raise Refusal(504, None, f"gateway: no market data: {error}") from None
@@ -606,7 +607,7 @@ class MarketRelay:
 
 
 def price_of(message: DataMessage, wide: Decimal) -> tuple[int, Decimal] | None:
-    """Return time and price in USD a share of a quote's middle, or a minute's close at its end; None without one."""
+    """Return time and price (USD a share) of a quote's middle or of a minute's close, at its end; None without one."""
     fields = message.fields
     try:
         if message.channel == "quotes":

@@ -1,7 +1,7 @@
-"""Whose a line of the broker's ledger is: the part of each sub-account, by what it traded, held or had.
+"""How a line of the broker's ledger is divided between sub-accounts, by what each traded or held.
 
-A line names an account, not a strategy. Fees go by the day's fills, dividends by who held at the close before the
-ex-date, splits and exercises by who held the shares or contracts, interest by cash; deposits and what nobody knows are
+A line names an account, not a strategy. Fees go by the day's fills, dividends by the holdings at the close before the
+ex-date, splits and exercises by holders of the shares or contracts, interest by cash; deposits and all else are
 `main`'s. Cents are divided by the largest remainder. A sub-account that trades fractions of shares gets its own to nine
 decimals; any other gets whole shares, and `main` the fraction that is left.
 """
@@ -45,12 +45,12 @@ OF_CASH = FEES | INCOME
 SHARE_LEG = "OPTRD"
 LAPSED = "OPEXP"
 EARLY = "early OPTRD"
-"""The kind of `Moving` of shares that were booked for a contract before its line came."""
+"""The kind of `Moving` of shares booked for a contract before its line came."""
 SPUN = "spun"
 """The kind of `Moving` of a spin-off's shares, whose parent stays."""
 STRIKES_NEAR = Decimal("0.001")  # strikes after a split are rounded
 UNKNOWN_LINE = "gateway_line_unowned"
-"""The alarm of a line that is `main`'s because nobody else's it can be said to be."""
+"""The alarm for a line booked to `main` because its owner is unknown."""
 
 
 class LedgerLine(msgspec.Struct, frozen=True):
@@ -68,7 +68,7 @@ class LedgerLine(msgspec.Struct, frozen=True):
 
 
 class Division(msgspec.Struct, frozen=True):
-    """A line's parts by sub-account, and why a person should look at it, "" where all is clear.
+    """A line's parts by sub-account, and why a person should check it, "" where it is clear.
 
     `early`: the parts were booked from the broker's positions, before the line came.
     """
@@ -102,7 +102,7 @@ def line_of(row: Json) -> LedgerLine:
 
 
 def divide(books: Ledgers, line: LedgerLine, ex_date: str) -> Division:
-    """Return whose the line is. It changes only what a later line needs (`Ledgers.moving`, `Ledgers.held`)."""
+    """Divide the line. Of the books it changes only what later lines need, such as `moving`, `held` and `lieu`."""
     if (line.kind in OF_CASH or not line.quantity) and (reversal := _reversal(books, line)) is not None:
         return reversal
     division = _divided(books, line, ex_date)
@@ -112,14 +112,14 @@ def divide(books: Ledgers, line: LedgerLine, ex_date: str) -> Division:
 
 
 def _reversal(books: Ledgers, line: LedgerLine) -> Division | None:
-    """Return the parts of a line that takes an earlier one back: those of that one, the other way; None for another.
+    """Return the parts of a line that reverses an earlier one: those of the earlier, negated; None for any other line.
 
-    It is about the same symbol, of the same kind or a correction, and for as much.
+    It has the same symbol and amount, and the same kind or that of a correction.
     """
     for earlier_id, (_, parts) in reversed(books.lines.items()):
         amount = sum((it.amount for it in parts.values()), ZERO)
         quantity = sum((it.quantity for it in parts.values()), ZERO)
-        of_cash = line.kind in OF_CASH and not quantity  # its quantity says what it pays for
+        of_cash = line.kind in OF_CASH and not quantity  # its quantity is that of the shares that it pays for
         if not (amount or quantity) or amount != -line.amount or (quantity != -line.quantity and not of_cash):
             continue
         reversed_id = f"{earlier_id} reversed"
@@ -130,7 +130,7 @@ def _reversal(books: Ledgers, line: LedgerLine) -> Division | None:
 
 
 def _is_alike(books: Ledgers, earlier_id: str, parts: Collection[str], line: LedgerLine) -> bool:
-    """Return whether an earlier line is of this one's kind and symbol, by the rows of those who have parts of it."""
+    """Return whether an earlier line has this line's symbol, and its kind unless this is a correction."""
     for name in parts:
         part_id = name_of_part(earlier_id, name)
         for row in (noted.fields for noted in books.accounts[name].activities if noted.id == part_id):
@@ -141,7 +141,7 @@ def _is_alike(books: Ledgers, earlier_id: str, parts: Collection[str], line: Led
 
 def _divided(books: Ledgers, line: LedgerLine, ex_date: str) -> Division:
     if line.kind == CRYPTO_FEE:
-        return Division({MAIN: LinePart(amount=line.amount)})  # what it takes in coins, the broker's position has
+        return Division({MAIN: LinePart(amount=line.amount)})  # a fee in coins is in the broker's position
     if line.kind in FEES:
         return _fee(books, line)
     if line.kind == CASH_IN_LIEU:
@@ -164,9 +164,9 @@ def _divided(books: Ledgers, line: LedgerLine, ex_date: str) -> Division:
 
 
 def _whole(books: Ledgers, line: LedgerLine) -> LinePart:
-    """Return a line in one part. Shares without an amount cost the line's price, else what the broker says.
+    """Return the line in one part. Shares without an amount cost the line's price, else the broker's average.
 
-    A person may move them to a desk, whose stop goes by what they cost.
+    A person may move them to a desk, whose stop depends on their cost.
     """
     price = line.price or books.broker_averages.get(line.symbol, ZERO)
     cost = abs(line.amount) or abs(line.quantity) * price * multiplier(line.symbol)
@@ -177,7 +177,7 @@ def _whole(books: Ledgers, line: LedgerLine) -> LinePart:
 
 
 def apportion(total: Decimal, weights: Mapping[str, Decimal], step: Decimal = CENT) -> dict[str, Decimal]:
-    """Return `total` in parts by `weights` that add up to it exactly, in steps, by the largest remainder.
+    """Divide `total` by `weights` into parts that add up to it exactly, in steps, by the largest remainder.
 
     Equal remainders go by name, `main` last. Without a weight above 0 all of it is `main`'s.
     """
@@ -193,7 +193,7 @@ def apportion(total: Decimal, weights: Mapping[str, Decimal], step: Decimal = CE
     for name in order[: int(over)]:
         parts[name] += 1
     shares = {name: sign * count * step for name, count in parts.items()}
-    shares[order[0]] += sign * rest  # what is finer than a step
+    shares[order[0]] += sign * rest  # less than a step
     return shares
 
 
@@ -205,13 +205,13 @@ def _in_cash(shares: Mapping[str, Decimal], doubt: str = "") -> Division:
 
 
 def _fee(books: Ledgers, line: LedgerLine) -> Division:
-    """Divide by the fills of the fee's day: sale proceeds, sold units or contracts, as the fee's rule counts."""
+    """Divide a fee by the fills of its day: by sale proceeds, units sold or contracts, as the fee's rule counts."""
     trades, weigh = books.trades.get(line.date, []), _rule_of(line.words)
     weights: dict[str, Decimal] = {}
     for trade in trades:
         if not line.symbol or trade.symbol == line.symbol:
             weights[trade.account] = weights.get(trade.account, ZERO) + weigh(trade)
-    if not any(weights.values()):  # of a rule that counts none of these fills: by what was traded
+    if not any(weights.values()):  # the rule counts none of these fills: by value traded
         weights = {}
         for trade in trades:
             weights[trade.account] = weights.get(trade.account, ZERO) + _trade_value(trade)
@@ -266,7 +266,7 @@ def _income(books: Ledgers, line: LedgerLine, ex_date: str) -> Division:
 
 
 def _changed_hands(books: Ledgers, line: LedgerLine) -> bool:
-    """Whether others than today's holders may have held when the dividend was earned."""
+    """Return whether others than today's holders may have held the share when the dividend was earned."""
     since_date = (date.fromisoformat(line.date) - timedelta(days=60)).isoformat()
     entries = books.held.get(line.symbol, [])
     owners = {name for day, quantities in entries if day >= since_date for name in quantities} | set(
@@ -276,9 +276,9 @@ def _changed_hands(books: Ledgers, line: LedgerLine) -> bool:
 
 
 def _fraction(books: Ledgers, line: LedgerLine) -> Division:
-    """Cash for a fraction of a share, by who got less than its due of new shares, and by whose fractions it takes.
+    """Divide cash in lieu by who got fewer new shares than were due, and by whose fractions it takes away.
 
-    `main`'s where there is neither. Where nobody has a fraction, the line's quantity says what it pays for alone.
+    Without either it is `main`'s. Where no one holds a fraction, the line's quantity only names what it pays for.
     """
     holders = _holders(books, line)
     fractions = {name: quantity % 1 for name, quantity in holders.items() if quantity % 1 > 0}
@@ -294,13 +294,13 @@ def _fraction(books: Ledgers, line: LedgerLine) -> Division:
 
 
 def _holders(books: Ledgers, line: LedgerLine) -> dict[str, Decimal]:
-    """Return who holds how much of the line's symbol; of one that waited for fills, when it was first seen."""
+    """Return the holders of the line's symbol; for a line that waited for fills, those when it first came."""
     seen_ns = next((seen_ns for seen_ns, row, _ in books.lines_later if row["id"] == line.id), None)
     return books.holders(line.symbol) if seen_ns is None else books.holders_at(line.symbol, seen_ns)
 
 
 def _split(books: Ledgers, line: LedgerLine) -> Division:
-    """A split in one line (the change), or in two (what is taken away, then what is given for it)."""
+    """Divide a split in one line (the change), or in two (shares taken away, then shares given for them)."""
     holders = _holders(books, line)
     at_ns = stamped_ns(line.id)
     earliest = (
@@ -308,7 +308,7 @@ def _split(books: Ledgers, line: LedgerLine) -> Division:
         if at_ns is None
         else books.holders_at(line.symbol, min(at_ns, _difference_start_ns(books, line.symbol, at_ns)))
     )
-    earlier = books.holders_before(line.symbol, line.date)  # who has traded since did so in the new shares
+    earlier = books.holders_before(line.symbol, line.date)  # trades since then were in the new shares
     for owners in (earliest, earlier, holders):
         if line.quantity < 0 and sum(owners.values(), ZERO) == -line.quantity:
             return _take_away(books, line, {name: -quantity for name, quantity in owners.items()})
@@ -319,7 +319,7 @@ def _split(books: Ledgers, line: LedgerLine) -> Division:
         costs = {name: -part.cost for name, part in removal.parts.items()}
         new = _shares_of(books, line, old, line.quantity)
         return Division({name: LinePart(new[name], ZERO, costs.get(name, ZERO)) for name in new if new[name]})
-    holders = earliest or holders  # what was traded since is in the new shares
+    holders = earliest or holders  # trades since then were in the new shares
     total = sum(holders.values(), ZERO)
     if not total:
         return Division({MAIN: _whole(books, line)}, f"{line.kind} {line.symbol}: {line.quantity} shares of nobody")
@@ -330,20 +330,20 @@ def _split(books: Ledgers, line: LedgerLine) -> Division:
 
 
 def _difference_start_ns(books: Ledgers, symbol: str, otherwise: int) -> int:
-    """Return since when books and broker are apart on a symbol: its line may be written later than the shares came."""
+    """Return since when books and broker differ on a symbol: a line may be dated after its shares came."""
     return books.differences.get(symbol, (otherwise, ""))[0]
 
 
 def _shares_of(books: Ledgers, line: LedgerLine, old: Mapping[str, Decimal], total: Decimal) -> dict[str, Decimal]:
-    """Return who has how much of `total` shares that come for `old` ones, in their parts.
+    """Divide `total` shares that come for `old` ones, in proportion to these.
 
-    Who trades whole shares gets whole ones, by the line's announced ratio where `total` is that of it but for a
-    fraction that the broker pays in cash; without one by the one plain ratio that comes to it. What is left of them is
-    `main`'s; where nothing is left, the part finer than nine decimals is the greatest holder's.
+    A sub-account that trades whole shares gets whole ones: by the line's announced ratio, if `total` is that less a
+    fraction paid in cash; without one by the only plain ratio that gives it. The rest is `main`'s; without `main` or
+    whole shares, what is finer than nine decimals goes to the greatest holder.
     """
     old_total, ratio = sum(old.values(), ZERO), books.ratios.get(line.id, "")
     new_rate, old_rate = _rates(ratio) if ratio else (total, old_total)
-    if not ratio or abs(old_total * new_rate / old_rate - total) >= 1:  # or the announcement is of something else
+    if not ratio or abs(old_total * new_rate / old_rate - total) >= 1:  # or the announcement is for another action
         new_rate, old_rate = plain_ratio(old_total, total) or (total, old_total)
     due = {name: quantity * new_rate / old_rate for name, quantity in sorted(old.items())}
     new = _cut(books, old, due, total)
@@ -355,7 +355,7 @@ def _shares_of(books: Ledgers, line: LedgerLine, old: Mapping[str, Decimal], tot
 
 
 def _cut(books: Ledgers, old: Mapping[str, Decimal], due: Mapping[str, Decimal], total: Decimal) -> dict[str, Decimal]:
-    """Return what each gets of `total` shares of those that are its due for the `old` ones, whole where it has such."""
+    """Return what each gets of `total` shares, in proportion to its `due`, whole where it trades whole shares."""
     short = min(due.get(MAIN, ZERO), ZERO)
     names = [name for name in due if name != MAIN]
     whole = [name for name in names if not (books.accounts[name].fractions or old[name] % 1)]
@@ -379,7 +379,7 @@ def _rates(ratio: str) -> tuple[Decimal, Decimal]:
 
 
 def _take_away(books: Ledgers, line: LedgerLine, change: Mapping[str, Decimal]) -> Division:
-    """Take shares away whose replacement follows; note their cost for it."""
+    """Divide shares that leave and whose replacement follows; note their cost for it."""
     parts = {}
     cash = apportion(line.amount, {name: abs(quantity) for name, quantity in change.items()})
     for name, quantity in change.items():
@@ -387,14 +387,14 @@ def _take_away(books: Ledgers, line: LedgerLine, change: Mapping[str, Decimal]) 
     same = (m for m in books.moving if (m.kind, m.date, m.symbol) == (line.kind, line.date, line.symbol))
     if (moving := next(same, None)) is None:
         books.moving.append(Moving(line.kind, line.date, line.symbol, parts))
-    else:  # its lines come in parts
+    else:  # several lines of one removal
         names = sorted(moving.parts.keys() | parts.keys())
         moving.parts = {n: _sum_of(moving.parts.get(n, LinePart()), parts.get(n, LinePart())) for n in names}
     return Division(parts)
 
 
 def _cost(books: Ledgers, name: str, symbol: str) -> Decimal:
-    """Return what a share or a contract cost a sub-account, USD."""
+    """Return the average cost of one share or contract in a sub-account, USD."""
     holding = books.accounts[name].holdings.get(symbol)
     return ZERO if holding is None else holding.average * multiplier(symbol)
 
@@ -404,10 +404,10 @@ def _sum_of(one: LinePart, other: LinePart) -> LinePart:
 
 
 def _replaced(books: Ledgers, line: LedgerLine) -> Moving | None:
-    """Return what lines of this action took away, for which this one's shares come; None where that is not certain.
+    """Return what lines of this action took away and this line replaces; None where that is not certain.
 
-    Of several it is the one whose terms as a contract, or number at the announced ratio (without one: whose own
-    number), or name in the line's words fits; where all had the same owners in the same parts it is any of them.
+    Of several the one counts whose contract terms fit, or whose number at the announced ratio (1 without one), or whose
+    name is in the line's words. Where all had the same owners in the same proportion, any of them does.
     """
     alike = [m for m in books.moving if (m.kind, m.date) == (line.kind, line.date)]
     some = [m for m in alike if not m.given]
@@ -430,7 +430,7 @@ def _replaced(books: Ledgers, line: LedgerLine) -> Moving | None:
 
 
 def _fits_contract(moving: Moving, line: LedgerLine) -> bool:
-    """Return whether contracts may have become the line's: of one end and right, for the same money at the strike."""
+    """Return whether contracts may have become the line's: same expiry and right, same total strike value."""
     if not (is_contract(line.symbol) and is_contract(moving.symbol)):
         return is_contract(line.symbol) == is_contract(moving.symbol)
     worth, former_worth = _strike_of(line.symbol) * line.quantity, _strike_of(moving.symbol) * -moving.total
@@ -438,17 +438,17 @@ def _fits_contract(moving: Moving, line: LedgerLine) -> bool:
 
 
 def _series(contract: str) -> str:
-    """Return a contract's expiry and right, an adjusted one's too: `YYMMDDC`."""
+    """Return a contract's expiry and right, `YYMMDDC`; also of an adjusted contract."""
     return contract[-15:-8]
 
 
 def _strike_of(contract: str) -> Decimal:
-    """Return a contract's strike, an adjusted one's too, USD."""
+    """Return a contract's strike in USD; also of an adjusted contract."""
     return Decimal(contract[-8:]) / 1000
 
 
 def _reorganisation(books: Ledgers, line: LedgerLine) -> Division:
-    """Divide renames, mergers, offers, removals: old shares by holder, new ones and their cash in the same parts."""
+    """Divide renames, mergers, offers, removals: old shares by holder, new shares and cash in the same proportion."""
     holders = _holders(books, line)
     total = sum(holders.values(), ZERO)
     if line.quantity < 0 and total and -line.quantity <= total:
@@ -468,7 +468,7 @@ def _reorganisation(books: Ledgers, line: LedgerLine) -> Division:
 
 
 def _give(books: Ledgers, line: LedgerLine, removal: Moving) -> Division:
-    """Divide what comes for shares that left, as if all that came for them under this symbol had come in this line."""
+    """Divide what comes for shares that left, as if all that came under this symbol had come in this one line."""
     if line.kind in NEW_NAME and not removal.given:
         books.rename_holders(removal.symbol, line.symbol, line.date)
     old = {name: -part.quantity for name, part in removal.parts.items()}
@@ -484,7 +484,7 @@ def _give(books: Ledgers, line: LedgerLine, removal: Moving) -> Division:
 
 
 def _paid(books: Ledgers, line: LedgerLine, holders: Mapping[str, Decimal]) -> dict[str, Decimal]:
-    """Return whose shares a line of cash alone is for: those that left by the action's other lines, else held ones."""
+    """Return whom a line of cash alone pays: holders of shares that left by the action's lines, else of held ones."""
     left = [m for m in books.moving if (m.kind, m.symbol) == (line.kind, line.symbol)]
     if not left:
         return dict(holders)
@@ -493,9 +493,9 @@ def _paid(books: Ledgers, line: LedgerLine, holders: Mapping[str, Decimal]) -> d
 
 
 def _spun_off(books: Ledgers, line: LedgerLine) -> Division | None:
-    """Shares of a spin-off, by who held the parent at the close before its ex-date, in however many lines they come.
+    """Divide a spin-off's shares by holdings of the parent at the close before its ex-date, over all of its lines.
 
-    None where no announced parent, or more than one, was held in the number that brings so many shares, or more.
+    None unless exactly one announced parent was held in a number that brings so many shares, or else more.
     """
     same = (m for m in books.moving if (m.kind, m.date, m.symbol) == (SPUN, line.date, line.symbol))
     spinning = next(same, None) or Moving(SPUN, line.date, line.symbol, {})
@@ -523,10 +523,10 @@ def _spun_off(books: Ledgers, line: LedgerLine) -> Division | None:
 
 
 def _contracts(books: Ledgers, line: LedgerLine) -> Division:
-    """Contracts that expired, were exercised or assigned, by who held them; short ones are `main`'s alone.
+    """Divide contracts that expired, were exercised or assigned, by their holders; short ones are `main`'s alone.
 
-    Of an exercise of some `main`'s are the first: no other can ask for one of what several hold. What ended before its
-    lines came is told by them, in as many as there are.
+    In a partial exercise `main`'s go first: no other can request one of a contract that several hold. Contracts that
+    ended before their lines came are matched to these, in as many lines as come.
     """
     early = books.settled.get(line.symbol)
     owners = {
@@ -548,13 +548,13 @@ def _contracts(books: Ledgers, line: LedgerLine) -> Division:
         del books.settled[line.symbol]
     if early_shares(books, line.symbol) is None:
         _note_end(books, line, changes)
-    if line.amount:  # cash in the place of shares: the contracts themselves are gone already
+    if line.amount:  # cash instead of shares: the contracts are booked already
         return _in_cash(cash)
     return Division({name: LinePart(count) for name, count in changes.items()}, early=True)
 
 
 def some_of(holdings: Mapping[str, Decimal], count: Decimal, *, mains_first: bool = False) -> dict[str, Decimal]:
-    """Return how many of the contracts in `holdings` are each one's when `count` of them go."""
+    """Return each holder's number when `count` of the contracts in `holdings` go."""
     weights = {name: abs(quantity) for name, quantity in holdings.items()}
     first = min(count, weights.pop(MAIN, ZERO)) if mains_first else ZERO
     some = {**(apportion(count - first, weights, Decimal(1)) if weights else {}), **({MAIN: first} if first else {})}
@@ -562,10 +562,10 @@ def some_of(holdings: Mapping[str, Decimal], count: Decimal, *, mains_first: boo
 
 
 def exercises(books: Ledgers, contracts: Mapping[str, OccContract]) -> set[str]:
-    """Return which of the `contracts` that ended became shares, by the shares that the broker has beyond the books.
+    """Return which of the `contracts` that ended became shares, by the broker's shares beyond the books.
 
-    What is deeper in the money was exercised first, and nothing that its holder lets lapse. Where that has no one
-    answer, the lines will say it.
+    Contracts deeper in the money were exercised first, and none that its holder lets lapse. Where several choices fit,
+    or none, the lines will show it.
     """
     symbols: set[str] = set()
     for root in sorted({contract.root for contract in contracts.values()}):
@@ -588,7 +588,7 @@ def exercises(books: Ledgers, contracts: Mapping[str, OccContract]) -> set[str]:
 
 
 def early_shares(books: Ledgers, contract: str) -> Moving | None:
-    """Return the shares that were booked for a contract before its line came; None where none were."""
+    """Return the shares booked for a contract before its line came; None without any."""
     return next((m for m in books.moving if (m.kind, m.symbol) == (EARLY, contract)), None)
 
 
@@ -598,7 +598,7 @@ def _strike(symbol: str) -> Decimal | None:
 
 
 def _unit_cost(line: LedgerLine) -> Decimal | None:
-    """Return what a share of the line cost, USD: by its cash, else by its price, which may be the market's."""
+    """Return the cost of one share of the line, USD: by its cash, else by its price, which may be the market's."""
     return abs(line.amount / line.quantity) if line.amount and line.quantity else line.price
 
 
@@ -610,9 +610,9 @@ def _note_end(books: Ledgers, line: LedgerLine, changes: Mapping[str, Decimal]) 
 
 
 def _told_early(books: Ledgers, line: LedgerLine) -> dict[str, LinePart] | None:
-    """Return, and take out, the parts of shares that were booked before their line; None where none were.
+    """Return and remove the parts of shares that were booked before their line; None without any.
 
-    Those of one contract may come in several lines.
+    The shares of one contract may come in several lines.
     """
     alike = [m for m in books.moving if m.kind == EARLY and root_of(m.symbol) == line.symbol]
     alike = [m for m in alike if (price := _unit_cost(line)) is None or _strike(m.symbol) in (None, price)]
@@ -630,7 +630,7 @@ def _told_early(books: Ledgers, line: LedgerLine) -> dict[str, LinePart] | None:
 
 
 def _shares_for(early: Moving, whole: Mapping[str, Decimal], some: Mapping[str, Decimal]) -> dict[str, LinePart]:
-    """Return the shares that were booked early for `some` of the contracts."""
+    """Return the part of early booked shares that belongs to `some` of the contracts."""
     return {
         name: LinePart(
             part.quantity * count / whole[name], part.amount * count / whole[name], part.cost * count / whole[name]
@@ -641,11 +641,11 @@ def _shares_for(early: Moving, whole: Mapping[str, Decimal], some: Mapping[str, 
 
 
 def _share_leg(books: Ledgers, line: LedgerLine) -> Division:
-    """The shares of an exercise or an assignment, by whose contracts ended for them."""
+    """Divide the shares of an exercise or an assignment by whose contracts ended for them."""
     if (early := _told_early(books, line)) is not None:
         return Division(early, early=True)
     alike = [m for m in books.moving if m.kind == SHARE_LEG and m.symbol.split(" ")[0] == line.symbol]
-    alike = [m for m in alike if m.total * line.quantity < 0] or alike  # a call's shares come where a put's leave
+    alike = [m for m in alike if m.total * line.quantity < 0] or alike  # a call brings shares, a put takes them
     alike = [m for m in alike if Decimal(m.symbol.split(" ")[1]) == _unit_cost(line)] or alike
     alike = [m for m in alike if abs(m.total) * OPTION_MULTIPLIER == abs(line.quantity)]
     if not alike:

@@ -1,7 +1,7 @@
-"""What a gateway lets an order of a sub-account do: Alpaca's own rules on the sub-account's books, and the limits.
+"""Rules for an order of a sub-account: Alpaca's own, applied to the sub-account's books, and the limits.
 
 Each rule raises the `Refusal` that Alpaca would send. Nothing is changed here. An exit of what a sub-account holds
-passes every limit: only what it does not hold, or what the broker would refuse, keeps it back.
+passes every limit: only a lack of holdings, or what the broker would refuse, blocks it.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from daemon.gateway.config import AccountLimits, SubAccountTable
 from daemon.gateway.events import MAIN
 from strategies.kit.units import MINUTE_NS
 
-WIDE_SHARE, WIDE_OPTION = Decimal("0.1"), Decimal("0.5")  # of the middle; the middle of a wider quote is no price
+WIDE_SHARE, WIDE_OPTION = Decimal("0.1"), Decimal("0.5")  # part of the middle; a wider quote is no price
 
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """An order that may leave: what it reserves, USD a share, and the siblings' entries that must go first.
+    """An order that may leave: its reserve in USD a share, and other sub-accounts' entries to cancel before.
 
-    `beyond` is the limit in USD with which an exit has to leave so that it crosses no order of a person; an exit leaves
-    `by_call`, the broker's own, where no limit is beyond that order.
+    `beyond` is the limit in USD that keeps an exit from crossing a person's order. With `by_call` the exit uses the
+    broker's own close call, because no such limit exists.
     """
 
     reserve: Decimal
@@ -46,7 +46,7 @@ class Permit:
 
 @dataclass(frozen=True, slots=True)
 class OrderView:
-    """What the rules look at besides the books: prices in USD a share, and the limits."""
+    """The rules' input: the books, prices in USD a share, and the limits."""
 
     books: Ledgers
     prices: Mapping[str, Decimal]
@@ -61,7 +61,7 @@ def judge(
 ) -> Permit:
     """Return what an order may do. `old_order` is the working order that it replaces. Raises `Refusal`.
 
-    `by_call`: the broker's own call closes it, which a person's order does not keep back here.
+    `by_call`: the broker's own call closes the position, so a person's order does not block it.
     """
     books = view.books
     holding = books.accounts[account].quantity(order.symbol)
@@ -90,7 +90,7 @@ def judge(
 
 
 def may_exercise(view: OrderView, account: str, symbol: str) -> None:
-    """Raise the refusal of an exercise that takes more than a sub-account has: cash for a call, shares for a put."""
+    """Raise the refusal of an exercise beyond a sub-account's means: cash for a call, shares for a put."""
     books, contract = view.books, parse_occ(symbol)
     shares = books.accounts[account].quantity(symbol) * multiplier(symbol)
     if contract is None:
@@ -106,10 +106,10 @@ def may_exercise(view: OrderView, account: str, symbol: str) -> None:
 
 
 def beyond_means(books: Ledgers, spots: Mapping[str, Decimal], date: str) -> list[tuple[str, str]]:
-    """Return sub-account and symbol of contracts that end on `date` in the money and that it could not exercise.
+    """Return (sub-account, symbol) of contracts that end on `date` in the money and that it could not exercise.
 
-    A call asks for cash that neither its own orders nor other exercises keep, a put for shares of its own. `spots` are
-    the underlyings' prices, USD; where one is not known nothing is said, nor of what its holder lets lapse.
+    A call takes cash that neither its own orders nor other exercises reserve, a put its own shares. `spots` are the
+    underlyings' prices, USD. Contracts without one, and those that the holder lets lapse, are left out.
     """
     positions, account_rest = [], account_power(books)
     for name, account in books.accounts.items():
@@ -120,7 +120,7 @@ def beyond_means(books: Ledgers, spots: Mapping[str, Decimal], date: str) -> lis
                 continue
             spot = spots.get(contract.root)
             if spot is None or contract.right * (spot - contract.strike) < CENT:
-                continue  # by less it is not exercised
+                continue  # not exercised by less than a cent
             free = shares.setdefault(contract.root, books.free(name, contract.root))
             cost = units * contract.strike
             if contract.right > 0 and cost <= min(power, account_rest):
@@ -133,9 +133,10 @@ def beyond_means(books: Ledgers, spots: Mapping[str, Decimal], date: str) -> lis
 
 
 def middle_of_row(row: Json, wide: Decimal) -> Decimal | None:
-    """Return the middle of a quote, USD a share. Raises Malformed.
+    """Return the middle of a quote, USD a share; None where it is no price. Raises Malformed.
 
-    None of one that is wider than the part `wide` of it, crossed, or of one side: Alpaca writes the other as 0.
+    None for a quote wider than the part `wide` of its middle, crossed, or one-sided: Alpaca writes the missing side as
+    0.
     """
     bid, ask = wire.decimal(row.get("bp"), "bp"), wire.decimal(row.get("ap"), "ap")
     middle = (bid + ask) / 2
@@ -145,7 +146,7 @@ def middle_of_row(row: Json, wide: Decimal) -> Decimal | None:
 def has_one_name(order: Ticket) -> bool:
     """Return whether an order names a share or a contract by its symbol.
 
-    Alpaca takes an asset's id too, under which no rule would know it. An adjusted contract can only be left.
+    Alpaca also takes an asset's id, which no rule here would match. An adjusted contract can only be sold.
     """
     left = order.sign < 0 and is_contract(order.symbol)
     return left or order.contract is not None or re.fullmatch(SYMBOL, order.symbol) is not None
@@ -167,9 +168,9 @@ def _denial(words: str) -> Refusal:
 
 
 def _reserve_price(view: OrderView, order: Ticket) -> Decimal:
-    """Return the order's limit; without one the price now, or its stop where that is more.
+    """Return the order's limit; without one the price now, or its stop where that is higher.
 
-    A purchase by a trailing stop is by its trail above the price now: it waits until the price is there.
+    For a purchase by a trailing stop, its trail above the price now.
     """
     price = order.limit_price or max(order.stop_price or ZERO, view.prices.get(order.symbol, ZERO))
     if order.type == "trailing_stop" and order.sign > 0:
@@ -187,7 +188,7 @@ def _units(order: Ticket, price: Decimal) -> Decimal:
 def _no_crossing(
     view: OrderView, account: str, order: Ticket, *, closes: bool, by_call: bool, old_order: GatewayOrder | None
 ) -> tuple[str, ...]:
-    """Alpaca's wash-trade rule over all sub-accounts; returns the siblings' entries that an exit sweeps away."""
+    """Apply Alpaca's wash-trade rule across all sub-accounts; return others' entries that an exit has cancelled."""
     sweeps = []
     for other in view.books.working(order.symbol):
         if other.side == order.side or other is old_order or "trailing_stop" in (other.kind, order.type):
@@ -207,10 +208,10 @@ def _no_crossing(
 
 
 def price_beyond(books: Ledgers, order: Ticket) -> Decimal | None:
-    """Return the limit one step beyond the person's limit orders that an exit would cross, None where it crosses none.
+    """Return the limit one step beyond a person's limit orders that an exit would cross; None where it crosses none.
 
-    No rule may cancel a person's order, and none may shut the way out. Where the market has left that order behind, the
-    new limit fills as the exit would have.
+    No rule may cancel a person's order, and none may block an exit. Where the market has moved past that order, the new
+    limit fills as the exit would have.
     """
     if order.type not in ("market", "limit"):
         return None
@@ -227,9 +228,9 @@ def price_beyond(books: Ledgers, order: Ticket) -> Decimal | None:
 
 
 def past_market(symbol: str, sign: int, price: Decimal, beyond: Decimal | None) -> Decimal:
-    """Return a limit that fills at once, unless the market left `price` by more than a quote is wide; never `beyond`.
+    """Return a limit that fills at once unless the market left `price` by more than a wide quote; never past `beyond`.
 
-    `sign` is +1 of a purchase, `beyond` the limit past a person's order.
+    `sign` is +1 for a purchase; `beyond` is the limit next to a person's order.
     """
     wide, step = WIDE_OPTION if parse_occ(symbol) is not None else WIDE_SHARE, price_step(symbol, price)
     limit = max(price * (1 + sign * wide) // step * step, step)
@@ -237,10 +238,10 @@ def past_market(symbol: str, sign: int, price: Decimal, beyond: Decimal | None) 
 
 
 def only_call_passes(books: Ledgers, order: Ticket) -> bool:
-    """Return whether an order of a person keeps a sale at the market back, and no limit that fills is beyond it.
+    """Return whether a person's order blocks a market sale and no limit beyond it would fill.
 
-    So it is with a person's purchase at the market, and with a stop. A sale with a limit, or for an auction, would not
-    be the same order as a call.
+    That holds for a person's market, stop or stop-limit purchase. A sale with a limit, or for an auction, is not the
+    same order as a call.
     """
     at_once = order.type == "market" and order.time_in_force == "day" and not order.extended_hours
     if order.sign > 0 or order.qty is None or not at_once:
@@ -264,7 +265,7 @@ def _crossing(order: Ticket, other: GatewayOrder) -> str:
 
 
 def _is_held(view: OrderView, account: str, order: Ticket, old_order: GatewayOrder | None) -> None:
-    """Raise the refusal of a sale of more than the sub-account holds beyond its other sales."""
+    """Raise the refusal of a sale beyond what the sub-account holds and has not offered in other sales."""
     books = view.books
     holding = books.accounts[account].quantity(order.symbol)
     if holding <= 0:
@@ -287,7 +288,7 @@ def _is_held(view: OrderView, account: str, order: Ticket, old_order: GatewayOrd
 
 
 def _is_owed(books: Ledgers, account: str, order: Ticket, old_order: GatewayOrder | None) -> None:
-    """Raise the refusal of a short sub-account's purchase of more than it owes, as after a bust of its purchase."""
+    """Raise the refusal of a purchase beyond what a short sub-account owes, as after a bust of its purchase."""
     short = -books.accounts[account].quantity(order.symbol)
     if order.qty is None:
         raise unprocessable("gateway: a purchase in USD closes no short holding: buy a quantity")
@@ -321,7 +322,7 @@ def _may_add(view: OrderView, account: str, order: Ticket, price: Decimal, old_o
 
 
 def _cost(order: Ticket, price: Decimal, old_order: GatewayOrder | None) -> tuple[Decimal, Decimal]:
-    """Return what a purchase costs, USD, and what the order in whose place it comes gives back of it."""
+    """Return what a purchase costs, USD, and how much of it the order that it replaces releases."""
     back = ZERO
     if old_order is not None and old_order.open:
         back = old_order.leaves_qty * old_order.reserve * multiplier(order.symbol)
@@ -329,7 +330,7 @@ def _cost(order: Ticket, price: Decimal, old_order: GatewayOrder | None) -> tupl
 
 
 def only_figure_denies(view: OrderView, account: str, order: Ticket, old_order: GatewayOrder | None) -> bool:
-    """Return whether the account's figure of the last report alone cannot pay a purchase: the sub-account could."""
+    """Return whether only the account's figure of the last report cannot pay a purchase that the sub-account could."""
     cost, back = _cost(order, _reserve_price(view, order), old_order)
     return order.sign > 0 and account_power(view.books) < cost - back <= free_cash(view.books, account)
 
@@ -354,17 +355,17 @@ def _can_be_paid(view: OrderView, account: str, order: Ticket, cost: Decimal, ba
 
 
 def buying_power(books: Ledgers, account: str) -> Decimal:
-    """Return USD that a sub-account may still spend: the lesser of its free cash and of what the account has left."""
+    """Return USD that a sub-account may still spend: the lesser of its free cash and the account's power."""
     return min(free_cash(books, account), account_power(books))
 
 
 def free_cash(books: Ledgers, account: str) -> Decimal:
-    """Return USD of a sub-account that its own purchases do not keep."""
+    """Return a sub-account's cash in USD that its own purchases do not reserve."""
     return max(books.accounts[account].cash - books.reserved_usd(account), ZERO)
 
 
 def account_power(books: Ledgers) -> Decimal:
-    """Return USD that the broker's account has left: its figure of the last report without what was taken since."""
+    """Return USD that the broker's account has left: the last report's figure less purchases since."""
     figure = funds_of(books.broker_account).non_marginable
     if figure is None:
         figure = books.broker_cash
@@ -374,7 +375,7 @@ def account_power(books: Ledgers) -> Decimal:
 
 
 def _within_limits(view: OrderView, account: str, order: Ticket, new_usd: Decimal, whole: Decimal) -> None:
-    """The sub-account's and the account's limits; `new_usd` are added, of an order that is `whole` USD in all."""
+    """Check the sub-account's and the account's limits for `new_usd` more, of an order of `whole` USD in all."""
     limits, table, books = view.limits, view.tables[account], view.books
     root = root_of(order.symbol)
     if table.order_max and whole > table.order_max:
@@ -401,7 +402,7 @@ def _within_limits(view: OrderView, account: str, order: Ticket, new_usd: Decima
 
 
 def exposure(view: OrderView, accounts: tuple[str, ...], root: str = "") -> Decimal:
-    """Return USD in holdings and in purchases to come of sub-accounts, of one underlying or of all."""
+    """Return USD in holdings and open purchases of sub-accounts, for one underlying or all."""
     books, total = view.books, ZERO
     for name in accounts:
         for symbol, holding in books.accounts[name].holdings.items():
@@ -414,6 +415,6 @@ def exposure(view: OrderView, accounts: tuple[str, ...], root: str = "") -> Deci
 
 
 def day_loss(books: Ledgers) -> Decimal:
-    """Return USD that all sub-accounts but `main` lost between two reports, the day's first and the last one."""
+    """Return USD that all sub-accounts but `main` lost from the day's first report to the last one."""
     now = sum((books.worth(name, books.marks) for name in books.accounts if name != MAIN), ZERO)
     return books.day[1] - now if books.day[0] else ZERO

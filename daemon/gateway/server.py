@@ -1,7 +1,7 @@
-"""What the gateway serves on loopback: Alpaca's protocols to the sub-accounts' clients, and a socket for its operator.
+"""The gateway's servers on loopback: Alpaca's protocols for the sub-accounts' clients, and a socket for its operator.
 
-Every client has the keys of one sub-account and sees that one alone. While the broker is away the account's services
-answer 503 and the trade stream is cut, so that a client reconciles as after a lost connection to Alpaca.
+A client has the keys of one sub-account and sees only that. While the broker is away the account's services answer 503
+and the trade stream is cut, so that a client reconciles as after a lost connection to Alpaca.
 """
 
 from __future__ import annotations
@@ -40,24 +40,24 @@ from daemon.operator.control.client import LOOK_S, SOCKET, address, is_there
 ACCOUNT = web.RequestKey("account", str)
 CONTROL_SOCKET = SOCKET
 PASSED = ("/v2/clock", "/v2/calendar", "/v2/assets", "/v2/options/contracts")
-"""Paths of the trading service that concern no account: passed through, kept for a moment."""
+"""Paths of the trading service that belong to no account: passed through, and cached for a moment."""
 _PATH = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._:-]+)+")
-"""Every path that is served, decoded once: nothing in it leads elsewhere at the broker."""
+"""Every served path, decoded once: none can lead elsewhere at the broker."""
 BODY_MAX = 256 * 1024  # bytes of a request
-ACTIVITY_STREAMS = 8  # of one client at once
-STRANGERS_MAX = 128  # connections at once on which no client's keys came: files that the way to the broker needs
-CLIENTS_MAX = 256  # the same with keys: of more the one goes that was used least lately, and is not in use
+ACTIVITY_STREAMS = 8  # a client's at once
+STRANGERS_MAX = 128  # connections without a client's keys at once: the broker's connections need files too
+CLIENTS_MAX = 256  # connections with keys at once: beyond that the least recently used idle one is closed
 _CONNECTION: ContextVar[RequestHandler] = ContextVar("connection")  # of the request that is answered
 
 
 class Door:
-    """Takes connections for `server` and bounds them. `clients` are those on which keys came, `busy` those in use."""
+    """Accepts connections for `server` and bounds their number. `clients` have shown keys, `busy` are in use."""
 
     def __init__(self, server: web.Server, clients: dict[RequestHandler, None], busy: set[RequestHandler]) -> None:
         self.server, self._clients, self._busy = server, clients, busy
 
     def __call__(self) -> RequestHandler:
-        """Return the handler of a connection that comes."""
+        """Return the handler of a new connection."""
         connections = self.server.connections  # the oldest first
         for client in self._clients.keys() - connections:
             del self._clients[client]
@@ -74,13 +74,13 @@ class Clients:
     """The sub-accounts' keys, and how their sessions of the trade stream are held."""
 
     binary_frames = True
-    dead_session_s = 0.0  # a loopback socket that closed is gone
+    dead_session_s = 0.0  # a closed loopback socket is gone at once
 
     def __init__(self, gateway: Gateway, keys: Mapping[str, ClientKeys]) -> None:
         self._gateway = gateway
         self._names = {pair.key: name for name, pair in keys.items()}
         self._keys = dict(keys)
-        self.used: dict[RequestHandler, None] = {}  # connections on which keys came, the newest use last
+        self.used: dict[RequestHandler, None] = {}  # connections with keys, the newest use last
 
     def now_ns(self) -> int:
         """The gateway's time."""
@@ -89,7 +89,7 @@ class Clients:
     def authentic(self, key: str, secret: str) -> str | None:
         """Return the sub-account of these keys; None for wrong ones."""
         name = self._names.get(key)
-        secret_bytes = secret.encode(errors="surrogatepass")  # a header may hold bytes that are no text
+        secret_bytes = secret.encode(errors="surrogatepass")  # a header may hold bytes that are not text
         if name is None or not hmac.compare_digest(self._keys[name].secret.encode(), secret_bytes):
             return None
         if (connection := _CONNECTION.get(None)) is not None:
@@ -113,7 +113,7 @@ class Clients:
 
 
 class GatewayServer:
-    """The sockets of a running gateway, for the time of an `async with`."""
+    """The sockets of a running gateway, open within an `async with`."""
 
     def __init__(
         self, gateway: Gateway, clients: Clients, relay: MarketRelay, *, port: int, control: Path | None
@@ -133,23 +133,23 @@ class GatewayServer:
         self._runners: list[web.AppRunner] = []
         self._listening: asyncio.Server | None = None
         self._busy: set[RequestHandler] = set()
-        self._inode = (0, 0)  # of the operator's socket, with its device
-        self._cache: dict[str, tuple[float, bytes]] = {}  # what was passed through, by path and query
-        self._questions = SharedQuestions(PASSING_MOST)  # the same, under way
+        self._inode = (0, 0)  # (device, inode) of the operator's socket
+        self._cache: dict[str, tuple[float, bytes]] = {}  # answers passed through, by path and query
+        self._questions = SharedQuestions(PASSING_MOST)  # requests under way
 
     def publish(self, account: str, update: Json) -> None:
-        """Pass a trade update on to its sub-account's clients."""
+        """Send a trade update to its sub-account's clients."""
         key = self.clients.key_of(account)
         if key:
             self.trade_stream.publish(key, update)
 
     def listens(self, account: str) -> bool:
-        """Return whether a client hears the trade updates of a sub-account."""
+        """Return whether a client receives the trade updates of a sub-account."""
         key = self.clients.key_of(account)
         return bool(key) and self.trade_stream.listeners(key) > 0
 
     def on_state(self, ready: bool) -> None:
-        """Cut the clients' trade streams where the broker's is gone."""
+        """Cut the clients' trade streams when the broker's is gone."""
         if not ready:
             self.trade_stream.cut(hold_s=0)
 
@@ -177,7 +177,7 @@ class GatewayServer:
         return self
 
     async def _open_control(self, path: Path) -> None:
-        """Open the operator's socket: its owner alone may use it."""
+        """Open the operator's socket, which only its owner may use."""
         app = web.Application(middlewares=[_plain_errors])
         operator = Operator(self.gateway)
         app.router.add_routes(operator.routes())
@@ -187,18 +187,18 @@ class GatewayServer:
         old_umask = os.umask(0o177)
         try:
             with address(path.parent) as short:
-                await web.UnixSite(runner, short).start()  # asyncio takes a socket away that nobody serves
+                await web.UnixSite(runner, short).start()  # asyncio replaces a socket that no process serves
         finally:
             os.umask(old_umask)
         facts = os.lstat(path)
         self._inode = facts.st_dev, facts.st_ino
 
     async def keep_control(self, control: Path) -> NoReturn:
-        """Open the operator's socket again where somebody took its file away."""
+        """Open the operator's socket again after its file was removed."""
         while True:
             await asyncio.sleep(look_s(LOOK_S))
             if not is_there(control.parent, CONTROL_SOCKET, self._inode):
-                with contextlib.suppress(OSError):  # something else is in its place, for now
+                with contextlib.suppress(OSError):  # something else has its place for now
                     await self._open_control(control)
 
     async def __aexit__(
@@ -227,7 +227,7 @@ class GatewayServer:
             return web.json_response({"code": 40410000, "message": "endpoint not found."}, status=404)
         if path == "/stream" or path.startswith("/stream/"):
             if not self.gateway.ready:
-                status = 429 if self.gateway.stream_taken else 503  # by 429 a desk knows to keep what it holds
+                status = 429 if self.gateway.stream_taken else 503  # by 429 a desk keeps what it holds
                 return web.json_response({"message": f"gateway: {self.gateway.away()}"}, status=status)
             return await handler(request)  # type: ignore[no-any-return]
         if path in STREAM_PATHS or path.startswith("/v2beta1/"):
@@ -239,9 +239,9 @@ class GatewayServer:
         return answer
 
     async def _pass(self, request: web.Request) -> web.StreamResponse:
-        """Answer with what the broker says of clock, calendar, assets and contracts; it is asked once for all who wait.
+        """Pass on the broker's answer on clock, calendar, assets and contracts, requested once for all who wait.
 
-        The calls for it are few, so that no client may have many under way. Raises Refusal.
+        These calls are few, so a client may have only some under way. Raises Refusal.
         """
         name, account, now_s = request.path_qs, request[ACCOUNT], asyncio.get_running_loop().time()
         entry = self._cache.get(name)
@@ -251,7 +251,7 @@ class GatewayServer:
 
         async def ask() -> bytes:
             body = json.dumps(await self.gateway.pass_through(path, query)).encode()
-            if path != "/clock":  # what is asked to compare clocks must be fresh
+            if path != "/clock":  # a comparison of clocks needs a fresh answer
                 if len(self._cache) >= KEPT_MOST:
                     self._cache.clear()
                 self._cache[name] = (asyncio.get_running_loop().time(), body)
@@ -262,25 +262,25 @@ class GatewayServer:
         return web.Response(body=body, content_type="application/json")
 
     async def _data(self, request: web.Request) -> web.StreamResponse:
-        """Answer with market data, as the broker has it."""
+        """Answer with the broker's market data."""
         return await self.relay.answer(request, request[ACCOUNT])
 
 
-PASSING_MOST = 8  # requests of one client under way that are passed through: all have 30 calls a minute
-KEPT_S, KEPT_MOST = 60.0, 32  # of what is passed through: a list of all assets has megabytes
+PASSING_MOST = 8  # a client's passed-through requests under way: all clients share 30 calls a minute
+KEPT_S, KEPT_MOST = 60.0, 32  # of passed-through answers: a list of all assets has megabytes
 
 
 # --- the operator -----------------------------------------------------------------------------------------------------
 
 
 class Operator:
-    """The requests of the operator's socket, as JSON; a wrong one gets 400 with words."""
+    """Requests on the operator's socket, as JSON; a wrong one gets 400 with words."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
 
     def routes(self) -> list[web.RouteDef]:
-        """The requests that a person can make to a running gateway."""
+        """Return the routes of the requests that a person can make to a running gateway."""
         return [
             web.get("/status", self.status),
             web.post("/transfer", self.transfer),
@@ -292,7 +292,7 @@ class Operator:
         ]
 
     async def status(self, request: web.Request) -> web.Response:
-        """The account with its sub-accounts, their sum and the broker's figures."""
+        """Return the account with its sub-accounts, their sum and the broker's figures."""
         del request
         return web.json_response(status_of(self._gateway))
 
@@ -324,14 +324,14 @@ class Operator:
         return web.json_response(status_of(self._gateway))
 
     async def halt(self, request: web.Request) -> web.Response:
-        """No new risk to anybody."""
+        """Deny new risk to all sub-accounts."""
         body = await request.json()
         by = str(body.get("by", ""))
         await self._gateway.halt("operator", f"{body.get('why') or 'no reason given'} (by {by})", by)
         return web.json_response(status_of(self._gateway))
 
     async def resume(self, request: web.Request) -> web.Response:
-        """New risk again."""
+        """Allow new risk again."""
         body = await request.json()
         await self._gateway.resume(str(body.get("by", "")), str(body.get("why", "")), _seen_ns(body))
         return web.json_response(status_of(self._gateway))
@@ -359,7 +359,7 @@ class Operator:
 
 
 def _seen_ns(body: Json) -> int:
-    """Return when the person looked, 0 where that is not said. Raises ValueError."""
+    """Return when the person looked, 0 where the request does not have it. Raises ValueError."""
     time_text = str(body.get("seen", ""))
     if time_text and not (time_text.isascii() and time_text.isdecimal()):
         raise ValueError(f"seen is {time_text[:40]!r}: expected the time that a refusal named, or nothing")
@@ -376,7 +376,7 @@ async def _plain_errors(request: web.Request, handler: Any) -> web.StreamRespons
 
 
 def status_of(gateway: Gateway) -> Json:
-    """Return what the gateway knows, for `status`, the dashboard and metrics: figures in USD as text."""
+    """Return the gateway's state for `status`, the dashboard and metrics: figures in USD as text."""
     books = gateway.books
     cash, quantities = books.sums()
     prices = {symbol: gateway.price(symbol) or price for symbol, (_, price) in gateway.prices.items()}

@@ -1,4 +1,4 @@
-"""What a person begins with: gateway.toml and the sub-accounts' keys by `init`, a desk's config.toml by `desk`."""
+"""Files to begin with: gateway.toml and the sub-accounts' keys by `init`, a desk's config.toml by `desk`."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ TO_FILL_IN = '# strategy = "…"  # its strategy: a name, or a file of yours\n'
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SetupRequest:
-    """What `init` is asked for: the file to write, sub-accounts as text, and how the account is reached."""
+    """The arguments of `init`: the file to write, sub-accounts as text, and the account's address."""
 
     file: Path
     subs: Collection[str]
@@ -87,11 +87,11 @@ class SetupRequest:
     url: str
     port: int
     state_dir: str
-    keys_dir: str = ""  # the folder `keys` of state_dir
+    keys_dir: str = ""  # "": the folder `keys` of state_dir
 
 
 async def init(order: SetupRequest, keys: Credentials) -> str:
-    """Write gateway.toml from what the account holds, and keys for each sub-account; returns what to say about it.
+    """Write gateway.toml from what the account holds, and keys for each sub-account; return the text for the user.
 
     Raises ConfigError for capital that the account does not have, and what `Upstream` and `load` raise.
     """

@@ -1,7 +1,7 @@
-"""One event of a gateway: how the books change, and what is to be done.
+"""One event of a gateway: how the books change, and which effects follow.
 
-`step` is a function of books and event alone, so a journal can be stepped again. What an order must pass before it
-becomes an event stands in `rules.py`; whose a ledger line is, in `parts.py`.
+`step` depends on books and event alone, so a journal can be stepped again. What an order must pass before it becomes an
+event is in `rules.py`; how a ledger line is divided, in `parts.py`.
 """
 
 from __future__ import annotations
@@ -86,9 +86,9 @@ from daemon.gateway.parts import (
 from strategies.kit.units import DAY_NS, MINUTE_NS, SECOND_NS
 
 CRYPTO = "crypto"  # the class of a coin's asset
-OWES_USD = Decimal(1)  # of cash that `main` lacks and others have: less is a fee's or an interest's
-LASTS_NS = 10 * SECOND_NS  # a difference that is younger may be news on its way
-CLOSED_MIN = 16 * 60  # of New York's day: no contract of the day trades any more, whatever the broker's clock says
+OWES_USD = Decimal(1)  # least lack of cash in `main` to report: less comes from fees or interest
+LASTS_NS = 10 * SECOND_NS  # a younger difference may be news on its way
+CLOSED_MIN = 16 * 60  # minutes of New York's day: then expiring contracts trade no more, whatever the broker's clock
 FILLS = ("fill", "partial_fill")
 REPLACE_REJECTED, REJECTED = "order_replace_rejected", "rejected"
 AMENDMENTS = ("trade_bust", "trade_correct")
@@ -100,8 +100,8 @@ class Bookkeeper:
 
     def __init__(self, books: Ledgers | None = None) -> None:
         self.books = books or Ledgers()
-        self.whole_until_ns: int | None = None  # the last report before a row that was left out
-        self.owners_later: Mapping[str, str] = {}  # sub-account by an order's name or id, of the rows behind that one
+        self.whole_until_ns: int | None = None  # time of the last report before a row that was left out
+        self.owners_later: Mapping[str, str] = {}  # order's name or id -> sub-account, from rows after that one
         self._effects: list[AnyGatewayEffect] = []
 
     def step(self, event: AnyGatewayEvent) -> list[AnyGatewayEffect]:
@@ -147,7 +147,7 @@ class Bookkeeper:
         return self._effects
 
     def leave_out(self, row: int) -> None:
-        """Go on after a row of the journal without it. Each event is a row, so it counts."""
+        """Skip an unreadable row of the journal; it still counts in `seq`."""
         self.books.seq = row
         if self.whole_until_ns is None:
             self.whole_until_ns = self.books.reported_ns
@@ -156,7 +156,7 @@ class Bookkeeper:
         self._effects.append(effect)
 
     def _go_on_without(self, rows: Sequence[str], since_ns: int) -> None:
-        """Take no new risk; the next report reads all orders and lines since the rows that were left out."""
+        """Halt new risk; let the next report read all orders and lines since the rows that were left out."""
         books, more = self.books, f", and {len(rows) - 1} more" if len(rows) > 1 else ""
         words = f"left out of the journal: {rows[0]}{more}: transfers, fences and lapses in them are gone"
         books.halt = ("journal_damaged", words + books.former_halt_words, "")
@@ -166,7 +166,7 @@ class Bookkeeper:
     # --- the opening and transfers ------------------------------------------------------------------------------------
 
     def _open(self, event: Opened) -> None:
-        """Give everything to `main`, then each other its capital."""
+        """Give everything to `main`, then each other sub-account its capital."""
         books = self.books
         books.number, books.broker_account, books.guards = event.number, event.account, event.guards
         books.main.number = event.number
@@ -178,7 +178,7 @@ class Bookkeeper:
         for row in event.orders:
             order = self._adopt(row)
             order.base = wire.optional_decimal(row, "filled_qty") or ZERO
-            books.keep(order)  # all that it filled is in what the account holds
+            books.keep(order)  # its fills so far are in the account's holdings
         books.lines = dict.fromkeys(event.lines, (event.time_ns, {}))
         for name, capital in event.capital.items():
             self._fund(name, capital)
@@ -192,7 +192,7 @@ class Bookkeeper:
         books.move(MAIN, name, capital, "", ZERO)
 
     def _move(self, event: Transferred) -> None:
-        """Move cash or a quantity; both activities note it, as the broker notes a journal between two accounts."""
+        """Move cash or a quantity, with an activity on each side, as the broker notes a journal between accounts."""
         books = self.books
         if event.target not in books.accounts:
             self._fund(event.target, event.cash)
@@ -206,7 +206,7 @@ class Bookkeeper:
                 self._note_move(name, event.why, event.symbol, sign * event.quantity, price)
 
     def _accept(self, event: DifferenceAccepted) -> None:
-        """Book a difference that no line explains, as a journal from outside; then books and broker agree."""
+        """Book a difference that no line explains as a journal from outside; then books and broker agree."""
         books, account, change = self.books, event.account, event.change
         if event.what == CASH:
             books.take_in(account, LinePart(amount=change), "")
@@ -225,7 +225,7 @@ class Bookkeeper:
         books = self.books
         kind = TRANSFER if not symbol else CONTRACT_CASH if cash else SHARES
         shares = {"symbol": symbol, "qty": text(quantity), "price": text(price)} if symbol else {}
-        words = f"{books.seq} {name} {kind}" + (f" {symbol}" if kind == CONTRACT_CASH else "")  # several in one report
+        words = f"{books.seq} {name} {kind}" + (f" {symbol}" if kind == CONTRACT_CASH else "")  # several a report
         fields: Json = {
             "id": f"{line_stamp(books.now_ns)}::{uuid.uuid5(uuid.NAMESPACE_OID, words)}",
             "activity_type": kind,
@@ -275,13 +275,13 @@ class Bookkeeper:
         self._do(SendOrder(event.name, how))
 
     def _give_way(self, names: Iterable[str]) -> None:
-        """Have these entries cancelled; their desks see them expire."""
+        """Cancel these entries; their desks see them expire."""
         for name in names:
             self.books.orders[name].gives_way = True
             self._do(CancelSibling(name))
 
     def _answer(self, name: str, row: Json) -> None:
-        """Take the broker's row of an order that was sent; one of the close call gets the name that the row has."""
+        """Take the broker's row of an order that was sent; a close call's order takes the name in the row."""
         books, real = self.books, str(row.get("client_order_id") or name)
         if name not in books.orders and self.whole_until_ns is not None:
             self._restore_order(name, real, row)
@@ -289,7 +289,7 @@ class Bookkeeper:
         if real != name:
             strange = books.orders.get(real)
             if strange is not None and strange is not order:
-                self._give(strange, order)  # its news came before the answer, as `main`'s
+                self._give(strange, order)  # its news came before the answer, and was `main`'s
                 books.drop(name)
                 if order.keeps_name:
                     books.drop(real)
@@ -304,7 +304,7 @@ class Bookkeeper:
         books.show(order, {**row, "status": REJECTED} if rejected else row)
 
     def _give(self, strange: GatewayOrder, to: GatewayOrder) -> None:
-        """Give an order, which was `main`'s for want of a name, and its fills to this sub-account."""
+        """Give an order that was `main`'s because its name was unknown, with its fills, to this sub-account."""
         books, size = self.books, multiplier(strange.symbol)
         giver, taker = books.accounts[strange.account], books.accounts[to.account]
         strange.closing, strange.keeps_name = to.closing, to.keeps_name
@@ -326,16 +326,16 @@ class Bookkeeper:
         strange.account = to.account
 
     def _doubt(self, name: str, status: str) -> None:
-        """Note the status of an order without an answer; a row that the broker showed counts for more."""
+        """Note the status of an unanswered order; a row that the broker showed takes precedence."""
         order = self.books.orders[name]
         if not order.known:
             order.status = status
             self.books.keep(order)
-        if order.replaces and not order.open:  # the former order stays, and may be of more than is held now
+        if order.replaces and not order.open:  # the former order stays, and may exceed the holding now
             self._end_uncovered_sales(order.account, order.symbol)
 
     def _adopt(self, row: Json) -> GatewayOrder:
-        """Take in an order that the books do not have: `main`'s, or the one's whose guard or desk made its name."""
+        """Take in an order that the books do not have, for the maker of its name (a guard or a desk), else `main`."""
         books = self.books
         name = str(row.get("client_order_id") or row["id"])
         account = next((a for prefix, a in books.guards if name.startswith(prefix) and a in books.accounts), "")
@@ -349,13 +349,13 @@ class Bookkeeper:
         if order.account == MAIN and order.symbol:
             order.account = self._sold_out(order, row)
         known_ns = books.reported_ns if self.whole_until_ns is None else self.whole_until_ns
-        if created_ns < known_ns - DAY_NS:  # one that the books had, or that ended before them
+        if created_ns < known_ns - DAY_NS:  # the books had it before, or it ended before they began
             order.base = wire.optional_decimal(row, "filled_qty") or ZERO
         books.show(order, row)
         return order
 
     def _restore_order(self, name: str, real: str, row: Json) -> None:
-        """Take in an order whose row was left out, as it was on its way to the answer that the journal has."""
+        """Take in an order whose row was left out, as a request on its way to the answer in the journal."""
         if (account := caller(name) or self._owner_later(row) or self._maker(name)) == MAIN:
             return
         self.books.keep(
@@ -367,12 +367,12 @@ class Bookkeeper:
         )  # fmt: skip
 
     def _owner_later(self, row: Json) -> str:
-        """Return to whom the rows behind one that was left out passed this order's news on, "" where they did not."""
+        """Return the sub-account that later rows name for this order after a row was left out; "" without one."""
         account = self.owners_later.get(wire.text(row.get("id")), "")
         return account if account in self.books.accounts else ""
 
     def _call_of(self, row: Json) -> GatewayOrder | None:
-        """Return the close call whose answer was left out, and whose order this may be; None without one."""
+        """Return the close call that may have made this order and whose answer was left out; None without one."""
         if self.whole_until_ns is None or row.get("type") != "market":
             return None
         request = row.get("side"), wire.optional_decimal(row, "qty")
@@ -380,9 +380,9 @@ class Bookkeeper:
         return next((call for call in calls if not call.known and (call.side, call.quantity) == request), None)
 
     def _maker(self, name: str) -> str:
-        """Return whose desk counts its orders' names as this one goes on; `main` where none does.
+        """Return the sub-account whose desk numbers its orders with the stem of this name; `main` without one.
 
-        A copy of the journal that was put back has a desk's earlier orders, and not its newest ones.
+        A restored copy of the journal has a desk's earlier orders, but not its newest ones.
         """
         if (new := parse_name(name)) is None:
             return MAIN
@@ -392,9 +392,9 @@ class Bookkeeper:
         return owners.pop() if len(owners) == 1 else MAIN
 
     def _sold_out(self, order: GatewayOrder, row: Json) -> str:
-        """Return whose a stranger's order is that may be the broker's own sale of a contract on its last day.
+        """Return the owner of an unknown order that may be the broker's own sale of a contract on its last day.
 
-        Alpaca sells what the account could not exercise. It is the holder's, where that is one and it is not `main`.
+        Alpaca sells what the account could not exercise. The owner is the contract's only holder, else `main`.
         """
         contract, holders = parse_occ(order.symbol), self.books.holders(order.symbol)
         last_day = contract is not None and contract.expiry == new_york_date(order.created_ns).isoformat()
@@ -404,7 +404,7 @@ class Bookkeeper:
         return holder if is_immediate and len(other_holders) == 1 and ZERO < quantity <= holding else MAIN
 
     def _order_of(self, row: Json) -> GatewayOrder:
-        """Return the order of a broker's row, taken in where it is a stranger's."""
+        """Return the order of a broker's row; an unknown one is taken in."""
         books = self.books
         order = books.order_by_id(str(row["id"])) or books.orders.get(wire.text(row.get("client_order_id")))
         if order is None and (call := self._call_of(row)) is not None:
@@ -415,9 +415,9 @@ class Bookkeeper:
     # --- the stream ---------------------------------------------------------------------------------------------------
 
     def _update(self, update: Json) -> None:
-        """Take an update: the order's row, its fill, and the news for who owns it."""
+        """Take an update of the stream: the order's row, its fill, and the news for its owner."""
         row = update["order"]
-        if not wire.text(row.get("symbol")):  # a parent of several legs: nothing of it is booked here
+        if not wire.text(row.get("symbol")):  # a parent of several legs is not booked here
             self._do(Warn("gateway_order_unreadable", f"order {row.get('id')} of several legs: by the next report"))
             return
         order, event = self._order_of(row), str(update.get("event") or "")
@@ -441,7 +441,7 @@ class Bookkeeper:
             self._do(PassOn(order.account, news))
 
     def _end_replacements(self, old: GatewayOrder) -> None:
-        """End what was to come in the place of an order that the broker did not replace."""
+        """End the replacements of an order that the broker did not replace."""
         for order in self.books.open_orders():
             if order.replaces == old.name and not order.filled:
                 order.status = REJECTED
@@ -467,7 +467,7 @@ class Bookkeeper:
         price: Decimal,
         moment: str,
     ) -> Json:
-        """Return the FILL row of a sub-account's activities; its id is the broker's where a stream named it."""
+        """Return the FILL row of a sub-account's activities; its id is the broker's if the stream has one."""
         name = execution or str(uuid.uuid5(uuid.NAMESPACE_OID, f"{order.id} {text(cumulative)}"))
         whole = wire.optional_decimal(row, "qty")
         rest = ZERO if whole is None else max(whole - cumulative, ZERO)
@@ -491,10 +491,10 @@ class Bookkeeper:
         self._do(ReadFills(order_id))
 
     def _amend(self, order_id: str, lines: Sequence[Json]) -> None:
-        """Replace an order's fills by those that all of its lines leave valid."""
+        """Replace an order's fills by those that stand after all its lines, busts and corrections included."""
         books, order = self.books, self.books.order_by_id(order_id)
         if order is None and self.whole_until_ns is not None:
-            return  # its rows were left out: the report that brings it back has its fills read again
+            return  # its rows were left out: its fills are read again after the report that restores it
         books.amending.pop(order_id, None)
         amending = [row for row in lines if amends(row)]
         books.lines |= {str(row["id"]): (books.now_ns, {}) for row in amending}
@@ -520,9 +520,9 @@ class Bookkeeper:
             self._do(Warn("gateway_fill_amended", words))
 
     def _end_uncovered_sales(self, account: str, symbol: str) -> None:
-        """Cancel a sub-account's newest sales of more than it holds: they would sell another's shares.
+        """Cancel a sub-account's newest sales beyond its holding: they would sell another's shares.
 
-        While amended fills of its orders are being read, what it holds is not known: it is asked again after that.
+        While amended fills of its orders are being read the holding is not known: it is checked again after that.
         """
         books = self.books
         if any((order.account, order.symbol) == (account, symbol) for order in books.orders_in_amendment()):
@@ -541,7 +541,7 @@ class Bookkeeper:
     def _report(self, event: Reported) -> None:
         """Take a report: orders, fills that no stream brought, the ledger's lines; then compare the sums.
 
-        Behind a row that was left out, lines wait for the report that brings its fills back: they go by who held.
+        Behind a row that was left out, lines wait for the report that restores its fills: holdings divide them.
         """
         books = self.books
         books.broker_account = event.account
@@ -553,7 +553,7 @@ class Bookkeeper:
         books.take_coins(
             [AlpacaPosition(p.symbol, p.quantity, p.average_price) for p in positions if p.symbol in coins]
         )
-        for row in sorted(event.orders, key=_made_ns):  # what came in the place of another is that one's owner's
+        for row in sorted(event.orders, key=_made_ns):  # oldest first: a replacement gets its order's owner
             if wire.text(row.get("symbol")):
                 books.show(self._order_of(row), row)
         for order_id in event.gone:
@@ -577,7 +577,7 @@ class Bookkeeper:
         self._tell_shortages()
         newest = books.changed_ns < event.asked_ns
         for account, symbol in sorted({(order.account, order.symbol) for order in books.open_orders()}):
-            if lines or (newest and symbol not in books.differences):  # a guard's stop was judged by nobody here
+            if lines or (newest and symbol not in books.differences):  # a guard's stop did not pass the rules here
                 self._end_uncovered_sales(account, symbol)
         if books.day[0] < new_york_date(books.now_ns).isoformat():
             books.forget()
@@ -595,14 +595,14 @@ class Bookkeeper:
         books, order = self.books, self.books.order_by_id(wire.text(row.get("order_id")))
         if amends(row):
             if order is not None and str(row["id"]) not in books.lines:
-                self._read_fills(order.id)  # until they are read, each report says so
+                self._read_fills(order.id)  # repeated with each report until they are read
             return
         fill = ledger_fill(row)
         if order is not None:
             books.fill(order, fill.cumulative, fill.quantity, fill.price, row)
 
     def _line(self, line: LedgerLine, row: Json, ex_date: str) -> None:
-        """Book a line of the ledger in parts, once; an amended one takes its former parts back."""
+        """Book a line of the ledger in parts, once; an amended line first reverses its former parts."""
         books = self.books
         former = books.lines.get(line.id)
         if line.status in AMENDED:
@@ -635,9 +635,9 @@ class Bookkeeper:
             books.note(books.accounts[name], part_row)
 
     def _comes_early(self, line: LedgerLine) -> bool:
-        """Return whether cash in lieu came before the line of the shares whose fraction it pays: through the next day.
+        """Return whether cash in lieu came before the line of its shares and waits for it, through the next day.
 
-        Then the books differ from the broker's positions by more than that fraction. Later the broker tells it no more.
+        Then books and broker differ by more than that fraction. Later reports do not contain the cash again.
         """
         books = self.books
         yesterday = new_york_date(books.now_ns) - timedelta(days=1)
@@ -647,7 +647,7 @@ class Bookkeeper:
         return apart != 0 if line.quantity else abs(apart) >= 1
 
     def _part_of_quantity(self, line: LedgerLine, part: LinePart) -> Decimal:
-        """Return for how many shares a part of a cash line is, where the line names how many it pays for."""
+        """Return for how many shares a part of a cash line pays, where the line names how many it pays for."""
         if not line.quantity or not line.amount:
             return ZERO
         return (line.quantity * part.amount / line.amount).quantize(Decimal("1e-9")).normalize()
@@ -655,8 +655,8 @@ class Bookkeeper:
     def _settle_without_ledger(self, event: Reported) -> None:
         """End expired contracts that the broker no longer holds, before their line: on paper it comes a day later.
 
-        Shares beyond the books, as many as the contracts stand for, show an exercise at the strike.
-        What is gone may as well have been sold: while news of that may be on its way, a contract waits for it.
+        Shares beyond the books, as many as the contracts stand for, show an exercise at the strike. A contract may also
+        have been sold: while news of that may be on its way, it waits.
         """
         books, today = self.books, new_york_date(self.books.now_ns)
         is_closed = event.closed or new_york_minute(books.now_ns) >= CLOSED_MIN
@@ -688,9 +688,9 @@ class Bookkeeper:
                 self._do(Warn("gateway_exercised", f"{symbol}: {text(early.total)} {contract.root} for it"))
 
     def _pay_sale(self, symbol: str, asked_ns: int) -> None:
-        """Book what `main` is short of a contract, on its last day, as sold by its holders at that price.
+        """Book a contract that `main` is short of, on its last day, as sold by its holders at that price.
 
-        The broker's own sale of what several could not exercise names nobody, nor does a person's of a desk's.
+        The broker's own sale of what several could not exercise names no holder, nor does a person's sale.
         """
         books, short = self.books, self.books.main.holdings[symbol]
         holders = {name: count for name, count in books.holders(symbol).items() if count > 0}
@@ -706,13 +706,13 @@ class Bookkeeper:
             )
 
     def _awaits_fill(self, symbol: str, asked_ns: int) -> bool:
-        """Return whether books, or a report of `asked_ns`, may lack a fill of a contract or of its shares."""
+        """Return whether the books, or a report requested at `asked_ns`, may lack a fill of contract or shares."""
         books = self.books
         unbooked = not {symbol, root_of(symbol)}.isdisjoint(books.unbooked.values())
         return unbooked or bool(books.working(symbol)) or books.changed_ns >= asked_ns
 
     def _take_back(self, line: LedgerLine) -> None:
-        """Take back the shares that were booked early for a contract that lapsed, as its line says."""
+        """Reverse the shares booked early for a contract whose line shows that it lapsed."""
         books = self.books
         early = early_shares(books, line.symbol) if line.kind == LAPSED else None
         if early is None:
@@ -724,7 +724,7 @@ class Bookkeeper:
         self._do(Warn("gateway_line_amended", f"{line.symbol} lapsed: {text(early.total)} {root} are taken back"))
 
     def _compare(self, event: Reported) -> None:
-        """Compare the sums with the broker's; a difference that lasts denies new risk to all."""
+        """Compare the sums with the broker's; a difference that lasts denies new risk to all sub-accounts."""
         books, asked_ns = self.books, event.asked_ns
         self._take_rounding(event)
         cash, quantities = books.sums()
@@ -741,7 +741,7 @@ class Bookkeeper:
         }
         self._mark(prices_of(event.positions), apart.keys())
         if books.changed_ns >= asked_ns and not books.doubts:
-            apart = {key: words for key, words in apart.items() if key in books.differences}  # it may be on its way
+            apart = {key: words for key, words in apart.items() if key in books.differences}  # news may be coming
         books.differences = {
             key: (books.differences.get(key, (books.now_ns, ""))[0], words) for key, words in apart.items()
         }
@@ -752,7 +752,7 @@ class Bookkeeper:
         books.doubts = lasting
 
     def _tell_shortages(self) -> None:
-        """Warn where one is short of what others have: the account has less than they own. Of cash it is said once."""
+        """Warn where one sub-account is short of what others hold, so that the account has less; for cash once."""
         books, shortages = self.books, dict[str, tuple[int, Decimal]]()
         short = [(n, h.symbol, h.qty) for n, account in books.accounts.items() for h in account.holdings.values()]
         short += [(MAIN, CASH, books.main.cash)] if books.main.cash <= -OWES_USD else []
@@ -772,9 +772,9 @@ class Bookkeeper:
         books.owed = shortages
 
     def _mark(self, prices: Mapping[str, Decimal], apart: Collection[str]) -> None:
-        """Take a report's prices; where books and broker are apart, and where it has none, the former one stays.
+        """Take a report's prices; where books and broker differ, and where it has none, the former price stays.
 
-        Shares from before a split at the price after it would show a loss that nobody had.
+        Old shares at the price after a split would show a loss that did not happen.
         """
         books, marks = self.books, dict(prices)
         for symbol in {symbol for account in books.accounts.values() for symbol in account.holdings}:
@@ -783,9 +783,9 @@ class Bookkeeper:
         books.marks = marks
 
     def _take_rounding(self, event: Reported) -> None:
-        """Give `main` what the broker's rounding explains: at most a cent for each fill that is of no whole cents.
+        """Give `main` what the broker's rounding explains: at most a cent for each fill not in whole cents.
 
-        Of a report with lines of the ledger the cash may be older than these: the next one tells.
+        A report with ledger lines may have cash from before these: the next one decides.
         """
         books, asked_ns = self.books, event.asked_ns
         if any(row["activity_type"] != "FILL" for row in event.lines):
@@ -797,7 +797,7 @@ class Bookkeeper:
         books.uneven = 0
 
     def _begin_day(self) -> None:
-        """Note what the sub-accounts are worth at the first report of a New York date; each one's equity of before."""
+        """Note at the first report of a New York date what the sub-accounts are worth, and each one's last equity."""
         books, today = self.books, new_york_date(self.books.now_ns).isoformat()
         books.day = (today, sum((books.worth(n, books.marks) for n in books.accounts if n != MAIN), ZERO))
         for name, account in books.accounts.items():
@@ -809,7 +809,7 @@ class Bookkeeper:
 
 
 def prices_of(positions: Iterable[Json]) -> dict[str, Decimal]:
-    """Return the prices that a report's positions have, USD a share; 0 is none of a share."""
+    """Return the prices in a report's positions, USD a share; a share's price of 0 is left out."""
     prices = {str(row["symbol"]): wire.optional_decimal(row, "current_price") for row in positions}
     return {
         symbol: price
@@ -819,7 +819,7 @@ def prices_of(positions: Iterable[Json]) -> dict[str, Decimal]:
 
 
 def _reserve_of(row: Json) -> Decimal:
-    """Return what a purchase keeps from the buying power, USD a share, where its own row names a price."""
+    """Return what a purchase reserves of the buying power, USD a share, by its own limit or stop price."""
     return wire.optional_decimal(row, "limit_price") or wire.optional_decimal(row, "stop_price") or ZERO
 
 
@@ -828,7 +828,7 @@ def _made_ns(row: Json) -> int:
 
 
 def _activity(line: LedgerLine) -> Activity:
-    """Return the line as a desk has it, by which its place among those of one report is told; at noon of its day."""
+    """Return the line as the core's `Activity`, at noon of its day, by which a report's lines are sorted."""
     noon = datetime.fromisoformat(line.date).replace(hour=12, tzinfo=UTC)
     at_ns = int(noon.timestamp()) * SECOND_NS
     return Activity(line.id, line.kind, line.symbol, line.quantity, line.price, line.amount, line.status, at_ns)

@@ -1,7 +1,7 @@
-"""The gateway's way to the broker: the account's only connections, its request budget, reports, and look-ups.
+"""The gateway's connections to the broker: the account's only ones, its request budget, reports, and look-ups.
 
 It uses the queues, streams and wire formats of `daemon/brokers/alpaca`. It decides nothing: what it reads becomes
-events, and what it is to send stands in the journal first.
+events, and what it sends is journaled before.
 """
 
 from __future__ import annotations
@@ -47,24 +47,24 @@ ACCOUNT_KEYS = (
     "multiplier", "maintenance_margin", "trading_blocked", "account_blocked", "trade_suspended_by_user",
     "options_approved_level", "options_trading_level",
 )  # fmt: skip
-"""Of the account object, what a report keeps."""
+"""Fields of the account object that a report keeps."""
 POSITION_KEYS = ("symbol", "asset_class", "qty", "side", "avg_entry_price", "current_price", "qty_available")
 SENT_KEYS = (
     "symbol", "qty", "notional", "side", "type", "time_in_force", "limit_price", "stop_price", "trail_price",
     "trail_percent", "extended_hours", "client_order_id", "position_intent",
 )  # fmt: skip
-"""Of a client's order, what is passed on; `ticket` refuses what is not here and would change its meaning."""
+"""Fields of a client's order that are passed on; `ticket` refuses others that would change its meaning."""
 CHANGED_KEYS = ("qty", "time_in_force", "limit_price", "stop_price", "trail", "client_order_id")
 RESHAPING = SPLITS | REORGANISED
-"""Lines in which shares come for others, at a rate that was announced."""
+"""Kinds of lines that replace shares by others, at an announced ratio."""
 MISSING_ANSWERS = 3
-SCARCE = 30  # calls that are left for those who have not used their share
+SCARCE = 30  # calls kept for sub-accounts that have not used their share
 TOLD_LATE_NS = (LINES_DAYS - 5) * DAY_NS
-STILL_READS = 6  # of an account that is opened: two alike are of one moment
+STILL_READS = 6  # readings of an account at its opening: two equal ones show one moment
 
 
 def gateway_queues(clock: Clock, bucket: TokenBucket) -> tuple[RequestQueue, RequestQueue, RequestQueue]:
-    """Return the queues for orders, for reads, and for what is passed through: at most 200 calls a minute together.
+    """Return the queues for orders, for reads, and for requests passed through: at most 200 calls a minute together.
 
     Orders have `bucket`: 100 a minute and 120 at once, of which 60 are for exits and cancels only.
     """
@@ -93,17 +93,17 @@ class Upstream:
         }
         self.market = MarketData(data, self._market_queue)
         self._announcements = Announced()
-        self._unreadable: set[str] = set()  # lines of the ledger that were logged
+        self._unreadable: set[str] = set()  # ids of unreadable ledger lines already logged
 
     @property
     def budgets(self) -> dict[str, float]:
-        """Calls that may go at once now, by queue."""
+        """Calls that may leave at once now, by queue."""
         return {queue.name: queue.left for queue in (*self._queues, self._market_queue)}
 
     # --- orders -------------------------------------------------------------------------------------------------------
 
     def calls_are_scarce(self) -> bool:
-        """Return whether the account's calls for orders are half of the exits' own, or less."""
+        """Return whether the calls left for orders are half of the exits' reserve, or less."""
         return self._bucket.wait_ns(SCARCE) > 0
 
     async def post(self, body: Json, urgency: CallPriority, wait_s: float) -> Json:
@@ -124,40 +124,40 @@ class Upstream:
         return an_object(await self._sender.ask(delete, CallPriority.EXIT, wait_s=wait_s), "order")
 
     async def cancel(self, order_id: str, wait_s: float) -> None:
-        """DELETE /v2/orders/{id}: a request alone. Raises ValueError without an id, which would mean all orders."""
+        """DELETE /v2/orders/{id}: only a request. Raises ValueError without an id, which would cancel all orders."""
         if not order_id:
             raise ValueError("order_id is empty: expected the broker's id of one order")
         delete = partial(self._sender.client.delete, f"/orders/{order_id}")
         await self._sender.ask(delete, CallPriority.EXIT, wait_s=wait_s)
 
     async def instruct(self, symbol: str, action: Literal["exercise", "do-not-exercise"]) -> None:
-        """POST /v2/positions/{symbol}/{action}: for the account's whole position."""
+        """POST /v2/positions/{symbol}/{action}, for the account's whole position."""
         await self._sender.ask(partial(self._sender.client.post, f"/positions/{symbol}/{action}"), CallPriority.ENTRY)
 
     async def lift_fence(self) -> None:
-        """PATCH /v2/account/configurations: the account takes orders again."""
+        """PATCH /v2/account/configurations, so that the account takes orders again."""
         await self._orders.suspend(on=False)
 
     # --- what is passed through ---------------------------------------------------------------------------------------
 
     async def get(self, path: str, query: Mapping[str, str]) -> object:
-        """GET a path below /v2 of the trading service, as it answers."""
+        """GET a path below /v2 of the trading service; return its answer unchanged."""
         return await self._through.get(path, dict(query))
 
     async def get_data(self, version: str, path: str, query: Mapping[str, str]) -> object:
-        """GET a path of the market-data service, below /v2 or /v1beta1, as it answers."""
+        """GET a path of the market-data service, below /v2 or /v1beta1; return its answer unchanged."""
         return await self._data[version].get(path, dict(query), many=True)
 
     # --- reports ------------------------------------------------------------------------------------------------------
 
     async def clock(self) -> BrokerClock:
-        """Return the broker's time, and its market. Raises BrokerError."""
+        """Return the broker's time and market state. Raises BrokerError."""
         return broker_clock(await self.reads.clock())
 
     async def account(self) -> tuple[Json, list[Json], list[Json], list[Json]]:
-        """Return account, positions, orders since yesterday and those open, and the ledger's lines since yesterday.
+        """Return account, positions, orders (open, and since yesterday), and the ledger's lines since yesterday.
 
-        They are of one moment: read until nothing has happened between two readings. Raises BrokerError.
+        All are of one moment: they are read until two readings are equal. Raises BrokerError.
         """
         former: object = None
         for _ in range(STILL_READS):
@@ -176,7 +176,7 @@ class Upstream:
         raise BrokerError("the account does not hold still for a first reading: try again when nothing trades in it")
 
     async def report(self, books: Ledgers) -> Reported:
-        """Read the account; of orders and lines only what the books do not have yet."""
+        """Read the account; of orders and lines only those that are new to the books."""
         asked_ns = self._clock.now_ns()
         since_ns = wire.day_start_ns(min(asked_ns, books.reported_ns or asked_ns)) - DAY_NS
         rows = await self.reads.open_orders()
@@ -210,17 +210,17 @@ class Upstream:
         )
 
     def _differs_since_ns(self, books: Ledgers, asked_ns: int) -> int:
-        """Return from when on a line may explain a difference, however late it is told: the day before it began.
+        """Return the earliest date (ns) of a late line that may explain a difference: the day before that began.
 
-        At most as far back as the books know which lines are booked.
+        It reaches back no further than the books know which lines are booked.
         """
         first_ns = min((since_ns for since_ns, _ in books.differences.values()), default=asked_ns)
         return wire.day_start_ns(max(first_ns, asked_ns - TOLD_LATE_NS)) - DAY_NS
 
     async def _lines(self, since_ns: int, others_since_ns: int) -> list[Json]:
-        """Read the ledger's lines after a time, other ones than fills from an earlier one too.
+        """Read the ledger's lines after `since_ns`, those other than fills after an earlier time.
 
-        One that is pending has moved nothing yet, and may change.
+        Pending lines are left out: they have moved nothing yet, and may change.
         """
         rows = await self.reads.activities(since_ns)
         if others_since_ns < since_ns:
@@ -230,7 +230,7 @@ class Upstream:
         return [row for row in rows if row.get("status") != "pending"]
 
     async def _has_closed(self, books: Ledgers, positions: Sequence[Json]) -> bool:
-        """Return whether today's session is over; the broker is asked where it no longer has a contract of today."""
+        """Return whether today's session is over; the broker is asked if it no longer has a contract of today."""
         today, held_symbols = new_york_date(self._clock.now_ns()), {row["symbol"] for row in positions}
         missing = {symbol for account in books.accounts.values() for symbol in account.holdings} - held_symbols
         if not any((it := parse_occ(symbol)) and it.expiry == today.isoformat() for symbol in missing):
@@ -244,7 +244,7 @@ class Upstream:
     async def _left_out(
         self, books: Ledgers, orders: Mapping[str, Json], lines: Sequence[Json]
     ) -> tuple[list[Json], list[str]]:
-        """Read orders that no list has: working ones by the books that ended, and those that a fill names.
+        """Read orders that no list contains: those working by the books, and those named by fills.
 
         Returns their rows, and the ids that the broker does not know.
         """
@@ -259,7 +259,7 @@ class Upstream:
         return rows, missing_ids
 
     def _is_readable(self, row: Json) -> bool:
-        """Return whether a line of the ledger can be booked; one that cannot is logged, and the sums will differ."""
+        """Return whether a ledger line can be booked; others are logged, and the sums will differ."""
         try:
             if row.get("activity_type") == "FILL":
                 ledger_fill(row)
@@ -285,7 +285,7 @@ class Upstream:
         return await self._announcement(self.reads.ratio, line, self._log_missing_ratio) or ""
 
     async def _spun(self, line: Json) -> list[tuple[str, str, str]]:
-        """Return who may have spun off the shares of a line."""
+        """Return the announced spin-offs that may have brought a line's shares."""
         return await self._announcement(self.reads.spin_offs, line, self._log_missing_ratio) or []
 
     def _log_missing_ratio(self, symbol: str, problem: str) -> None:
@@ -294,7 +294,7 @@ class Upstream:
     async def _announcement(
         self, read: Callable[[str, date], Awaitable[T]], line: Json, on_missing: Callable[[str, str], None]
     ) -> T | None:
-        """Return what is announced of a line's symbol at its date; None where that fails."""
+        """Return what is announced for a line's symbol at its date; None where that fails."""
         symbol, day = str(line.get("symbol") or ""), str(line.get("date") or "")[:10]
         if not symbol or not day:
             return None
@@ -314,7 +314,7 @@ class Upstream:
         )
 
     def market_url(self, path: str) -> str | None:
-        """Return the broker's address of a market-data stream such as /v2/iex; None for one that it is not set to."""
+        """Return the broker's address of a market-data stream such as /v2/iex; None for one that is not configured."""
         alpaca, feed = self._settings.alpaca, path.rpartition("/")[2]
         url = alpaca.option_stream_url if path.startswith("/v1beta1/") else alpaca.stream_url
         url = url.replace("{feed}", feed).replace("{options}", feed).rstrip("/")
@@ -347,7 +347,7 @@ def _cut(account: Json, positions: Sequence[Json]) -> tuple[Json, list[Json]]:
 
 
 def _by_id(rows: Sequence[Json]) -> dict[str, Json]:
-    """Return each order once, the last of its rows. Raises Malformed for one without an id."""
+    """Return the last row of each order by its id. Raises Malformed for one without an id."""
     return {wire.required_text(row, "id"): row for row in rows}
 
 

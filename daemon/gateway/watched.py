@@ -1,6 +1,6 @@
-"""What others see of a running gateway: its status each second, as a file for the dashboard, and as Prometheus metrics.
+"""A running gateway's status, each second: as a file for the dashboard, and as Prometheus metrics.
 
-The loop makes the status; the scrape's thread reads the newest one, and nothing else that changes under it.
+The event loop makes the status; the scrape's thread reads only the newest one.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class GatewayStatusFile(Collector):
         self._process = ProcessCollector(registry=None)
 
     async def run(self) -> None:
-        """Renew the status each second until cancelled; a disk that does not take the file stops nothing."""
+        """Renew the status each second until cancelled; a disk that refuses the file stops nothing."""
         while True:
             self._newest = self._look()
             with contextlib.suppress(OSError):
@@ -51,7 +51,7 @@ class GatewayStatusFile(Collector):
         }
 
     def registry(self) -> CollectorRegistry:
-        """Return a registry with this collector alone."""
+        """Return a registry with only this collector."""
         registry = CollectorRegistry()
         registry.register(self)
         return registry
