@@ -18,8 +18,8 @@ from strategies.kit.quantity import Quantity
 
 OPTION_MULTIPLIER = 100
 CENT = Decimal("0.01")
-MICRO = Decimal("0.000001")  # the grid of a share desk's equity
-COST_GRID = Decimal("0.0001")  # of a partial sale's share of the cost: whole cents a contract, so all sums are exact
+MICRO = Decimal("0.000001")  # grid of a share desk's equity
+COST_GRID = Decimal("0.0001")  # grid of a partial sale's cost: whole cents a contract, so all sums are exact
 
 
 class BookedFill:
@@ -76,9 +76,9 @@ def book_fill(book: Book, order: Order, fill: OrderFilled, contract: Contract | 
     elif quantity >= 0:
         cost_change = -(position.cost * quantity / position.quantity).quantize(COST_GRID) if quantity else ZERO
         gain = (cost + cost_change) * multiplier - fees
-    else:  # a sale taken back: its contracts return at what they were sold for
+    else:  # a busted sale: its contracts return at the price of the sale
         cost_change, gain = -cost, -fees
-    # the sale of a position before
+    # a sale from an earlier position
     earlier = fill.side < 0 and not quantity and order.submitted_ns < position.opened_ns
     pnl = position.pnl if earlier else position.pnl + gain
     new_position = replace(
@@ -109,7 +109,7 @@ def _empty_position(fill: OrderFilled, contract: Contract | None, multiplier: in
 
 
 def book_expiry(book: Book, expiry: ContractExpired) -> tuple[Book, Position | None]:
-    """Settle an expired option: realise its cost. What an exercise moves is booked apart, by `move_shares`.
+    """Settle an expired option: realise its cost. Shares of an exercise are booked separately, by `move_shares`.
 
     Returns the book and the position that ended, None when it was not held.
     """
@@ -125,7 +125,7 @@ def book_expiry(book: Book, expiry: ContractExpired) -> tuple[Book, Position | N
 def move_shares(book: Book, symbol: str, shares: int, cash: Decimal, at_ns: int) -> Book:
     """Book shares that an exercise or assignment brings or takes for `cash` USD, signed.
 
-    What it takes of a holding, or gives back of a short one, is realised at its part of the cost.
+    Shares taken from a holding, or returned to a short one, are realised at their part of the cost.
     """
     position = book.positions.get(symbol) or Position(symbol, 0, 0, ZERO, 1, at_ns, "")
     ended_shares = min(abs(shares), abs(position.quantity)) if position.quantity * shares < 0 else 0
@@ -147,7 +147,7 @@ def begin_session(book: Book) -> Book:
 
 
 def begin_session_at(book: Book, change: Decimal) -> Book:
-    """Let the session's loss count from an equity that was `change` USD higher when it began, as is known now."""
+    """Change the equity from which the session's loss counts by `change` USD, learned late."""
     references = {name: getattr(book, name) for name in ("session_start_equity", "session_base", "guard_base")}
     return replace(book, **{name: max(value + change, ZERO) for name, value in references.items() if value})
 
@@ -159,24 +159,23 @@ def begin_book(book: Book) -> Book:
 
 
 def limits_reset(book: Book, equity: Decimal) -> Book:
-    """Let the limits of loss and drawdown count from `equity` in USD; session and peak stay what they are."""
+    """Let the limits of loss and drawdown count from `equity` in USD; session and peak stay."""
     return replace(book, guard_base=equity, guard_peak=equity if equity < book.peak else ZERO)
 
 
 def session_loss(book: Book, equity: Decimal | None = None) -> float | None:
-    """Return the part of the equity that the limits count as lost.
+    """Return the loss that the limits count, as a part of the equity at its base.
 
-    None when the session's start is unknown, or all was taken out since.
-
-    It counts from the session's start, or from the equity at which the limits were reset in it. Transfers do not count.
-    `equity`: what the book is worth in USD, where that is not its equity at the marks.
+    None when the session's start is unknown, or all was withdrawn since. The base is the session's start, or the equity
+    at a reset of the limits since. Transfers do not count. `equity`: the book's worth in USD, if not its equity at the
+    marks.
     """
     base = book.guard_base or book.session_base or (ZERO if book.transfers else book.session_start_equity)
     return float((base - (book.equity if equity is None else equity)) / base) if base > 0 else None
 
 
 def limited_peak(book: Book) -> Decimal:
-    """Return the equity that the limit of the drawdown counts from: the peak, or the one since it was reset."""
+    """Return the equity from which the drawdown limit counts: the peak, or the one since its reset."""
     return book.guard_peak or book.peak
 
 
@@ -196,7 +195,7 @@ def book_transfer(book: Book, old_equity: Decimal, amount: Decimal) -> Book:
 def rescale(book: Book, old_equity: Decimal, amount: Decimal) -> Book:
     """Scale the reference equities of drawdown and loss by a transfer of `amount` USD into `old_equity`.
 
-    What comes into an account without money is its peak and its session's start.
+    A transfer into an account without money becomes its peak and its session's start.
     """
     new_equity = old_equity + amount
 
@@ -222,9 +221,9 @@ def rescale(book: Book, old_equity: Decimal, amount: Decimal) -> Book:
 
 
 def without_income(book: Book, amount: Decimal) -> Book:
-    """Leave an income of `amount` USD out of the return that a claim about risk is held against.
+    """Leave an income of `amount` USD out of the returns that a claim about risk is compared with.
 
-    The fall of the price that paid for it was earlier; its drawdown counts the income.
+    The fall in price that paid for it came earlier; the claim's drawdown includes the income.
     """
     base, new_equity = book.claim_base, book.equity + amount
     if isinstance(base, UnsetType) or book.equity <= 0 or new_equity <= 0:
@@ -235,7 +234,7 @@ def without_income(book: Book, amount: Decimal) -> Book:
 def worth_at(position: Position, price: Decimal) -> Decimal:
     """Return what a position is worth at a price a share, USD: below 0 where it is short."""
     quantity, multiplier = position.quantity, position.multiplier
-    return Decimal.__mul__(price, quantity if multiplier == 1 else quantity * multiplier)  # it is asked often
+    return Decimal.__mul__(price, quantity if multiplier == 1 else quantity * multiplier)  # called often
 
 
 def mid(quote: Quote) -> Decimal:
@@ -244,7 +243,7 @@ def mid(quote: Quote) -> Decimal:
 
 
 def average_price(book: Book, symbol: str) -> Decimal | None:
-    """Return the average price paid for a position, USD: its price before any quote. None when nothing is held."""
+    """Return the average price paid for a position, USD, which counts before any quote; None when nothing is held."""
     position = book.positions.get(symbol)
     return position.cost / position.quantity if position is not None and position.quantity else None
 

@@ -1,4 +1,4 @@
-"""The draft of the next state within one step, with the operations that all rules share, and the kind of its desk.
+"""The draft of the next state within one step, with the operations that all rules share; and the kinds of desks.
 
 It is thrown away when the step raises, so a failed step changes nothing.
 """
@@ -34,16 +34,16 @@ from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 ENTRY, EXIT = "entry", "exit"  # purposes of works and orders
 PROTECTION = "protection"  # purpose of a stop that rests at the broker
-CLOSED_BY_HAND = "closed_by_hand"  # reason of an exit that a person asked for, of one position
-BY_OPERATOR = "operator"  # and of all of them
+CLOSED_BY_HAND = "closed_by_hand"  # reason of a person's exit from one position
+BY_OPERATOR = "operator"  # reason of a person's exit from all positions
 LEAVING = frozenset(("daily_loss", "blind", "disk_full", "flatten"))  # the halts that also leave every position
-URGENCY = {"cash_difference": -1, "daily_loss": 1, "blind": 1, "disk_full": 2, "flatten": 2, "panic": 3}  # 0 of others
-CASES_MAX = 20  # cases of one alarm a session, whatever their wording
+URGENCY = {"cash_difference": -1, "daily_loss": 1, "blind": 1, "disk_full": 2, "flatten": 2, "panic": 3}  # 0 for others
+CASES_MAX = 20  # most cases of one alarm in a session
 CASE_LETTERS = 200
 _FIGURES = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d+(\.\d+)?")
-NEAR_WHOLE = Decimal("1e-8")  # of a share: some holders' parts, each cut to nine decimals
+NEAR_WHOLE = Decimal("1e-8")  # shares: several holders' parts, each rounded down to nine decimals
 CANCEL_AGAIN_NS = 30 * SECOND_NS  # a refused or unanswered cancel is repeated only after this
-CANCEL_STUCK_NS = 2 * CANCEL_AGAIN_NS  # and raises an alarm when unanswered for this long
+CANCEL_STUCK_NS = 2 * CANCEL_AGAIN_NS  # an alarm is raised when it stays unanswered for this long
 
 
 class Draft:
@@ -135,7 +135,7 @@ class Draft:
         self.cause = RECONCILED  # why the book moves
         self.moves: list[Move] = []
         self.observed = 0  # bars that the strategy saw in this step
-        self.lines: tuple[Activity, ...] = ()  # of the ledger, that the report under way tells
+        self.lines: tuple[Activity, ...] = ()  # ledger lines of the report being processed
 
     def freeze(self) -> State[Any]:
         return State(
@@ -147,19 +147,19 @@ class Draft:
         )  # fmt: skip
 
     def put_book(self, book: Book) -> None:
-        """Set the book; note each change of a position or of the realised profit, with the cause of now."""
+        """Set the book; record each change of a position or of the realised profit, with the present cause."""
         former = self.book
         if book.positions is not former.positions or book.realized is not former.realized:
             self.moves.append(Move(former, book, self.cause))
         self.book = book
 
     def put_high(self, symbol: str, high: Decimal) -> None:
-        """Set the highest price of a position since its entry. It is no move: no money and no quantity changes."""
+        """Set the highest price of a position since its entry; no move, since no money and no quantity changes."""
         position = replace(self.book.positions[symbol], high=high)
         self.book = replace(self.book, positions={**self.book.positions, symbol: position})
 
     def put_gains(self, gains: Mapping[tuple[int, str], Decimal]) -> None:
-        """Add profits realised without a change of the position, by (opened_ns, symbol): the move's cause has them."""
+        """Add profits realised while a position is unchanged, by (opened_ns, symbol), to the move's cause."""
         positions = {
             symbol: replace(position, pnl=position.pnl + gains.get((position.opened_ns, symbol), ZERO))
             for symbol, position in self.book.positions.items()
@@ -177,7 +177,7 @@ class Draft:
 
     @property
     def holding(self) -> Position | None:
-        """The position of a desk with one option position: the one that was opened first; None when there is none."""
+        """The position of a desk with one option position: the one opened first; None without one."""
         for position in self.book.positions.values():
             if position.right:
                 return position
@@ -185,7 +185,7 @@ class Draft:
 
     @property
     def size_share(self) -> float:
-        """Return the part of the size that the answering model may trade: 1 unless it is still climbing."""
+        """Return the part of the size that the answering model may trade: 1 unless it climbs the ladder."""
         ladder, model = self.ladder, self.model
         if isinstance(ladder, LadderState) and model is not None and model.version == ladder.version:
             return ladder.share
@@ -204,9 +204,9 @@ class Draft:
         return total(o.remaining for o in self.orders.values() if o.symbol == symbol and o.side == side)
 
     def alarm(self, name: str, detail: str, *, once: bool = False, about: str = "") -> bool:
-        """Raise an alarm; with `once` one for each case a session, where `about` tells cases of a name apart.
+        """Raise an alarm; with `once` one for each case a session, where `about` distinguishes the cases of a name.
 
-        There are `CASES_MAX` cases of a name at most; `case_over` ends them. Returns whether it was raised.
+        A name has `CASES_MAX` cases at most; `case_over` ends them. Returns whether it was raised.
         """
         if once:
             case = f"{name} {about}" if about else name
@@ -217,7 +217,7 @@ class Draft:
         return True
 
     def close_session_at(self, told_ns: int) -> bool:
-        """Let the session close at this time where that is earlier than in the calendar; returns whether it moved."""
+        """Move the session's close to this time if that is earlier than in the calendar; return whether it moved."""
         state, session = self.session, self.session.session
         assert session is not None
         calendar_ns = state.calendar_close_ns
@@ -231,7 +231,7 @@ class Draft:
         return True
 
     def case_over(self, *names: str) -> None:
-        """End the cases of these alarms: the next one is a new case."""
+        """End the cases of these alarms: a later one is a new case."""
         other_cases = tuple([case_ for case_ in self.risk.alarms if not any(_is_of(case_, name) for name in names)])
         if len(other_cases) != len(self.risk.alarms):
             self.risk = replace(self.risk, alarms=other_cases)
@@ -239,8 +239,8 @@ class Draft:
     def halt(self, reason: str, detail: str) -> bool:
         """Take no new risk until resumed: set the state, end what the policy began, notify the operator.
 
-        The first reason stays unless a later one is more urgent, which then stands before it. A less urgent one
-        stands behind it, with an alarm once for each case. Returns whether an alarm was raised.
+        The first reason stays first unless a later one is more urgent. A less urgent one is kept behind it, with an
+        alarm once for each case. Returns whether an alarm was raised.
         """
         new, is_raised = Halt(reason, detail, self.now_ns), False
         halts = tuple([_repeat_halt(halt, new) for halt in self.risk.halts])
@@ -256,11 +256,11 @@ class Draft:
         return is_raised
 
     def end_halts(self, *reasons: str) -> None:
-        """End the halts of these reasons; without any, all. What stood behind one that ends goes on."""
+        """End the halts of these reasons, all without any; halts kept behind an ended one go on."""
         self._put_halts([halt for halt in self.risk.halts if reasons and halt.reason not in reasons])
 
     def _put_halts(self, halts: Iterable[Halt]) -> None:
-        """Be halted for these reasons, the first of each."""
+        """Set the halts, the first of each reason."""
         standing: dict[str, Halt] = {}
         for halt in halts:
             standing.setdefault(halt.reason, halt)
@@ -268,17 +268,17 @@ class Draft:
         self.risk = replace(self.risk, halt=first, behind=tuple(behind) or UNSET)
 
     def leaves_for(self) -> str:
-        """Return the reason of a halt that also leaves every position, "" where none does: none after a panic."""
+        """Return the reason of a halt that also leaves every position; "" without one, and after a panic."""
         halts, stays = self.risk.halts, () if self.trading.risk.daily_loss_flatten else ("daily_loss",)
         if halts and halts[0].reason == "panic":
             return ""
         return next((halt.reason for halt in halts if halt.reason in LEAVING and halt.reason not in stays), "")
 
     def first_time(self, name: str) -> bool:
-        """Return True once for each `name`. Reports repeat their news each minute, or after every start.
+        """Return True once for each `name`, because reports repeat their news each minute, or after every start.
 
-        Of too many the oldest is forgotten, but none of the ledger's lines that the report under way tells: a busy
-        person's orders would have their money booked again.
+        Of too many names the oldest is forgotten, but no ledger line of the report being processed: a busy person's
+        orders would be booked again.
         """
         seen = self.broker.seen
         if name in seen:
@@ -293,8 +293,8 @@ class Draft:
     def end_trading(self, *, leaving: bool = False) -> None:
         """Give up what the policy began and cancel its orders: entries, and a basket of shares as a whole.
 
-        A basket's sales without its buys would leave the account in cash. With `leaving` they go on, and exits by a
-        rule take them over. Exits by a rule always go on.
+        A basket's sales without its buys would leave the account in cash. With `leaving` the sales go on, and exits by
+        a rule replace them. Exits by a rule always go on.
         """
         holds = self.desk.holds
         basket = self.desk.decides.rebalances and not leaving
@@ -330,7 +330,7 @@ class Draft:
         since_ns = order.cancel_since_ns or self.now_ns
         self.put_order(replace(canceling, cancel_asked_ns=self.now_ns, cancel_since_ns=since_ns))
         self.effects.append(CancelOrder(client_order_id))
-        if self.now_ns - since_ns >= CANCEL_STUCK_NS and order.purpose != "exit":  # an exit's is `exit_stuck`
+        if self.now_ns - since_ns >= CANCEL_STUCK_NS and order.purpose != "exit":  # exits have `exit_stuck`
             why = f"{client_order_id} ({in_words(order.side, order.remaining, order.symbol)}) does not end"
             self.alarm("cancel_stuck", why, once=True, about=client_order_id)
 
@@ -354,7 +354,7 @@ class Draft:
         self.records.append(_order_row(order, self.now_ns))
 
     def note_order_change(self, symbol: str) -> None:
-        """Remember that an order in `symbol` changed now: a report requested earlier is old."""
+        """Remember that an order in `symbol` changed now: reports requested earlier are outdated."""
         broker = self.broker
         available = {other: count for other, count in broker.available.items() if other != symbol}
         self.broker = replace(broker, available=available, moved={**broker.moved, symbol: self.now_ns})
@@ -392,29 +392,29 @@ class Draft:
 
     @property
     def fractional(self) -> bool:
-        """Return whether this desk counts fractions of shares: it buys them, or holds what it bought when it did."""
+        """Return whether this desk counts fractions of shares: it buys them, or still holds some."""
         if self.buys_fractions or not self.desk.holds.by_basket:
             return self.buys_fractions
         return any(type(position.quantity) is Part for position in self.book.positions.values())
 
     def divides(self, symbol: str) -> bool:
-        """Return whether the desk buys fractions of this symbol: not those of which the broker takes none."""
+        """Return whether the desk buys fractions of this symbol: only if the broker takes them."""
         return self.buys_fractions and not self.basket.is_indivisible(symbol)
 
     def expected(self, symbol: str) -> Quantity:
-        """Return what the account holds by all that is known: the desk's, others', and fractions that lie beside."""
+        """Return what the account should hold: the desk's quantity, others', and fractions in no book."""
         crumb = self.broker.beside_fractions.get(symbol, 0)
         return self.held(symbol) + self.broker.foreign_held.get(symbol, 0) + crumb
 
     def expected_symbols(self) -> set[str]:
-        """Return all symbols of which the account holds something by all that is known."""
+        """Return all symbols of which the account should hold something."""
         return {*self.book.positions, *self.broker.foreign_held, *self.broker.beside_fractions}
 
     def counted(self, shares: Decimal | int) -> Quantity:
-        """Return what the desk counts of a number of shares: all of it with fractions, else the whole ones.
+        """Return how many of these shares the desk counts: all with fractions, else the whole ones.
 
-        What its unit leaves over is no share of the desk; of a negative number it is counted towards 0. A broker cuts
-        to nine decimals: what lacks no more than that of a whole share is one.
+        Negative numbers are rounded towards 0. Brokers round down to nine decimals: a number that lacks no more than
+        that of a whole share is whole.
         """
         if self.fractional:
             return floor_to(shares, FINEST)
@@ -437,7 +437,7 @@ class Draft:
         return quote
 
     def exit_of(self, symbol: str) -> Work | None:
-        """The exit of `symbol` that is under way, or None."""
+        """Return the exit of `symbol` that is under way, or None."""
         for work in self.works.values():
             if work.purpose == EXIT and work.symbol == symbol:
                 return work
@@ -488,7 +488,7 @@ class Draft:
         )
 
 
-NAMED = 5  # symbols in the words of an alarm or a reason
+NAMED = 5  # most symbols named in an alarm or a reason
 
 
 def names_of(symbols: Sequence[str]) -> str:
@@ -508,7 +508,7 @@ def wording(detail: str) -> str:
 
 
 def _repeat_halt(halt: Halt, new: Halt) -> Halt:
-    """Return a halt that stands, with the time of the new one where that is the same in other words."""
+    """Return a standing halt, with the time of a new one that repeats its reason in other words."""
     comes = halt.reason == new.reason and wording(halt.detail) != wording(new.detail)
     if not comes:
         return halt
@@ -517,7 +517,7 @@ def _repeat_halt(halt: Halt, new: Halt) -> Halt:
 
 
 def _person(detail: str) -> str:
-    """Return who commanded a halt, by its words, whatever channel was used; "" where they name nobody."""
+    """Return who commanded a halt, by its words, whatever the channel; "" where they name no one."""
     by = detail.rpartition(" (by ")[2] if detail.endswith(")") else ""
     return by.partition("/")[2] or by
 
@@ -556,10 +556,10 @@ class Decides(Protocol):
 
     @property
     def quiet(self) -> frozenset[type[Event]]:
-        """Events after which orders do not move."""
+        """Events after which orders are not advanced."""
 
     def fills_to_come(self, draft: Draft, /) -> bool:
-        """Return True while a replay has still to report fills of the time under way: orders do not move.
+        """Return True while a replay still has fills for the present time: orders are not advanced.
 
         Asked while bars wait for their quotes.
         """
@@ -578,7 +578,7 @@ class Decides(Protocol):
 
     @property
     def rebalances(self) -> bool:
-        """True where a decision is about all that is held.
+        """True where each decision covers all holdings.
 
         Then its sales end with its buys, and many positions that close are no losses in a row. Otherwise each decision
         opens or leaves a position: cooldowns, stops and the loss of data count as for any position of a session.
@@ -586,22 +586,22 @@ class Decides(Protocol):
 
 
 class Holds(Protocol):
-    """What a desk holds: how it is seen, decided about, priced, ordered, counted and left."""
+    """What a desk holds: how it is shown, decided about, priced, ordered, counted and left."""
 
     @property
     def by_basket(self) -> bool:
         """True where the policy trades several symbols as one basket.
 
-        Exits by a rule take over a sale, and the broker may split what is held.
+        Exits by a rule replace a sale, and the broker may split what is held.
         """
 
     @property
     def guards_replays(self) -> bool:
-        """True where a replay's quotes may be wrong too: printed prices, not derived from bars."""
+        """True where a replay's quotes may be wrong too: they are printed prices, not derived from bars."""
 
     @property
     def marks_held_only(self) -> bool:
-        """True where a price is kept only while held; else all prices are kept, to count a basket with."""
+        """True where only held symbols keep a price; else all do, for sizing a basket."""
 
     @property
     def multiplier(self) -> int:
@@ -613,7 +613,7 @@ class Holds(Protocol):
 
     @property
     def quiet(self) -> frozenset[type[Event]]:
-        """Events after which orders do not move, beyond those of every desk."""
+        """Events after which orders are not advanced, in addition to those of every desk."""
 
     def view(self, draft: Draft, now_ns: int, /) -> View:
         """Return what the strategy may know at `now_ns`. Raises ValueError without a session."""
@@ -625,16 +625,16 @@ class Holds(Protocol):
         """Return what the strategy would decide on a candidate's answer. Nothing changes."""
 
     def watch(self, draft: Draft, /) -> None:
-        """Keep subscribed what may be bought now."""
+        """Subscribe to what may be bought now."""
 
     def handle_quotes(self, draft: Draft, quotes: tuple[Quote, ...], bar_ns: int, /) -> None:
         """Handle new quotes, after they marked the book; `bar_ns` is the start of the bar they close, 0 for none."""
 
     def note_quotes(self, draft: Draft, quotes: tuple[Quote, ...], /) -> None:
-        """Take new quotes into what the positions would fetch, after they marked the book."""
+        """Update what the positions would fetch by new quotes, after these marked the book."""
 
     def priced_by_bar(self, draft: Draft, /) -> None:
-        """Take a new bar into what the positions would fetch, and leave those that reached their stop by it."""
+        """Update what the positions would fetch by a new bar, and leave those that reached their stop by it."""
 
     def implied_price(self, draft: Draft, bar: Bar, event: QuotesReceived, /) -> float | None:
         """Return the price of the bar's symbol implied by quotes since the bar began; None where they imply none."""
@@ -643,7 +643,7 @@ class Holds(Protocol):
         """Mark held positions at the closes of bars, where those are their prices."""
 
     def guard(self, trading: Trading, /) -> QuoteGuard:
-        """Return the checks that a quote must pass at once."""
+        """Return the limits within which a quote is accepted at once."""
 
     def mark_book(self, draft: Draft, book: Book, /) -> Book:
         """Return the book with equity, peak and drawdown at the marks."""
@@ -652,7 +652,7 @@ class Holds(Protocol):
         """Advance every work."""
 
     def intent(self, side: int, purpose: str, /) -> str:
-        """Return the intent that an order is sent with, "" where none is."""
+        """Return the intent sent with an order, "" for none."""
 
     def exit_reprice_s(self, trading: Trading, /) -> int:
         """Seconds for which an exit order works before it is repriced."""
@@ -673,10 +673,10 @@ class Holds(Protocol):
         """Return the held symbols that the desk trades: it needs their prices, and protects them."""
 
     def leavable(self, draft: Draft, /) -> list[str]:
-        """Return the symbols that the desk leaves when it leaves all: shares of another name or a spin-off too."""
+        """Return the symbols sold when the desk leaves everything, including shares of another name or a spin-off."""
 
     def flatten(self, draft: Draft, session: Session, /) -> None:
-        """Leave what must not be held at this time of the session."""
+        """Leave positions that must not be held at this time of the session."""
 
     def split(self, draft: Draft, line: Activity, paid_out: Decimal, /) -> None:
         """Book the ledger's line about a split."""
@@ -695,7 +695,7 @@ PAPER_MODES = frozenset(("replay", "recorded", "dry_run"))
 
 
 class DeskKind:
-    """One desk: its strategy's spec, when it decides, what it holds, and the gates of both."""
+    """One desk: its strategy's spec, when it decides, what it holds, and its gates."""
 
     __slots__ = ("decides", "gates", "grid", "holds", "overnight", "spec")
 

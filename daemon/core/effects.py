@@ -20,9 +20,9 @@ class Effect(msgspec.Struct, frozen=True, tag=True, gc=False):
 
 
 class AskPolicy(Effect, frozen=True, tag=True, omit_defaults=True):
-    """Run the policy on `observation`. The answer, a failure or the deadline ends it, each an event.
+    """Run the policy on `observation`. An answer, a failure or the deadline ends it, each an event.
 
-    A `served` one goes to another process: its answer comes from outside, and nothing waits for it.
+    A `served` question goes to another process: its answer comes from outside, and nothing waits for it.
     """
 
     decision: int
@@ -53,7 +53,7 @@ class SubmitOrder(Effect, frozen=True, tag=True):
     intent: str  # buy_to_open, sell_to_close, or buy_to_close for shares owed; "" for shares
     valid_until_ns: int
     auction: bool = False  # into the opening auction instead of the day
-    closing: bool = False  # by the broker's own call to close `quantity`: it never sells more than is there
+    closing: bool = False  # by the broker's own call to close `quantity`, which never sells more than is held
     stop_price: Decimal | UnsetType = UNSET  # USD; set: a stop, of shares until it is cancelled, of options for the day
 
 
@@ -62,13 +62,13 @@ class CancelOrder(Effect, frozen=True, tag=True):
 
 
 class LiftFence(Effect, frozen=True, tag=True):
-    """Let the account take new orders again: its guard had the broker refuse them, and a person resumes the desk."""
+    """Let the account take new orders again, which its guard had stopped: a person resumes the desk."""
 
 
 class LookUpOrder(Effect, frozen=True, tag=True):
-    """Look up the order of this name until the broker answers; nothing else is done about the order before.
+    """Look up the order of this name until the broker answers; nothing else is done with the order before.
 
-    `order_id` is set where the broker's own call made the order: there it has another name, and is found by this.
+    `order_id` is set for an order of the broker's own call, which has another name at the broker.
     """
 
     client_order_id: str
@@ -76,7 +76,7 @@ class LookUpOrder(Effect, frozen=True, tag=True):
 
 
 class AskBroker(Effect, frozen=True, tag=True, omit_defaults=True):
-    """Request a full broker report now instead of at the next minute; `at_once` where an exit waits for it."""
+    """Request a full broker report now instead of in the next minute; `at_once` where an exit waits for it."""
 
     why: str
     at_once: bool = False

@@ -55,9 +55,9 @@ class BarClosed(Event, frozen=True, tag=True):
 
 
 class PartClosed(Event, frozen=True, tag=True):
-    """A part of a longer bar closed on a tape of shorter ones: it moves the market, the strategy sees the whole bar.
+    """A part of a longer bar closed on a tape of shorter ones: it moves the market; the strategy sees the whole bar.
 
-    The `BarClosed` of the whole follows its last part. A live feed has quotes in their place.
+    The `BarClosed` of the whole bar follows its last part. A live feed has quotes instead.
     """
 
     bar: Bar
@@ -70,7 +70,7 @@ class BarCorrected(Event, frozen=True, tag=True):
 
 
 class BarRejected(Event, frozen=True, tag=True):
-    """A bar that the intake refused. `reason` is one of the intake's names, `detail` the offending values as text."""
+    """The intake refused a bar. `reason` is one of the intake's names, `detail` the offending values as text."""
 
     symbol: str
     start_ns: int
@@ -79,7 +79,7 @@ class BarRejected(Event, frozen=True, tag=True):
 
 
 class TradingStatusChanged(Event, frozen=True, tag=True):
-    """The exchange halted trading in a share, or began it again. `reason` is its own words."""
+    """The exchange halted trading in a share, or resumed it. `reason` is in its own words."""
 
     symbol: str
     halted: bool
@@ -113,7 +113,7 @@ class QuotesReceived(Event, frozen=True, tag=True):
 
 
 class Price(msgspec.Struct, frozen=True, gc=False):
-    """A price of a share in USD, exact."""
+    """A price of a share in USD, as an exact decimal."""
 
     symbol: str
     price: Decimal
@@ -128,28 +128,28 @@ class PricesPrinted(Event, frozen=True, tag=True):
 
 
 class RebalanceDue(Event, frozen=True, tag=True):
-    """A daily desk decides now; all events that it may know came before. The first one of a `date` counts.
+    """A daily desk decides now, after all events that it may know. Only the first one of a `date` counts.
 
-    `running` are the running session's bars so far where the desk decides before the close, none where it decides on
-    complete bars before the open.
+    `running` has the running session's bars so far if the desk decides before the close, none if it decides on complete
+    bars before the open.
     """
 
-    date: str  # of the session in which the basket is traded
+    date: str  # date of the session in which the basket is traded
     running: tuple[Bar, ...] = ()
 
 
 class HistoryAdjusted(Event, frozen=True, tag=True):
-    """A split or dividend: all daily bars of `symbol`, adjusted anew, replace those that are known. Oldest first."""
+    """A split or dividend: newly adjusted daily bars of `symbol`, oldest first, replace all known ones."""
 
     symbol: str
     bars: tuple[Bar, ...]
 
 
 class SharesSplit(Event, frozen=True, tag=True):
-    """From `from_ns`, a session's open, on `ratio` shares of `symbol` stand for each one before it.
+    """From `from_ns`, a session's open, on `ratio` shares of `symbol` replace each one before it.
 
-    It is about the bars that a desk keeps which decides at each bar: those that began before are of the old shares. The
-    book follows the broker's ledger. The same one may come again, and later than bars of the new shares.
+    It concerns the bars kept by a desk that decides at each bar: earlier bars are of the old shares. The book follows
+    the broker's ledger. The event may be repeated, and come after bars of the new shares.
     """
 
     symbol: str
@@ -185,20 +185,20 @@ class PolicyFailed(Event, frozen=True, tag=True):
 
 
 class RiskClaim(msgspec.Struct, frozen=True, gc=False):
-    """What a version's manifest proves of its risk, by daily closes. Volatilities are a year's: 0.1 is 10 %."""
+    """A claim about risk that a version's manifest proves, by daily closes. Volatilities are annual: 0.1 is 10 %."""
 
     target: float
     low: float
     high: float
     window_sessions: int
-    probability: float  # that the volatility of so many sessions is from `low` to `high`
+    probability: float  # that the volatility of a window lies between `low` and `high`
     drawdown_max: float  # part of the highest close of the last `drawdown_sessions`
-    drawdown_probability: float  # that no deeper drawdown comes within so many
+    drawdown_probability: float  # that no deeper drawdown comes within these sessions
     drawdown_sessions: int
 
 
 class ModelPromoted(Event, frozen=True, tag=True):
-    """A verified version is live from here on, in place of `previous`. The model file says whether it is promoted."""
+    """A verified version is live from here on, replacing `previous`. The model file says whether it is promoted."""
 
     version: str
     digest: str
@@ -209,35 +209,35 @@ class ModelPromoted(Event, frozen=True, tag=True):
 
 
 class ClaimJudged(Event, frozen=True, tag=True, omit_defaults=True):
-    """What a version states of its risk was held against what the desk did; see `daemon.core.risk.claim`."""
+    """A version's claim about risk was compared with the desk's results; see `daemon.core.risk.claim`."""
 
     version: str
     verdict: str  # kept, below, above or drawdown
     detail: str
-    sessions: int  # that count, since this version answers
-    volatility: float  # of the newest window, a year's; 0 where it is not full
+    sessions: int  # sessions counted since this version answers
+    volatility: float  # annual, of the newest window; 0 where it is not full
     drawdown: float
-    consequence: str = ""  # of a broken claim: no_new_risk, former_version or alarm; "" where it was kept
+    consequence: str = ""  # no_new_risk, former_version or alarm for a broken claim; "" for a kept one
     former: str = ""  # the version that is to answer again
 
 
 class CandidateRefused(Event, frozen=True, tag=True):
-    """A version that was to run, live or as a candidate, failed a check; the former one goes on."""
+    """A version proposed as live or candidate failed a check; the former one continues."""
 
     version: str
     reason: str
 
 
 class LadderMoved(Event, frozen=True, tag=True, omit_defaults=True):
-    """A challenger took a step of the ladder, or ended a session on it; `share` of the size is its from here on."""
+    """A challenger took a step of the ladder, or ended a session on it; from here on it has `share` of the size."""
 
     version: str
     from_step: str  # proposed, replay, shadow, canary_10, canary_25, canary_50, canary_100
-    to_step: str  # these, champion, refused or rolled_back
+    to_step: str  # the same, or champion, refused, rolled_back
     champion: str
     share: float
     sessions: int  # on this step so far
-    reason: str  # docs/LADDER.md, where it was refused or rolled back
+    reason: str  # of a refusal or roll-back, as in docs/LADDER.md
     detail: str
     figures: dict[str, float] = msgspec.field(default_factory=dict)
     manifest: str = ""  # SHA-256 (hex) of the version's manifest when its card was judged; "" in older journals
@@ -266,14 +266,14 @@ class BrokerPosition(msgspec.Struct, frozen=True):
     symbol: str
     quantity: Decimal  # contracts or shares, negative when short
     average_price: Decimal  # USD for one share
-    available: Decimal | None = None  # not held back for working orders; None when unknown
+    available: Decimal | None = None  # not reserved by working orders; None when unknown
 
 
 class Activity(msgspec.Struct, frozen=True):
-    """A line of the broker's ledger that is no fill. `kind` is its type, `amount` the change of cash in USD.
+    """A line of the broker's ledger other than a fill. `kind` is its type, `amount` the change of cash in USD.
 
-    Of a bust or correction `order` is the client order id, `side` the side of the fill that it amends and `filled_ns`
-    when that was filled.
+    Of a bust or correction `order` is the client order id, `side` the side of the amended fill and `filled_ns` its
+    time.
     """
 
     id: str
@@ -286,12 +286,12 @@ class Activity(msgspec.Struct, frozen=True):
     time_ns: int
     order: str = ""
     side: int = 0
-    ex_date: str = ""  # YYYY-MM-DD: who held at the close before it is paid; "" where it is not known
+    ex_date: str = ""  # YYYY-MM-DD: holders at the close before it are paid; "" if unknown
     filled_ns: int | UnsetType = UNSET
 
 
 class LedgerBooked(Event, frozen=True, tag=True):
-    """Lines of the paper broker's ledger at a session's end: the day's fees of shares."""
+    """Lines of the paper broker's ledger at a session's end: the day's fees on shares."""
 
     activities: tuple[Activity, ...]
 
@@ -307,7 +307,7 @@ class BrokerSnapshot(Event, frozen=True, tag=True):
 class BrokerLost(Event, frozen=True, tag=True):
     """Order news may be missing from here on: a stream ended, or the broker does not respond.
 
-    `taken`: the broker gives the account's order news to another connection. It may be another process of this desk.
+    `taken`: another connection, perhaps another process of this desk, receives the account's order news.
     """
 
     detail: str
@@ -317,7 +317,7 @@ class BrokerLost(Event, frozen=True, tag=True):
 class Funds(msgspec.Struct, frozen=True, gc=False):
     """Funds and margin of the account at the broker, in USD; None when unknown."""
 
-    multiplier: Decimal | None = None  # of the buying power: 1 is a cash account
+    multiplier: Decimal | None = None  # leverage of the buying power; 1: a cash account
     buying_power: Decimal | None = None
     non_marginable: Decimal | None = None  # buying power without credit
     options: Decimal | None = None  # buying power for options
@@ -344,7 +344,7 @@ class BrokerReported(Event, frozen=True, tag=True):
     funds: Funds | None = None
     market_open: bool | None = None  # by the broker's clock; None where it was not asked
     next_open_ns: int = 0  # by the broker's clock, 0 where it was not asked
-    next_close_ns: int = 0  # the same; 0 too where it was said once only
+    next_close_ns: int = 0  # the same; 0 also after a single reading
 
 
 class ContractExpired(Event, frozen=True, tag=True):
@@ -378,7 +378,7 @@ class BrokerOrder(msgspec.Struct, frozen=True):
     average_price: Decimal | None  # USD a share
     submitted_ns: int
     replaced_by: str = ""
-    stop_price: Decimal | UnsetType = UNSET  # USD; unset where it is no stop
+    stop_price: Decimal | UnsetType = UNSET  # USD; unset unless it is a stop
 
 
 class OrderAccepted(Event, frozen=True, tag=True):
@@ -387,9 +387,9 @@ class OrderAccepted(Event, frozen=True, tag=True):
 
 
 class OrderRejected(Event, frozen=True, tag=True):
-    """The order was refused; `denied`: by a limit of a gateway before the broker, as a gate denies, and not by it.
+    """The order was refused; `denied`: by a limit of a gateway, before the broker.
 
-    `existing` is how much of its symbol the account holds, where a refused sale says so.
+    `existing` is how much of its symbol the account holds, where a refused sale names it.
     """
 
     client_order_id: str
@@ -409,7 +409,7 @@ class OrderFilled(Event, frozen=True, tag=True):
     symbol: str
     side: int  # +1 bought, -1 sold
     price: Decimal  # of this execution
-    filled_ns: int  # when it traded (in replay the bar's open or its end); `time_ns` is when we knew
+    filled_ns: int  # when it traded (in replay the bar's open or end); `time_ns` is when we knew
     cumulative_quantity: Quantity
     cumulative_cost: Decimal
     cumulative_fees: Decimal
@@ -443,15 +443,15 @@ class OrderFound(Event, frozen=True, tag=True):
 
 
 class OrderMissing(Event, frozen=True, tag=True):
-    """The broker, asked several times, knows no order of this name."""
+    """The broker has no order of this name, after several requests."""
 
     client_order_id: str
 
 
 class TradeCorrected(Event, frozen=True, tag=True):
-    """The broker amended or took back an execution, which `execution_id` names.
+    """The broker amended or busted the execution `execution_id`.
 
-    The totals are those of the order in the same message: after the amendment, or still those before it.
+    The totals are the order's in the same message: after the amendment, or still before it.
     """
 
     client_order_id: str
@@ -472,15 +472,15 @@ class ResumeRequested(Event, frozen=True, tag=True):
     """Ends a halt or a pause. `reason` must not be empty.
 
     `reset_limits`: the limits of loss and drawdown count from the present equity on; without it they count as before.
-    `scope` is that of the key that signed it: with one it ends no halt that waits for the broker's word.
-    `seen_ns` is the desk's time that the person saw it at: no later halt or pause ends.
+    `scope` is that of the signing key: with one it cannot end halts that wait for the broker's report. `seen_ns` is the
+    desk's time at which the person looked: later halts and pauses stay.
     """
 
     reason: str
     who: str
     reset_limits: bool = False
-    scope: str | UnsetType = UNSET  # unset for who may do everything
-    seen_ns: int | UnsetType = UNSET  # unset: whatever halts it
+    scope: str | UnsetType = UNSET  # unset: may do everything
+    seen_ns: int | UnsetType = UNSET  # unset: ends later halts too
 
 
 class PauseRequested(Event, frozen=True, tag=True):
@@ -494,7 +494,7 @@ class FlattenRequested(Event, frozen=True, tag=True):
 
 
 class CloseRequested(Event, frozen=True, tag=True):
-    """Leave `quantity` of what is held of a symbol, all of it for 0; the policy buys none back in this session."""
+    """Sell `quantity` of a holding, 0 for all of it; the policy does not buy it back in this session."""
 
     symbol: str
     quantity: Quantity
@@ -516,7 +516,7 @@ class PanicNoticed(Event, frozen=True, tag=True):
 
 
 class PanicFailed(Event, frozen=True, tag=True):
-    """The panic is over, and did not report a flat account: close what is the desk's own."""
+    """The panic ended without reporting a flat account: close what is the desk's own."""
 
     detail: str
 
@@ -550,24 +550,24 @@ class StatusRequested(Event, frozen=True, tag=True):
 
 
 class CommandRefused(Event, frozen=True, tag=True):
-    """A command was refused: not signed, not in time, repeated or unreadable."""
+    """A command was refused: not signed, late, repeated or unreadable."""
 
-    channel: str  # where it came from
+    channel: str  # how it came
     reason: str
 
 
 class CodeChanged(Event, frozen=True, tag=True):
     """This run's code took over events that it could not reproduce: other code wrote them, or the journal is damaged.
 
-    They were applied as recorded, without the damaged ones; the effects that left the process then count as the desk's.
+    They were applied as recorded, without the damaged ones; effects that left the process then count as the desk's.
     """
 
     former: str  # digest of the code that wrote them
-    events: int  # taken over
-    differences: int  # among them where this code would have decided otherwise
+    events: int  # number taken over
+    differences: int  # number for which this code would have decided otherwise
     detail: str
-    decision: int  # the highest decision number in the journal: none is used again
-    damaged: bool = False  # rows of the journal were damaged and left out
+    decision: int  # the highest decision number in the journal, which must not be reused
+    damaged: bool = False  # damaged rows of the journal were left out
 
 
 class TroubleNoticed(Event, frozen=True, tag=True):
@@ -578,7 +578,7 @@ class TroubleNoticed(Event, frozen=True, tag=True):
 
 
 class RunStarted(Event, frozen=True, tag=True):
-    """A process took over this journal. `trading` holds from here on; `code` is the digest of the deciding code."""
+    """A process started on this journal. `trading` holds from here on; `code` is the digest of the deciding code."""
 
     mode: str
     account: str
@@ -587,10 +587,10 @@ class RunStarted(Event, frozen=True, tag=True):
     code: str
     feed: str
     trading: Trading
-    account_number: str = ""  # as configured; "" where it is not
-    # source -> dotted keys of `trading` that it gave; others are defaults
+    account_number: str = ""  # as configured; "" if it is not
+    # source -> dotted keys of `trading` from it; others are defaults
     origins: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
-    libraries: str = ""  # versions of the libraries that the deciding code computes with; "" when not noted
+    libraries: str = ""  # versions of the libraries that affect decisions; "" if not recorded
 
 
 class ModelVerified(Event, frozen=True, tag=True):
@@ -667,7 +667,7 @@ AnyEvent = (
 )
 
 STARTUP_EVENTS: tuple[type[Event], ...] = (RunStarted, ModelVerified, ModelRefused, BrokerSnapshot)
-"""Depend on how often a run was restarted, so the hash chain and the event count leave them out."""
+"""These depend on how often a run was restarted, so the hash chain and the event count leave them out."""
 
 FEED_EVENTS: tuple[type[Event], ...] = (
     SessionScheduled,
@@ -682,4 +682,4 @@ FEED_EVENTS: tuple[type[Event], ...] = (
     ClockTicked,
     SessionEnded,
 )
-"""Come from the market-data source in its order; a replay resumes by skipping as many as the journal holds."""
+"""These come from the market-data source in its order; a replay resumes by skipping as many as the journal holds."""

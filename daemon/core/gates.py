@@ -1,9 +1,9 @@
-"""Gates: a gate is a function (view, intent) -> reason or None. All are asked, in one order, and all reasons are kept.
+"""Gates: functions (view, intent) -> reason or None. All are asked, in one order, and all reasons are kept.
 
-A gate sees these two and nothing else. Unknown is a denial, a gate that raises is a denial, and orders that only reduce
-risk skip the gates that limit new risk. Here stand the gates that all desks share: on new risk (state, session, bars,
-model, pace, losses), and on one order. Their table is in `daemon.core.desks.registry`; meaning and cure stand under
-each name in docs/GATES.md.
+A gate sees only these two. Unknown values deny, a gate that raises denies, and orders that only reduce risk skip the
+gates that limit new risk. This module has the gates of all desks: on new risk (state, session, bars, model, pace,
+losses), and on one order. Their table is in `daemon.core.desks.registry`; meaning and cure are under each name in
+docs/GATES.md.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from strategies.kit.contract import Grid, Leg
 from strategies.kit.quantity import Quantity
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
-LOSSES = "consecutive_losses"  # the pause's reason
+LOSSES = "consecutive_losses"  # reason of a pause
 REPLAY_MODES = frozenset({"replay", "recorded", "dry_run", "paper"})  # no real money: unpromoted models may run
 
 
@@ -221,7 +221,7 @@ def reject_rate_high(view: RiskView, _: Intent) -> str | None:
 
 
 def reject_rate(risk: RiskState, limits: Risk) -> float | None:
-    """Return the share of rejected orders among the last `reject_rate_orders`; None of fewer, and where none was."""
+    """Return the rate of rejections among the last `reject_rate_orders`; None for fewer orders, or if it is 0."""
     recent = risk.outcomes[-limits.reject_rate_orders :]
     return sum(recent) / len(recent) if len(recent) == limits.reject_rate_orders and any(recent) else None
 
@@ -278,7 +278,7 @@ OPTION_SHARES = 100
 
 
 class Intent(msgspec.Struct, frozen=True, gc=False):
-    """An order that the desk would like to send; or a whole basket, before its first order."""
+    """An order that the desk wants to send; or a whole basket, before its first order."""
 
     purpose: str  # entry, exit or basket
     contract: Contract | None
@@ -288,7 +288,7 @@ class Intent(msgspec.Struct, frozen=True, gc=False):
     limit_price: Decimal | None  # None: a market order
     confidence: float = 1.0
     logits: tuple[float, ...] = ()
-    legs: tuple[Leg, ...] = ()  # of a basket, whose symbol, side and quantity are empty
+    legs: tuple[Leg, ...] = ()  # only of a basket, whose symbol, side and quantity are empty
     auction: bool = False  # into the opening auction
     closing: bool = False  # by the broker's own call
 
@@ -299,7 +299,7 @@ class Intent(msgspec.Struct, frozen=True, gc=False):
 
 
 class RiskView(msgspec.Struct, frozen=True, gc=False):
-    """The state that gates may read, at the time when they are asked."""
+    """The state that gates may read, as of the moment they are asked."""
 
     now_ns: int
     identity: Identity
@@ -313,19 +313,19 @@ class RiskView(msgspec.Struct, frozen=True, gc=False):
     orders: dict[str, Order]  # working
     quotes: dict[str, Quote]
     basket: Basket = Basket()  # from here on: desks of shares only
-    symbols: tuple[str, ...] = ()  # that the desk trades
+    symbols: tuple[str, ...] = ()  # symbols that the desk trades
     marks: dict[str, Decimal] = {}  # USD a share
     newest_bar: str = ""  # date of the newest daily bar, for baskets only
     splits: tuple[str, ...] = ()  # held symbols whose split is not booked yet
     blocked: str = ""  # why the account may not trade, from the broker
-    closed: bool = False  # the broker's market, in a session of our calendar
+    closed: bool = False  # the broker's market is closed in a session of the calendar
     spendable: Decimal | None = None  # USD, by the broker's last report; None when unknown
-    deficit: Decimal = ZERO  # of margin, USD, by the broker's last report
-    overnight: bool = False  # what is held is kept over night
-    blind: str = ""  # what the desk does not see of what it holds
-    cost_rate: Decimal = ZERO  # of the traded value, leaves the cash with each fill
-    disputed: tuple[str, ...] = ()  # symbols with a line of the ledger whose owner is not known
-    foreign_held: dict[str, Quantity] = {}  # what others hold of a symbol, negative where they are short
+    deficit: Decimal = ZERO  # margin deficit in USD, by the broker's last report
+    overnight: bool = False  # positions are kept overnight
+    blind: str = ""  # data missing on held positions, "" for none
+    cost_rate: Decimal = ZERO  # part of the traded value that each fill costs
+    disputed: tuple[str, ...] = ()  # symbols with a ledger line of unknown owner
+    foreign_held: dict[str, Quantity] = {}  # others' quantities, negative when short
     claim: ClaimState | UnsetType = UNSET
 
 
@@ -358,12 +358,12 @@ class Gate(msgspec.Struct, frozen=True, gc=False):
     applies: Applies = Applies.NEW_RISK
     decides: str = ""  # asked at desks that decide so (`Spec.decides`), "" at all
     holds: str = ""  # asked at desks that hold this (`Spec.holds`), "" at all
-    needs_order: bool = False  # its answer differs from order to order
+    needs_order: bool = False  # its verdict depends on the order
     ends_ns: Callable[[RiskView], int] | None = None  # when it ends by itself, 0 when unknown
 
 
 class Verdicts(msgspec.Struct, frozen=True, gc=False):
-    """The verdict of every gate, by name: "" passed, a text denied, None was not asked for this intent."""
+    """The verdict of every gate, by name: "" passed, a text denied, None not asked for this intent."""
 
     by_gate: dict[str, str | None]
     denials: tuple[Denial, ...]
@@ -411,7 +411,7 @@ def owner_unknown(view: RiskView, intent: Intent) -> str | None:
 def others_short(view: RiskView, intent: Intent) -> str | None:
     """Deny a purchase of what others are short in: the account would hold less than was bought, and sell no more.
 
-    Of what the desk itself is short in, one that would cover and buy more: the broker takes no such order.
+    Where the desk itself is short, deny one that would cover and buy more: the broker takes no such order.
     """
     own_position = view.book.positions.get(intent.symbol)
     if own_position is not None and intent.side > 0 and 0 < -own_position.quantity < intent.quantity:
@@ -424,7 +424,7 @@ def others_short(view: RiskView, intent: Intent) -> str | None:
 
 
 def closed_by_hand(view: RiskView, intent: Intent) -> str | None:
-    """Deny a purchase of what a person closed in this session; of contracts, any of the same underlying."""
+    """Deny a purchase of what a person closed in this session; for contracts, any of the same underlying."""
     if isinstance(view.risk.by_hand, UnsetType):
         return None
     contract = parse_occ(intent.symbol)
@@ -440,7 +440,7 @@ def opposite_order(view: RiskView, intent: Intent) -> str | None:
 
 
 def oversell(view: RiskView, intent: Intent) -> str | None:
-    """Deny a sale above what is held and free, and a closing buy above what is short."""
+    """Deny a sale above what is held and free, and a closing buy above the short quantity."""
     if intent.side > 0 and intent.purpose != "exit":
         return None
     position = view.book.positions.get(intent.symbol)

@@ -46,11 +46,11 @@ from strategies.kit.units import DAY_NS, HOUR_NS, MINUTE_NS, SECOND_NS
 ACCEPT = "rltraderctl accept-broker --reason TEXT"
 RESET = "rltraderctl resume --reset-limits --reason TEXT"
 BY_ACCEPTING = frozenset(("short_position", "reconciliation", "fill_mismatch", "cash_difference"))
-"""Halts that end well only after the book took over the broker's report."""
+"""Halts that end for good only after the book took over the broker's report."""
 COMMANDED = frozenset(("operator", "flatten"))
-"""Halts by somebody's command."""
+"""Halts commanded by a person."""
 SEEN = "to end it too, add --seen {}"
-LOOKED_NS = MINUTE_NS  # what somebody else commanded since then is not what a resume was asked for
+LOOKED_NS = MINUTE_NS  # another person's newer command may be unknown to the one who resumes
 
 
 def on_run_started(draft: Draft, event: ev.RunStarted) -> None:
@@ -60,7 +60,7 @@ def on_run_started(draft: Draft, event: ev.RunStarted) -> None:
     if event.mode not in TAPE_MODES:  # a real broker may have moved on; the replay's market lives in this journal
         draft.broker = replace(draft.broker, started_ns=draft.now_ns)
         draft.risk = replace(draft.risk, reconciled=False)
-        draft.session = replace(draft.session, trading_halts=UNSET)  # the stream that told them is gone
+        draft.session = replace(draft.session, trading_halts=UNSET)  # the stream that reported them is gone
     if event.mode in BROKER_MODES:
         for order in tuple(draft.orders.values()):
             if order.in_hand:  # its process is gone: whether the order left is unknown
@@ -122,7 +122,7 @@ def on_resume(draft: Draft, event: ev.ResumeRequested) -> None:
         return
     draft.end_halts()
     draft.risk = replace(draft.risk, pause=None, outcomes=(), strategy_off=False)
-    draft.case_over(*BY_ACCEPTING)  # what stood behind the halt ended with it
+    draft.case_over(*BY_ACCEPTING)  # halts behind the first one ended with it
     forgive(draft)
     if FENCE in draft.broker.blocked and is_guarded(draft):
         lift_fence(draft)
@@ -130,9 +130,9 @@ def on_resume(draft: Draft, event: ev.ResumeRequested) -> None:
 
 
 def _news_since_look(draft: Draft, event: ev.ResumeRequested) -> str:
-    """Return why what keeps the desk from new risk began after the asker looked, "" where nothing did.
+    """Return why a cause of the halt began after the person looked, "" where none did.
 
-    Who does not say when that was has seen all but what somebody else commanded in the last minute.
+    Without a time of looking, all counts as seen except another person's commands of the last minute.
     """
     risk, seen_ns = draft.risk, event.seen_ns
     if not isinstance(seen_ns, UnsetType):
@@ -169,7 +169,7 @@ def _by_another(words: str, sender: str) -> bool:
 
 
 def _beyond_scope(draft: Draft) -> str:
-    """Return why no key with a scope ends what holds the desk, "" where it may: halts behind the first one count."""
+    """Return why a key with a scope may not end the halts, "" where it may; halts behind the first one count too."""
     reasons = {halt.reason for halt in draft.risk.halts}
     if waits_for_broker(draft.broker, draft.risk) or not BY_ACCEPTING.isdisjoint(reasons):
         return f"that waits for the broker's word: on the host, {ACCEPT}, then rltraderctl resume"
@@ -177,7 +177,7 @@ def _beyond_scope(draft: Draft) -> str:
 
 
 def waits_for_broker(broker: BrokerState, risk: RiskState) -> bool:
-    """Return whether the broker's report is to become the book before the desk goes on, or just does."""
+    """Return whether the book has to take over the broker's report first, or is about to."""
     accepted_ns = max((it.again_ns or it.since_ns for it in risk.halts if it.reason == "accept_broker"), default=0)
     standing = broker.suspicion is not None and risk.halt is not None
     ends_so = [it for it in risk.halts[:1] if it.reason in BY_ACCEPTING and (it.again_ns or it.since_ns) > accepted_ns]
@@ -199,7 +199,7 @@ def on_flatten(draft: Draft, event: ev.FlattenRequested) -> None:
 
 
 def on_close(draft: Draft, event: ev.CloseRequested) -> None:
-    """Leave a part of one position, or all of it, and let the policy leave the symbol alone for this session."""
+    """Sell a part of one position, or all of it; the policy does not buy the symbol in this session."""
     symbols = meant_by(event.symbol, draft.book.positions)
     symbol = symbols[0] if len(symbols) == 1 else event.symbol
     quantity = draft.held(symbol)
@@ -222,7 +222,7 @@ def on_close(draft: Draft, event: ev.CloseRequested) -> None:
         return
     session = draft.session.session
     over = session is None or draft.session.ended or draft.now_ns >= session.close_ns
-    date = "" if session is None or over else session.date  # over night it is the next session's
+    date = "" if session is None or over else session.date  # overnight, the next session's
     closed_by_symbol = draft.risk.closed_by_hand
     draft.risk = replace(draft.risk, by_hand={**closed_by_symbol, root_of(symbol): date})
     if exit_by_rule(draft, symbol, CLOSED_BY_HAND, goal) or closed_by_symbol.get(root_of(symbol)) != date:
@@ -237,9 +237,9 @@ def _refuse_close(draft: Draft, symbol: str, sender: str, why: str) -> None:
 
 
 def _still_by_hand(draft: Draft) -> dict[str, str] | UnsetType:
-    """Return what a person closed for the session that begins: over night, before it was known, or still to be sold.
+    """Return what a person closed for the session that begins: overnight, before it was known, or not sold yet.
 
-    A session that is announced after its end, because no daemon ran, is none in which something is bought.
+    A session announced after its end, because no daemon ran, does not count: nothing was bought in it.
     """
     session = draft.session.session
     if session is None:
@@ -251,7 +251,7 @@ def _still_by_hand(draft: Draft) -> dict[str, str] | UnsetType:
 
 
 def on_panic(draft: Draft, event: ev.PanicNoticed) -> None:
-    """Send nothing more, not even exits, while the panic lives: it flattens the account, and the book is old.
+    """Send nothing more, exits included, while a panic runs: it flattens the account, and the book is outdated.
 
     An earlier acceptance of the broker's report does not hold after the panic.
     """
@@ -264,7 +264,7 @@ def on_panic(draft: Draft, event: ev.PanicNoticed) -> None:
 
 
 def on_panic_failed(draft: Draft, event: ev.PanicFailed) -> None:
-    """Close what is the desk's own, after a report from now on; not where a person has settled it meanwhile."""
+    """Close what is the desk's own, after a report from now on; not where a person has resolved it meanwhile."""
     if not draft.broker.stood_down or draft.broker.accept_ns:
         return
     draft.broker = replace(draft.broker, panic_failed_ns=draft.now_ns)
@@ -292,7 +292,7 @@ def on_command_refused(draft: Draft, event: ev.CommandRefused) -> None:
 
 
 def on_trouble(draft: Draft, event: ev.TroubleNoticed) -> None:
-    """Raise it once an hour for each case: nothing here notices its end, and it may come again."""
+    """Raise the alarm once an hour for each case: its end is not noticed here, and it may come again."""
     draft.alarm(event.name, event.detail, once=True, about=f"{draft.now_ns // HOUR_NS} {wording(event.detail)}")
 
 
@@ -310,7 +310,7 @@ def on_nothing(_: Draft, __: ev.Event) -> None:
 
 NO_MODEL = "no_model"
 UNANSWERED = frozenset((NO_MODEL, "configuration"))  # halts of a start
-REPORTED_AGAIN_NS = 4 * DAY_NS  # after a start a report has orders of two days before it last agreed: remember longer
+REPORTED_AGAIN_NS = 4 * DAY_NS  # reports repeat orders of two days before the last agreement: remember longer
 
 
 def on_session_scheduled(draft: Draft, event: SessionScheduled) -> None:
@@ -327,7 +327,7 @@ def on_session_scheduled(draft: Draft, event: SessionScheduled) -> None:
         draft.close_session_at(former.close_ns)
         return
     if former is not None and not draft.session.ended and draft.desk.decides.rebalances:
-        draft.end_trading()  # nobody told its end: its basket is not traded in another session
+        draft.end_trading()  # its end was not reported: its basket is not traded in another session
     new_week = former is not None and week_of(former.date) != week_of(event.session.date)
     if refused := draft.basket.refused_fractions:
         # An asset's flag may change by the week, the account's setting any day: one order asks again.
@@ -364,15 +364,15 @@ def on_session_scheduled(draft: Draft, event: SessionScheduled) -> None:
 
 
 def _named_otherwise(draft: Draft, order: Order) -> bool:
-    """Return whether a report names an order by a name that is not this desk's: the state alone knows what is booked.
+    """Return whether a report names an order differently than this desk: only the state knows what is booked.
 
-    Those are orders of others, of the broker's own call, and stops that the guard rested.
+    Those are orders of others and of the broker's own call, and stops rested by the guard.
     """
     return order.closing or order.purpose == "foreign" or not is_ours(draft, order.client_order_id)
 
 
 def _report_no_answers(draft: Draft) -> None:
-    """Raise an alarm in each session for what is held while the start was halted, whatever had halted before it."""
+    """Raise an alarm in each session for positions held while the start was halted, whatever halts came before."""
     halt, risk = draft.risk.halt, draft.risk
     without = draft.model is None and (risk.strategy_off or halt is None)
     if not draft.book.positions or not (without or (halt is not None and halt.reason in UNANSWERED)):
@@ -462,7 +462,7 @@ def _reopen_session(draft: Draft) -> None:
     draft.session = state
 
 
-JUDGED_MAX = 200  # versions that are not proposed again
+JUDGED_MAX = 200  # versions kept as not to be proposed again
 
 
 def on_ladder_moved(draft: Draft, event: ev.LadderMoved) -> None:
@@ -496,10 +496,10 @@ _encode = msgspec.json.encode
 
 
 def on_shadow_answered(draft: Draft, event: ShadowAnswered) -> None:
-    """Record what the candidate would have chosen; an answer to no question is ignored.
+    """Record what the candidate would have chosen; an answer without a question is ignored.
 
-    A rule's own decision, such as the flatten before the close, may have come after the question. An answer at which
-    the strategy raises is recorded as a failed one: the desk goes on.
+    A rule's own decision, such as the flatten before the close, may have come after the question. If the strategy
+    raises on the answer, it is recorded as failed: the desk goes on.
     """
     if not 0 < event.decision <= draft.decision or draft.session.session is None:
         return
@@ -527,15 +527,15 @@ def on_shadow_answered(draft: Draft, event: ShadowAnswered) -> None:
 
 
 def on_shadow_failed(draft: Draft, event: ShadowFailed) -> None:
-    """Record that there is no answer; its memory starts afresh."""
+    """Record that there is no answer; the candidate's memory starts afresh."""
     if not 0 < event.decision <= draft.decision:
         return
     draft.shadow = ShadowState()
     _record_no_answer(draft, event, event.reason)
 
 
-FAULTS: tuple[type[Exception], ...] = (Exception,)  # of a strategy at a candidate's answer
-PROBLEM_MOST = 500  # letters of one
+FAULTS: tuple[type[Exception], ...] = (Exception,)  # raised by a strategy on a candidate's answer
+PROBLEM_MOST = 500  # characters of a recorded problem
 
 
 def _record_no_answer(draft: Draft, event: ShadowAnswered | ShadowFailed, problem: str) -> None:

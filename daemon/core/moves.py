@@ -1,4 +1,4 @@
-"""What moved the book: each change of a position or of the realised profit as a row of `moves`.
+"""The book's moves: each change of a position or of the realised profit as a row of `moves`.
 
 Trades, from flat to flat, are sums of these rows. Invariant: the rows' `realized_usd` add up to the book's `realized`,
 their quantities to its positions.
@@ -21,8 +21,8 @@ ENTER, ADD, REDUCE, LEAVE, CHANGE = "enter", "add", "reduce", "leave", "change"
 class Cause(NamedTuple):
     """Why the book moves: an order's fill at `at_ns`, or another `reason`.
 
-    `gains` is what positions realised without a change of theirs, by (opened_ns, symbol): of those in `entered` it
-    makes what was entered worth its mark. `side` is that of an amended fill whose order is forgotten.
+    `gains` are profits that positions realised without a change, by (opened_ns, symbol); for those in `entered` they
+    make the entered value equal the mark. `side` is that of an amended fill whose order is forgotten.
     """
 
     reason: str
@@ -47,7 +47,7 @@ class Move(NamedTuple):
 def move_rows(moves: Iterable[Move], seq: int, now_ns: int, first_part: int) -> list[MoveRow]:
     """Return the rows of a step's moves, in their order; `first_part` numbers them within the event.
 
-    A position that is taken out in one step, and then put back (a split of two lines) or valued, moves once.
+    A position that is removed and put back in one step (a split of two lines) or valued moves once.
     """
     changes: list[tuple[_PositionChange, Cause]] = []
     for move in moves:

@@ -15,7 +15,7 @@ from msgspec import UNSET, UnsetType
 
 from strategies.kit.quantity import Quantity
 
-SUBMITTED = "submitted"  # this process has it in hand: it waits in the queue, or for the broker's answer
+SUBMITTED = "submitted"  # in this process: it waits in the queue, or for the broker's answer
 UNKNOWN = "unknown"  # the broker did not answer in time: counts as exposure until looked up
 ACCEPTED = "accepted"
 PARTIAL = "partially_filled"
@@ -107,16 +107,16 @@ one changes figures, but no status.
 
 
 ENDED = frozenset(word for word, news in BROKER_STATUS.items() if news not in ("accepted", "pending_cancel"))
-"""Statuses of a broker's order that it never leaves."""
+"""Final statuses of a broker's order."""
 FENCE = "trade_suspended_by_user"
-"""In a report's reasons why the account may not trade: a setting of the account keeps new orders out."""
+"""A reason in reports why the account may not trade: a setting of the account refuses new orders."""
 
 
 SIDES = {1: "buy", -1: "sell"}
 
 
 def in_words(side: int, quantity: Quantity | Decimal, symbol: str) -> str:
-    """Return what is ordered as a person reads it, such as `sell 7 SPY241204C00459000`."""
+    """Return an order as a person reads it, such as `sell 7 SPY241204C00459000`."""
     return f"{SIDES.get(side, side)} {quantity} {symbol}"
 
 
@@ -126,7 +126,7 @@ class Order(msgspec.Struct, frozen=True, gc=False):
     client_order_id: str
     work: str  # the work it serves: decision.leg
     purpose: str  # entry, exit or protection
-    reason: str  # policy, or the rule that wanted it
+    reason: str  # policy, or the rule that requested it
     symbol: str
     side: int
     quantity: Quantity
@@ -138,7 +138,7 @@ class Order(msgspec.Struct, frozen=True, gc=False):
     fees: Decimal = Decimal(0)
     correction: int = 0
     cancel_asked_ns: int = 0  # when its cancel was last requested
-    valid_until_ns: int = 0  # it is not sent, nor sent again, after this
+    valid_until_ns: int = 0  # it is not sent, first or again, after this
     order_id: str = ""  # the broker's own id, "" while unknown
     executions: tuple[Quantity, ...] = ()  # cumulative quantities of the executions so far, of this correction
     corrected_by: tuple[str, ...] = ()  # execution ids of the corrections
@@ -149,7 +149,7 @@ class Order(msgspec.Struct, frozen=True, gc=False):
     cancel_since_ns: int = 0  # when its cancel was first requested
     closing: bool = False  # sent by the broker's own call to close a position, under another name
     replaced: tuple[tuple[Quantity, Decimal], ...] = ()  # totals that busts and corrections replaced: quantity, cost
-    stop_price: Decimal | UnsetType = UNSET  # USD; set: it rests until the price is there, whatever the day
+    stop_price: Decimal | UnsetType = UNSET  # USD; set: a stop, which rests until the price reaches it
 
     @property
     def working(self) -> bool:
@@ -158,12 +158,12 @@ class Order(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def known(self) -> bool:
-        """Return True when the broker has shown the order, so that it can never be sent again."""
+        """Return True when the broker has shown the order, so that it is never sent again."""
         return bool(self.order_id or self.filled) or self.status in (ACCEPTED, PARTIAL)
 
     @property
     def in_hand(self) -> bool:
-        """Return True while this process posts it: it waits in our own queue, or for the broker's answer."""
+        """Return True while this process sends it: it waits in the queue, or for the broker's answer."""
         return self.status == SUBMITTED or (self.status == CANCELING and not self.known)
 
     @property
@@ -196,11 +196,11 @@ class Work(msgspec.Struct, frozen=True, gc=False):
     started_ns: int
     limit_bound: Decimal | None  # an entry never pays more than this
     auction: bool = False  # its first attempt went into the opening auction
-    report_ns: int = 0  # when its next attempt requested a report to wait for; 0: it did not
+    report_ns: int = 0  # when its next attempt requested a report to wait for; 0: no request
 
 
 class OrderName(NamedTuple):
-    """What a desk's name of an order says: `stem` is its `name_prefix` without the last hyphen."""
+    """The parts of a desk's order name: `stem` is its `name_prefix` without the last hyphen."""
 
     stem: str
     decision: int
@@ -209,7 +209,7 @@ class OrderName(NamedTuple):
 
 
 _NAME = re.compile(r"(.+)-([0-9]{1,12})-([0-9]{1,12})-([0-9]{1,12})")
-_STEM = re.compile(r"[0-9a-f]{10}-\w*[g-z_]\w*")  # an epoch, and a strategy with a sign that no UUID has
+_STEM = re.compile(r"[0-9a-f]{10}-\w*[g-z_]\w*")  # an epoch, and a strategy with a character that no UUID has
 
 
 def client_order_id(epoch: str, strategy: str, decision: int, leg: int, attempt: int) -> str:
@@ -218,23 +218,23 @@ def client_order_id(epoch: str, strategy: str, decision: int, leg: int, attempt:
 
 
 def name_prefix(epoch: str, strategy: str) -> str:
-    """Return the prefix of all order names of a journal's desk, and of no other name."""
+    """Return the prefix of all order names of a journal's desk, and of no others."""
     return f"{epoch}-{strategy}-"
 
 
 def parse_name(client_order_id: str) -> OrderName | None:
-    """Return the parts of an order's name, as `client_order_id` joins them; None of a name that no desk gives."""
+    """Return the parts of an order's name, as `client_order_id` joins them; None for a name not made by a desk."""
     match = _NAME.fullmatch(client_order_id)
     return None if match is None else OrderName(match[1], int(match[2]), int(match[3]), int(match[4]))
 
 
 def guard_stem(prefix: str, symbol: str) -> str:
-    """Return how the names of the stops begin that a guard with this prefix rests below a symbol."""
+    """Return the beginning of the names of stops that a guard with this prefix rests below a symbol."""
     return f"{prefix}-{symbol.replace('.', '_')}-"
 
 
 def is_desks(client_order_id: str) -> bool:
-    """Return whether only a desk gives an order such a name: a UUID or a date at the end of a word is none."""
+    """Return whether only a desk gives such a name: UUIDs, and words that end with a date, are not a desk's."""
     name = parse_name(client_order_id)
     return name is not None and _STEM.fullmatch(name.stem) is not None
 

@@ -70,14 +70,14 @@ class ChoiceRow(msgspec.Struct, frozen=True, gc=False):
     decision: int
     symbol: str
     time_ns: int
-    greedy: str  # the one with the largest value
+    greedy: str  # action with the largest value
     drawn: str
     behaviour: str  # JSON array
     allowed: str  # JSON array of names
 
 
 class OverlayRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """What the risk overlay made of a decision. Parts of the equity at the last known prices; None: not known."""
+    """The risk overlay's effect on a decision. Parts of the equity at the last known prices; None: unknown."""
 
     TABLE: ClassVar[str] = "overlays"
     KEY: ClassVar[int] = 1
@@ -88,23 +88,23 @@ class OverlayRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     target: float  # annual volatility
     volatility: float | None  # annual forecast of the portfolio as asked for, fully invested
     cap: float | None  # most that may be invested
-    asked: float | None  # invested as the strategy asks for
+    asked: float | None  # invested by the strategy's goals
     allowed: float | None  # invested under the cap
-    cut: str  # JSON: symbol -> shares asked for and shares allowed, where these are fewer
-    unknown: str  # why the forecast is not known, so nothing is bought; "" where it is
+    cut: str  # JSON: symbol -> [shares requested, shares allowed], where fewer are allowed
+    unknown: str  # why the forecast is unknown, so that nothing is bought; "" if it is known
 
 
 class BasketRow(msgspec.Struct, frozen=True, gc=False):
-    """How far a basket came, once nothing more of it is to be traded. Parts of the equity at the last known prices."""
+    """How close a basket came to its goals, once it ended. Parts of the equity at the last known prices."""
 
     TABLE: ClassVar[str] = "baskets"
     KEY: ClassVar[int] = 1
 
     decision: int
     time_ns: int
-    apart: float  # sum of the absolute differences between the weights held and those that the decision wanted
+    apart: float  # sum of absolute differences between the weights held and the decision's
     largest: float  # the largest of them
-    symbol: str  # whose it is, "" where there is none
+    symbol: str  # its symbol, "" where there is none
 
 
 class OrderRow(msgspec.Struct, frozen=True, gc=False):
@@ -166,7 +166,7 @@ class MoveRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     at_ns: int  # when it was filled, by the broker's clock
     time_ns: int
     step: str  # enter, add, reduce, leave, or change: the quantity stays
-    reason: str  # policy, the rule that wanted the order, or what moved the book without one
+    reason: str  # policy, the rule that requested the order, or another cause of the move
     decision: int | None
     client_order_id: str | None
     quantity: Quantity  # signed change of contracts or shares
@@ -180,7 +180,7 @@ class MoveRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class RoundTripRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """What a step adds to a trade: its moves, or its profit at a new mark. Rows of a key are merged as `MERGED` says.
+    """A step's part of a trade: its moves, or its profit at a new mark. Rows of a key are merged as `MERGED` says.
 
     Amounts are USD with the contract's multiplier, as numbers: sums of `moves`, whose amounts are exact.
     """

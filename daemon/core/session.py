@@ -21,7 +21,7 @@ _WINDOW = re.compile(r"(\d\d):([0-5]\d)-(\d\d):([0-5]\d)", re.ASCII)
 
 
 def as_traded(session: Session, running: Session | None) -> Session:
-    """Return a session of the calendar as the state has it: `running`, where it is that one, closes with the market."""
+    """Return a calendar's session as the state has it: where it is `running`, with the market's close."""
     return running if running is not None and running.date == session.date else session
 
 
@@ -54,7 +54,7 @@ def weekdays_after(day: date, count: int) -> date:
 
 
 def new_york_text(time_ns: int) -> str:
-    """Return the New York wall time, to the second; of a time that no calendar has, its last day."""
+    """Return the New York wall time, to the second; for a time outside of any calendar, its last day."""
     local = datetime.fromtimestamp(min(time_ns, _LAST_NS) // SECOND_NS, UTC).astimezone(NEW_YORK)
     return local.strftime("%Y-%m-%d %H:%M:%S")
 
@@ -83,15 +83,15 @@ def in_window(minute: int, window: str) -> bool:
 
 
 def expires_by_close(session: Session, expiry: str) -> bool:
-    """Return True for the expiry of this session's date, or an earlier one; "" stands for shares."""
+    """Return True for an expiry on this session's date or earlier; "" stands for shares."""
     return "" < expiry <= session.date
 
 
 def flatten_from_ns(session: Session, expiry: str, execution: Execution, grid: Grid = MINUTES) -> int:
     """Return when the exit for the flat-before-close rule is sent: earlier for contracts that expire today.
 
-    It is the close of a bar of the grid, the last one that leaves the time: a tape has no other moments, and
-    a live desk leaves at the same minute. A contract's last day ends a minute before the close at the latest.
+    It is the last close of a bar of the grid that leaves the time: a tape has no other times, and a live desk leaves at
+    the same minute. On a contract's last day it is a minute before the close at the latest.
     """
     latest_ns = session.close_ns - MINUTE_NS if expires_by_close(session, expiry) else session.close_ns
     from_ns = min(flat_by_ns(session, expiry, execution) - execution.flatten_lead_min * MINUTE_NS, latest_ns)

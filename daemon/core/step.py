@@ -1,6 +1,6 @@
 """The step: (state, event) -> (state, effects, read-model rows). Pure; it raises only on a bug, changing nothing.
 
-Each event kind has one handler; after it come the rules that any event past their time triggers: the open question's
+Each event kind has one handler; then follow the rules that any event past their time triggers: the open question's
 deadline, the flatten before the close, the works' next attempts.
 """
 
@@ -61,7 +61,7 @@ from strategies.kit.quantity import from_json
 
 
 def trade_rows(draft: Draft, first_part: int) -> list[Row]:
-    """Return the step's moves and what they and the marks add to trades; `first_part` numbers the moves."""
+    """Return the step's moves, and what they and new marks add to trades; `first_part` numbers the moves."""
     if not draft.moves:  # most steps, so this comes first
         return _profit_rows(draft, frozenset()) if draft.observed or _marks_differ(draft) else []
     moves = move_rows(draft.moves, draft.seq, draft.now_ns, first_part)
@@ -120,7 +120,7 @@ def _at_mark(draft: Draft, opened_ns: int, symbol: str, profit: float | None, ba
 
 
 def _end_row(draft: Draft, row: MoveRow) -> RoundTripRow:
-    """Return the end of a trade: its profit counts as an excursion, too."""
+    """Return the end of a trade, whose profit counts as an excursion too."""
     profit = None if row.pnl_usd is None else float(row.pnl_usd)
     return _at_mark(draft, row.opened_ns, row.symbol, profit, 0)
 
@@ -132,7 +132,7 @@ def on_policy_answered(draft: Draft, event: PolicyAnswered) -> None:
     if event.time_ns > ask.valid_until_ns:
         expire_ask(draft, ask)
         return
-    if ask.served and draft.model is not None and event.model != draft.model.version:  # its size is not this one's
+    if ask.served and draft.model is not None and event.model != draft.model.version:  # it was sized for another model
         _end_without_answer(
             draft, ask, f"{event.model} answered a question that was open when {draft.model.version} took over"
         )
@@ -158,7 +158,7 @@ def _end_without_answer(draft: Draft, ask: Ask, reason: str) -> None:
 
 
 def expire_ask(draft: Draft, ask: Ask) -> None:
-    """End the open question, whose deadline has passed, recorded; a later answer finds no question."""
+    """End the open question past its deadline, with a record; a later answer finds no question."""
     if not ask.served:
         draft.alarm("policy_late", f"no answer to decision {ask.decision} in time", once=True)
     else:
@@ -179,9 +179,9 @@ def take_facts(draft: Draft, facts: Iterable[AnyEffect]) -> None:
 
 
 def _take_order(draft: Draft, submission: SubmitOrder) -> None:
-    """Take over an order, as an attempt of a work of this code where it has one that wants the same.
+    """Take over an order, as an attempt of a work of this code with the same goal, if there is one.
 
-    Without a work an entry is cancelled at this code's first decision, and an exit goes on.
+    Without a work, an entry is cancelled at this code's first decision, and an exit goes on.
     """
     name = parse_name(submission.client_order_id)
     assert name is not None  # a desk gave it
@@ -207,7 +207,7 @@ def _take_order(draft: Draft, submission: SubmitOrder) -> None:
         draft.decision = max(draft.decision, name.decision)
         return
     goal = draft.held(submission.symbol) + submission.side * submission.quantity
-    draft.wanted = {**draft.wanted, submission.symbol: goal}  # it was wanted when it was sent: its fill is no excess
+    draft.wanted = {**draft.wanted, submission.symbol: goal}  # wanted when sent, so its fill is no excess
     draft.count_order()
     draft.decision = max(draft.decision, name.decision)  # no later order may use its name
     if (work := draft.works.get(order.work)) is not None and work.attempt < name.attempt:
@@ -215,7 +215,7 @@ def _take_order(draft: Draft, submission: SubmitOrder) -> None:
 
 
 def _with_attempt(work: Work, order: Order, attempt: int) -> Work:
-    """Return the work of this name behind an attempt that left: its own order where it wants the same."""
+    """Return the work after an attempt that was sent; the order is its own where the goals agree."""
     same = (work.symbol, work.purpose) == (order.symbol, order.purpose)
     return replace(work, attempt=attempt, order_id=order.client_order_id if same else work.order_id)
 
@@ -272,9 +272,9 @@ HANDLERS: Mapping[type[ev.Event], Handler] = {
 _STARTUP = frozenset(ev.STARTUP_EVENTS)
 _FEED = frozenset(ev.FEED_EVENTS)
 _QUIET = _STARTUP | {ev.BarClosed, ev.PartClosed, ev.ShadowAnswered, ev.ShadowFailed}
-"""Events after which orders do not move: a bar's fills and quotes follow it, a restart must change nothing, and a
-candidate may move nothing at all."""
-STARTUP_PART = 1000  # a start-up event has no sequence number of its own: its moves are numbered from here
+"""Events after which orders are not advanced: a bar's fills and quotes follow it, a restart must change nothing, and a
+candidate must move nothing at all."""
+STARTUP_PART = 1000  # first part number of a start-up event's moves, which has no sequence number of its own
 
 
 class Step(msgspec.Struct, frozen=True, gc=False):
@@ -288,7 +288,7 @@ class Step(msgspec.Struct, frozen=True, gc=False):
 class Core:
     """The pure core for one strategy. Two cores of the same strategy give equal steps for equal arguments.
 
-    Without `trades` its steps leave out the rows of trades, for those who store none; all else is equal.
+    Without `trades` its steps leave out the rows of trades; all else is equal.
     """
 
     __slots__ = ("_drive", "_quiet", "_trades", "desk", "handlers", "strategy")
@@ -309,7 +309,7 @@ class Core:
     def step(self, state: State[Any], event: ev.Event, facts: tuple[AnyEffect, ...] | None = None) -> Step:
         """Apply one event. Raises TypeError for an unknown kind, ValueError for a broken invariant.
 
-        `facts`: of an event that other code stepped before, what left the process then.
+        `facts`: the effects that left the process when other code stepped this event.
         """
         draft, kind = Draft(state, self.desk, facts), type(event)
         handler = self.handlers.get(kind)
@@ -346,7 +346,7 @@ class Core:
 
 
 def _ends_a_stop(draft: Draft, event: Any) -> bool:
-    """Return whether the end of a resting stop made a sale or a buy possible that waits for it."""
+    """Return whether a resting stop ended for which a sale or a buy waits."""
     order = draft.closed.get(event.client_order_id)
     return order is not None and order.purpose == PROTECTION
 
@@ -357,11 +357,11 @@ ANSWERS = (PolicyAnswered, PolicyFailed)
 
 
 class Divergence(ValueError):
-    """A journaled event differs from the one that the events before it cause."""
+    """A journaled event differs from the one that earlier events cause."""
 
 
 class Machine:
-    """One desk in memory: `state`, the paper broker's own (None with a real broker), and the queue."""
+    """One desk in memory: `state`, the paper broker's state (None with a real broker), and the queue."""
 
     __slots__ = ("core", "market", "market_state", "queue", "state")
 
@@ -376,7 +376,7 @@ class Machine:
 
     @property
     def caused_events(self) -> tuple[type[Event], ...]:
-        """The kinds of event that follow from earlier ones; all others come from outside."""
+        """The kinds of event that earlier events cause; all others come from outside."""
         return ANSWERS if self.market is None else (*self.market.EMITS, *ANSWERS)
 
     def apply(self, event: Event) -> Step:
@@ -385,7 +385,7 @@ class Machine:
         return self._move_on(event, step, step.effects)
 
     def _move_on(self, event: Event, step: Step, sent_effects: tuple[AnyEffect, ...]) -> Step:
-        """Move to the result of a step, and step the market with `sent_effects`."""
+        """Take the result of a step over, and step the market with `sent_effects`."""
         market, market_state = self.market, self.market_state
         if (
             market is not None
@@ -424,7 +424,7 @@ class Machine:
     def take(self, event: Event, sent_effects: tuple[AnyEffect, ...]) -> Step:
         """Apply a journaled event as other code stepped it: `sent_effects` left the process then.
 
-        Expected events that did not come are dropped. When it raises, nothing but the queue has changed.
+        Expected events that did not come are dropped. When it raises, only the queue has changed.
         """
         if isinstance(event, FEED_EVENTS):
             self.queue.clear()  # an engine reads its source only when the queue is empty
@@ -458,7 +458,7 @@ class Machine:
 
 
 def _follows(expected: QueueEntry, event: Event) -> bool:
-    """Return whether `event` is what was expected: that very event, or an answer to that question."""
+    """Return whether `event` is the expected one: that very event, or an answer to that question."""
     if isinstance(expected, AskPolicy):
         return isinstance(event, ANSWERS) and event.decision == expected.decision
     return event == expected

@@ -1,8 +1,8 @@
 """Prices of what a desk trades: which are valid, what a quote says, which contract and price step apply. Pure.
 
 Recorded and live bars pass the same checks, each by its values alone: duplicates and order depend on earlier bars, and
-the source checks those. An invalid quote says nothing. A narrow one is a price at its mid; a wide or one-sided one only
-bounds the price. A contract is of the nearest expiry within the limits, its strike by rule.
+the source checks those. An invalid quote changes nothing. A narrow one is a price at its mid; a wide or one-sided one
+only bounds the price. The contract is of the nearest expiry within the limits, its strike by rule.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from daemon.core.state import ZERO, OptionChain, SessionState
 from strategies.kit.contract import Bar, Session
 from strategies.kit.units import SECOND_NS
 
-FUTURE_NS = 2 * SECOND_NS  # a quote stamped further ahead would make each later one old and stay fresh too long
+FUTURE_NS = 2 * SECOND_NS  # a quote stamped further ahead would outdate each later one and stay fresh too long
 NARROW_USD = Decimal("0.10")  # an option's quote is never too wide below this: cheap ones trade in steps of 5 cents
 STEP_USD = Decimal("0.02")  # an option's price never leaps by less
 PRICE_MAX = Decimal(10) ** 9  # USD; anything above is no valid price, and too long to compute with
@@ -42,7 +42,7 @@ def faults(prices: npt.NDArray[np.float64], off_grid: npt.NDArray[np.int64]) -> 
     nanoseconds of each start behind the session's grid of bars.
     """
     opening, high, low, close, volume = prices
-    codes = np.where(off_grid != 0, 5, 0)  # the last one written is the first in order
+    codes = np.where(off_grid != 0, 5, 0)  # the last assignment wins: faults in reverse order
     codes[volume < 0] = 4
     codes[(high < low) | (np.minimum(opening, close) < low) | (np.maximum(opening, close) > high)] = 3
     codes[(prices[:4] <= 0).any(axis=0)] = 2

@@ -26,11 +26,11 @@ _UNITS = {
 FEES: dict[str, Fee] = {field.name: field.metadata[Fee] for field in fields(Paper) if Fee in field.metadata}
 """Key of [paper] -> the fee's declaration."""
 CHARGED = {unit: {key: fee for key, fee in FEES.items() if fee.charged == unit} for unit in _UNITS}
-"""What they are charged on -> the fees."""
+"""Unit on which fees are charged -> these fees."""
 
 
 def rate(unit: str, paper: Paper) -> Decimal:
-    """Return the sum of the rates of all fees that are charged on this."""
+    """Return the sum of the rates of all fees charged on this unit."""
     return sum((getattr(paper, key) for key in CHARGED[unit]), Decimal(0))
 
 
@@ -47,7 +47,7 @@ def fees(quantity: int, proceeds: Decimal, side: int, paper: Paper) -> Decimal:
 
 
 def charges_days(paper: Paper) -> bool:
-    """Return whether a desk of shares pays a day's fees; a larger account's are part of `share_cost_rate`."""
+    """Return whether a desk of shares pays a day's fees; a larger account's are included in `share_cost_rate`."""
     return paper.cash_usd < paper.share_fees_below_usd
 
 
@@ -56,7 +56,7 @@ def day_fees(shares: Quantity, sale_shares: Quantity, proceeds: Decimal, paper: 
 
     Args:
         shares: traded on the day, bought and sold.
-        sold: shares of these that were sold.
+        sale_shares: of these, the shares sold.
         proceeds: USD that the sales brought.
     """
     bases: dict[str, Quantity | Decimal] = {SHARES_SOLD: sale_shares, PROCEEDS: proceeds, SHARES: shares}
