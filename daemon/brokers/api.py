@@ -35,7 +35,7 @@ class BrokerError(Exception):
 
 
 class BrokerRefused(BrokerError):
-    """A definite refusal. `of_keys` is true where the keys are refused, `unknown_keys` where nobody has such keys."""
+    """A definite refusal. `of_keys`: the keys are refused; `unknown_keys`: no account has such keys."""
 
     of_keys = unknown_keys = False
 
@@ -71,11 +71,11 @@ class ClockComparison(Protocol):
 
 
 class Known(msgspec.Struct, frozen=True):
-    """The recovered state's knowledge of the market. `session_date` "" is a fresh journal."""
+    """What the recovered state knows of the market. `session_date` "" is a fresh journal."""
 
     session_date: str
     ended: bool
-    last_bar_ns: int  # start of the newest bar it saw, of whatever session; 0 for none
+    last_bar_ns: int  # start of the newest bar it saw, in any session; 0 for none
     newest: dict[str, int] = {}  # the same by symbol, where a desk has several; empty where it has one
 
     def last_of(self, symbol: str) -> int:
@@ -103,16 +103,16 @@ class FeedDesk:
 
     strategy: AnyStrategy
     calendar: SessionCalendar
-    cache_dir: Path  # for bars of the past; it may not exist yet
+    cache_dir: Path  # for past bars; it may not exist yet
     state: Callable[[], State[Any]]
     settled: Callable[[], Awaitable[None]]
 
     def as_traded(self, session: Session) -> Session:
-        """Return a session of the calendar with the close that it has by now."""
+        """Return a calendar's session with its present close."""
         return as_traded(session, self.state().session.session)
 
     def is_closed(self) -> bool:
-        """Return whether the broker's market is closed, in a session of the calendar."""
+        """Return whether the broker's market is closed in a session of the calendar."""
         return self.state().broker.closed
 
 
@@ -240,9 +240,9 @@ class ShortSales:
 
 @dataclass(frozen=True, slots=True)
 class LedgerStream:
-    """Whether a stream of the ledger's lines answers these keys: `problem` says why not, "" that it does.
+    """Whether a stream of the ledger's lines answers these keys: `problem` says why not, "" if it does.
 
-    Of its `lines` of some time, `same` bear the ledger's own ids.
+    `lines` is the number of its lines in a time, `same` the number with the ledger's own ids.
     """
 
     problem: str
@@ -262,7 +262,7 @@ class BrokerClock:
 
 @dataclass(frozen=True, slots=True)
 class BulkResult:
-    """Result of a request about everything: the number of orders or positions, and the refusals, a line each."""
+    """Result of a request about all orders or positions: their number, and a line for each refusal."""
 
     count: int
     refused: tuple[str, ...]
@@ -320,16 +320,16 @@ class Admin(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class AccountLook:
-    """The account as a guard sees it: `orders` are open ones, those since a time, and those asked for by name.
+    """The account as a guard sees it: `orders` are the open ones, those since a time, and those looked up by name.
 
     `positions` were read after the orders.
     """
 
     number: str
     broker_ns: int  # the time of the look, by the broker's clock
-    ahead_s: float  # of the broker's clock before this host's
+    ahead_s: float  # by which the broker's clock is ahead of this host's
     market_open: bool | None
-    fenced: bool  # it takes no new orders, by a setting of the account
+    fenced: bool  # a setting of the account refuses new orders
     positions: tuple[BrokerPosition, ...]
     orders: tuple[BrokerOrder, ...]
     changed: frozenset[str] | None  # symbols with a split, spin-off or merger on the days asked for; None: not known

@@ -45,13 +45,13 @@ class EquityDay(msgspec.Struct, frozen=True, kw_only=True):
     first_ns: int
     last_ns: int
     opened_usd: float  # equity at the first record
-    closed_usd: float  # and at the last
-    transfers_usd: float = 0.0  # came or went since the day before (of the first day: since its first record)
+    closed_usd: float  # equity at the last record
+    transfers_usd: float = 0.0  # net of transfers since the day before (first day: since its first record)
     held: bool = False  # a position was open at the last record
     deepest: float | None = None  # the largest drawdown so far, as the desk recorded it at its marks
     low_usd: float | None = None  # the lowest and the highest recorded equity of the day
     high_usd: float | None = None
-    fall: float = 0.0  # the largest fall from a record of the day to a later one, 0.1 is 10 %
+    fall: float = 0.0  # the largest fall between two records of the day, 0.1 is 10 %
 
 
 def equity_days(reader: JournalReader) -> tuple[EquityDay, ...]:
@@ -99,13 +99,13 @@ def _summer(first_ns: int, last_ns: int) -> str:
 
 
 def _sunday_ns(year: int, month: int, day: int, hour: int) -> int:
-    """Return that hour UTC of the first Sunday from a day on, in nanoseconds."""
+    """Return an hour UTC of the first Sunday from a day on, in nanoseconds."""
     begin = datetime(year, month, day, hour, tzinfo=UTC)
     return int((begin + timedelta(days=6 - begin.weekday())).timestamp()) * SECOND_NS
 
 
 def transfers_between(reader: JournalReader, first_ns: int, last_ns: int) -> Decimal:
-    """Return what came or went between two records of the equity, USD, by the book's balance as `equity_days` has it.
+    """Return the net transfers between two records of the equity, USD, by the book's balance as in `equity_days`.
 
     Raises sqlite3.Error.
     """
@@ -121,12 +121,12 @@ def transfers_between(reader: JournalReader, first_ns: int, last_ns: int) -> Dec
 
 
 def _base(record: sqlite3.Row, costs: Sequence[float], base_before: float) -> float:
-    """Return start + transfers at a record, whichever of `_bases` is nearer to that before it."""
+    """Return start + transfers at a record: the possible value that is nearest to the one before."""
     return min(_bases(record, costs), key=lambda base: abs(base - base_before))
 
 
 def _bases(record: sqlite3.Row, costs: Sequence[float]) -> list[float]:
-    """Return what start + transfers may be: of the moves of that very moment none came before the record, or all."""
+    """Return the possible values of start + transfers: moves at a record's time came all before it, or all after it."""
     return [float(record["cash"] - record["realized"]) + cost for cost in costs]
 
 
@@ -141,6 +141,6 @@ def _costs(reader: JournalReader, times: Sequence[int], since_ns: int = 0) -> li
 
 
 def at_work(reader: JournalReader, start_ns: int, end_ns: int) -> float | None:
-    """Return the mean share of the equity in positions, over the records with a position; None without one."""
+    """Return the mean part of the equity in positions, over the records with a position; None without one."""
     row = reader.query(_AT_WORK, (start_ns, end_ns))[0]
     return row["at_work"] / row["n"] if row["n"] else None

@@ -27,7 +27,7 @@ from strategies.kit.quantity import Part, Quantity
 
 FILE = "journal.sqlite"
 SNAPSHOTS_KEPT = 3
-PAGES_FOLDED = 1000  # of the log, before it is folded into the file: SQLite's own
+PAGES_FOLDED = 1000  # pages of the log at which it is folded into the file: SQLite's default
 SWITCH_S = 1.0  # how long a change of the journal mode waits for readers
 _SQL_TYPES = {int: " INTEGER", str: " TEXT", float: " REAL", bytes: " BLOB", Quantity: ""}
 """A quantity has no type: SQLite would turn the text of a fraction into a REAL where it expects a number."""
@@ -38,7 +38,7 @@ class _Table(NamedTuple):
     columns: tuple[str, ...]
     create: str
     counts: bool = False  # whether it has quantities
-    merge: str = ""  # what happens to a row whose key is there, "" where the new one replaces it
+    merge: str = ""  # what to do with a row whose key exists; "": replace it
 
     def insert(self, rows: int) -> str:
         """Return one statement for many rows: it releases the interpreter lock once, not once a row."""
@@ -107,7 +107,7 @@ sqlite3.register_adapter(Part, str)
 
 
 class Journal:
-    """The file. Used by one thread at a time; `JournalWriter` gives it a thread of its own."""
+    """The file. Used by one thread at a time; `JournalWriter` runs it in a thread of its own."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -116,7 +116,7 @@ class Journal:
 
     @classmethod
     def create(cls, path: Path, meta: dict[str, str]) -> Journal:
-        """Make a new journal whole or not at all: write it under another name and rename it."""
+        """Create a new journal whole or not at all: it is written under another name and renamed."""
         fresh = path.with_suffix(".new")
         for leftover in (fresh, fresh.with_name(fresh.name + "-wal"), fresh.with_name(fresh.name + "-shm")):
             leftover.unlink(missing_ok=True)
@@ -136,7 +136,7 @@ class Journal:
         return cls(path)
 
     def note(self, key: str, value: str) -> None:
-        """Replace a value of the table meta that the hash chain leaves out. Raises WriteFailed."""
+        """Replace a value in the table meta that is not part of the hash chain. Raises WriteFailed."""
         try:
             self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
         except sqlite3.Error as error:
@@ -193,7 +193,7 @@ class Journal:
         self._is_begun = self._switch("WAL")
 
     def _renew_tables(self) -> None:
-        """Take the type from the columns of quantities that a former release made whole numbers."""
+        """Remove the type of quantity columns that a former release declared as whole numbers."""
         tables_made = dict(self._db.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'table'"))
         former = [table for table in READ_MODELS.values() if table.counts and tables_made[table.name] != table.create]
         if not former:
@@ -233,7 +233,7 @@ class Journal:
                 at += size
 
     def append_only(self, *, on: bool = True) -> None:
-        """From now on only lengthen the log: on a full disk, folding it would take the remaining room."""
+        """From now on only append to the log: on a full disk, folding it would use up the remaining room."""
         self._db.execute(f"PRAGMA wal_autocheckpoint = {0 if on else PAGES_FOLDED}")
 
     def fold(self) -> None:
@@ -244,8 +244,8 @@ class Journal:
     def close(self) -> None:
         """Fold and close, leaving one plain file: a read-only user cannot open a file with a log.
 
-        If another reader stays longer than SWITCH_S, log and index stay next to the file: readable as well, and the
-        next opening goes on from there.
+        If another reader stays longer than SWITCH_S, log and index remain next to the file: still readable, and the
+        next opening continues from there.
         """
         self.fold()
         with contextlib.suppress(sqlite3.Error):

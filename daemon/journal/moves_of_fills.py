@@ -1,6 +1,6 @@
-"""The moves of a journal that has none: a release before them wrote it. They follow from its fills alone.
+"""The moves of a journal written by a release before the table `moves`, computed from its fills.
 
-What else moved the book then (a split, an expiry, a takeover) is not in them.
+Other changes of the book (a split, an expiry, a takeover) are missing.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def has_moves(db: sqlite3.Connection) -> bool:
 
 
 def moves_of_fills(journal: JournalReader) -> list[Row]:
-    """Return the moves that the table of fills gives, numbered by `part` under the sequence 0, and their trades.
+    """Return the moves that follow from the fills, numbered by `part` under the sequence 0, and their trades.
 
     A fill that sells more than the fills before it bought is left out.
     """

@@ -35,7 +35,7 @@ from strategies.kit.quantity import Quantity, of_column
 
 R = TypeVar("R", bound=Row)
 T = TypeVar("T")
-PAGE, SPAN = 2000, 20_000  # rows that one read returns, and rows that it looks through
+PAGE, SPAN = 2000, 20_000  # rows that one read returns at most, and rows that it scans
 KINDS = frozenset(kind.__name__ for kind in get_args(AnyEvent))
 
 
@@ -366,7 +366,7 @@ def _wish(
 
 
 def _check_chain(reader: JournalReader) -> ChainCheck:
-    meta = reader.meta()  # its end too: a daemon may add rows while they are read, and takes none away
+    meta = reader.meta()  # its end too: a daemon may append rows meanwhile, but removes none
     base, (end, _, end_text) = base_of(meta), meta.get("head", "").partition(":")
     previous, seq, row = chain_start(meta), 0, 0
     if base is not None:

@@ -1,7 +1,7 @@
-"""What became of a decision, as it is shown: `ordered` where orders followed, `no_change` where none did.
+"""The outcome of a decision as it is shown: `ordered` where orders followed, `no_change` where none did.
 
-A basket is journaled as ordered when its gates passed. It may still lead to no order: nothing is affordable, or what
-is held is close enough to the goal.
+A basket is journaled as ordered when its gates passed. It may still lead to no order: nothing is affordable, or the
+holdings are close enough to the goals.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ WHY_NO_CHANGE = "the cash covered no share of it, or a halt, a pause or a missin
 SHOWN = ("hold", "ordered", NO_CHANGE, "exit", "denied", "expired", "failed")
 ACTED = ("ordered", "exit")
 NO_STOP = "coalesce(action, '') <> 'resting_stop'"
-"""Of `decisions`: a stop that rests has a number too, fifty a day of a desk of fifty shares; it is an order."""
+"""Condition on `decisions`: a resting stop also has a number, but is an order; fifty shares have fifty a day."""
 
 
 class _Leg(msgspec.Struct, frozen=True):
-    """A leg as a decision's row has it."""
+    """A leg in a decision's row."""
 
     symbol: str
     goal: Quantity
@@ -40,9 +40,9 @@ _basket = msgspec.json.Decoder(tuple[_Leg, ...], dec_hook=from_json)
 
 
 def shown_outcome(under_way: Iterable[int] = ()) -> str:
-    """Return the SQL expression of the shown outcome, of the table `decisions` named `d`.
+    """Return the SQL expression of the shown outcome, for the table `decisions` named `d`.
 
-    `under_way`: the decisions whose orders are still to come; they stay ordered.
+    `under_way`: decisions whose orders may still come; they stay ordered.
     """
     coming = ",".join(map(str, sorted({int(number) for number in under_way})))
     return (
@@ -53,11 +53,11 @@ def shown_outcome(under_way: Iterable[int] = ()) -> str:
 
 
 class Baskets(NamedTuple):
-    """How many baskets were ordered, how many of them sent no order, and how far all ended from the weights wanted."""
+    """How many baskets were ordered, how many sent no order, and their mean distance from the weights wanted."""
 
     ordered: int = 0
     unsent: int = 0
-    apart: float = 0.0  # mean, a part of the equity
+    apart: float = 0.0  # mean distance, as a part of the equity
 
 
 def read_baskets(reader: JournalReader, under_way: Iterable[int] = ()) -> Baskets:
@@ -72,7 +72,7 @@ def read_baskets(reader: JournalReader, under_way: Iterable[int] = ()) -> Basket
 
 
 def basket_reached(reader: JournalReader, decision: int) -> str:
-    """Return how far a basket came, in words; "" for a decision without one that is over. Raises sqlite3.Error."""
+    """Return how far a basket came, in words; "" without an ended basket. Raises sqlite3.Error."""
     if not reader.query("SELECT 1 FROM sqlite_schema WHERE name = 'baskets'"):
         return ""
     rows = reader.query("SELECT apart, largest, symbol FROM baskets WHERE decision = ?", (decision,))
@@ -87,7 +87,7 @@ def basket_reached(reader: JournalReader, decision: int) -> str:
 
 
 class Ordered(NamedTuple):
-    """All orders of a decision for one symbol and side, those that replaced others too."""
+    """All orders of a decision for one symbol and side, replacements included."""
 
     symbol: str
     side: int
@@ -97,15 +97,15 @@ class Ordered(NamedTuple):
 
 
 class BookChange(NamedTuple):
-    """What the fills of a decision did to the book. USD after fees."""
+    """The effect of a decision's fills on the book. USD after fees."""
 
     realised_usd: float  # by these fills alone: an entry realises its fees
-    left: int  # round trips that they ended
+    left: int  # number of round trips that they ended
     left_usd: float  # the P&L of these round trips, with the fees of their entries
 
 
 def orders_of(reader: JournalReader, decision: int) -> tuple[Ordered, ...]:
-    """Return what a decision ordered, by symbol and side. Raises sqlite3.Error."""
+    """Return the orders of a decision, summed by symbol and side. Raises sqlite3.Error."""
     rows = reader.query(
         "SELECT symbol, side, quantity, filled, status FROM orders WHERE work >= ? AND work < ? "
         "ORDER BY symbol, side, submitted_ns, length(client_order_id), client_order_id",
@@ -116,7 +116,7 @@ def orders_of(reader: JournalReader, decision: int) -> tuple[Ordered, ...]:
 
 
 def _sum_orders(symbol: str, side: int, rows: Sequence[sqlite3.Row]) -> Ordered:
-    """Sum up orders in the order in which they were sent: each was to fill what those before it had left."""
+    """Sum orders up in the order of their sending: each was to fill what those before it left."""
     quantity_wanted: Quantity = 0
     quantity_filled: Quantity = 0
     for row in rows:
@@ -126,7 +126,7 @@ def _sum_orders(symbol: str, side: int, rows: Sequence[sqlite3.Row]) -> Ordered:
 
 
 def book_changes(reader: JournalReader, decisions: Sequence[int]) -> dict[int, BookChange]:
-    """Return what the fills of each decision did, of those that have some. Raises sqlite3.Error."""
+    """Return the effect of each decision's fills, for decisions with fills. Raises sqlite3.Error."""
     if not decisions or not _has_moves(reader):
         return {}
     rows = reader.query(
@@ -142,9 +142,9 @@ def book_changes(reader: JournalReader, decisions: Sequence[int]) -> dict[int, B
 
 
 def became(outcome: str, orders: Sequence[Ordered], did: BookChange | None, *, coming: bool = False) -> str:
-    """Return what became of a decision: of one with orders how they ended, of any other its `outcome`.
+    """Return the outcome of a decision: how its orders ended, or without orders its `outcome`.
 
-    `coming`: more of its orders may follow. An exit without an order of its own left its part to one under way.
+    `coming`: more of its orders may follow. An exit without an order of its own left its part to an exit under way.
     """
     if outcome not in ACTED or not orders:
         return "no_order" if outcome == "exit" and not coming else outcome
@@ -160,7 +160,7 @@ def became(outcome: str, orders: Sequence[Ordered], did: BookChange | None, *, c
 
 
 def reasons(reader: JournalReader, row: sqlite3.Row, outcome: str) -> tuple[str, ...]:
-    """Return in sentences why nothing more became of a decision; none where it did what was wanted."""
+    """Return in sentences why a decision had no more effect; none where it did what was wanted."""
     gates: dict[str, str | None] = json.loads(row["gates"] or "{}")
     denials = tuple(_denial(name, reason) for name, reason in gates.items() if reason)
     if outcome == NO_CHANGE:
@@ -197,7 +197,7 @@ def _denial(gate: str, reason: str) -> str:
 
 
 def why_no_change(reader: JournalReader, row: sqlite3.Row) -> str:
-    """Return why a basket led to no order: what it wanted, and the cash at that time. Raises sqlite3.Error."""
+    """Return why a basket led to no order: its goals, and the cash at that time. Raises sqlite3.Error."""
     legs = _legs(row["target"])
     if not legs or not _has_moves(reader):
         return WHY_NO_CHANGE

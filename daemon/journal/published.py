@@ -32,7 +32,7 @@ _PATTERNS = (
 
 
 class HeadComparison(NamedTuple):
-    """Counts of published heads in this file and in the journal's other files, and the first that is missing."""
+    """Numbers of published heads found in this file and in the journal's other files, and the first missing one."""
 
     agree: int
     elsewhere: int
@@ -91,7 +91,7 @@ def sign_head(row: int, head: str, key_file: Path, to: Path) -> str:
 
 
 def _append_whole(descriptor: int, line: bytes) -> None:
-    """Append the line whole and durable, or nothing of it: the part that a full disk takes is no signed head."""
+    """Append the line completely and durably, or not at all: a part written on a full disk is no signed head."""
     size_before = os.fstat(descriptor).st_size
     try:
         while line:

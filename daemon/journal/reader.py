@@ -20,7 +20,7 @@ from strategies.registry import remember
 SCHEMA_VERSION = 1
 NEWEST = 2**63 - 1  # above every row
 ROTATED = "rotated"  # the folder of the files before this one
-ROTATING = ".rotating"  # ends the name of the file that takes the journal's place with a rotation's last step
+ROTATING = ".rotating"  # suffix of the file that replaces the journal in a rotation's last step
 
 
 class JournalReader:
@@ -29,12 +29,12 @@ class JournalReader:
     def __init__(self, path: Path, db: sqlite3.Connection | None = None) -> None:
         self.path = path
         self._db = db if db is not None else connect(path, read_only=True)
-        self._version = 0  # of the data at `hold`
+        self._version = 0  # data version at `hold`
 
     def meta(self) -> dict[str, str]:
         """Return the journal's meta and its head. Raises JournalError when it is no text.
 
-        The registry notes the place of a strategy of one's own, and imports it when it is asked for.
+        Notes the path of an own strategy in the registry, which imports it on first use.
         """
         values = dict(self._db.execute("SELECT key, value FROM meta"))
         try:
@@ -47,7 +47,7 @@ class JournalReader:
     def entries(self, after_id: int = 0, page: int = 2000) -> Iterator[Entry]:
         """Yield rows with an id above `after_id`; each page is a transaction of its own.
 
-        Damage may change an id in its place in the file: such a row comes as the one after the former.
+        Where damage changed an id, the row gets the id after the former row's.
         """
         query = "SELECT id, seq, time_ns, kind, payload, effects, hash FROM events WHERE id > ? ORDER BY id LIMIT ?"
         while rows := _in_place(self._db.execute(query, (after_id, page)).fetchall(), after_id):
@@ -68,7 +68,7 @@ class JournalReader:
         ).fetchone()
         if row is None:
             return chain_start(self.meta())
-        return row[0] if isinstance(row[0], bytes) else b""  # damage may change a column's type, too
+        return row[0] if isinstance(row[0], bytes) else b""  # damage may change a column's type
 
     def snapshots(self) -> list[Snapshot]:
         """Return all snapshots, oldest first."""
@@ -76,9 +76,9 @@ class JournalReader:
         return [Snapshot._make(row) for row in self._db.execute(f"SELECT {columns} FROM snapshots ORDER BY event_id")]
 
     def newest_snapshots(self) -> Iterator[Snapshot | int]:
-        """Yield the snapshots, newest first; of an unreadable one its event row's id.
+        """Yield the snapshots, newest first; for an unreadable one its event row's id.
 
-        The last is that of the file before this one, where it is there: a rotation took it over as its begin.
+        The last is that of the file before this one, if it exists: a rotation began this file with it.
         """
         for (event_id,) in self._db.execute("SELECT event_id FROM snapshots ORDER BY event_id DESC").fetchall():
             try:
@@ -100,7 +100,7 @@ class JournalReader:
         return None if row is None else Snapshot._make(row)
 
     def _former_snapshot(self, first: int) -> Snapshot | None:
-        """Return the snapshot at this file's first row from the file that ends with it; None without that."""
+        """Return the snapshot at this file's first row, from the former file that ends with it; None without one."""
         for path in (self.path.parent / ROTATED).glob(f"*-{first:012}.sqlite"):
             try:
                 with contextlib.closing(JournalReader(path)) as former, reading(path):
@@ -108,7 +108,7 @@ class JournalReader:
                         return former.snapshot_at(first)
             except JournalBusy:
                 raise
-            except JournalError:  # damaged too, or no journal
+            except JournalError:  # damaged as well, or no journal
                 continue
         return None
 
@@ -145,9 +145,9 @@ class JournalReader:
         return payload_before or None
 
     def hold(self, other: Path) -> None:
-        """Read the journal as it is now until `close`, despite writers; attach the file `other` as `other`.
+        """Read the journal's present content until `close`, despite writers; attach the file `other` as `other`.
 
-        The one long read: while it lasts the write-ahead log only grows. A stopped desk's plain file is not locked,
+        This is the one long read: meanwhile the write-ahead log only grows. A stopped desk's plain file is not locked,
         which would keep a daemon from writing it: `moved` reports whether one did.
         """
         self._db.execute("ATTACH ? AS other", (f"{other.resolve().as_uri()}?mode=ro",))
@@ -158,7 +158,7 @@ class JournalReader:
             self._version = self._data_version()
 
     def moved(self) -> bool:
-        """Return whether another process wrote since `hold`; never True while the hold locks."""
+        """Return whether another process has written since `hold`; never True while the hold locks."""
         return self._data_version() != self._version
 
     def _data_version(self) -> int:
@@ -173,10 +173,10 @@ class JournalReader:
 
 
 def _in_place(rows: list[tuple[Any, ...]], after_id: int) -> list[tuple[Any, ...]]:
-    """Return rows in the order of the file with ids that ascend from above `after_id`: none is read without an end.
+    """Return rows in the order of the file with ascending ids above `after_id`, so that reading ends.
 
-    An id that is not above the former row's, or is beyond the next one's, is damaged. A first one that is not above
-    `after_id` was read before: SQLite seeks by ids.
+    An id that is not above the former row's, or is beyond the next one's, is damaged. A first row not above `after_id`
+    was read before: SQLite seeks by ids.
     """
     rows = list(dropwhile(lambda row: row[0] <= after_id, rows))
     next_ids = [*(row[0] for row in rows[1:]), NEWEST]
@@ -213,12 +213,12 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def _damaged_too(text: bytes) -> str:
-    """Decode any bytes as text: a damaged row is reported, without ending the reading."""
+    """Decode any bytes as text, so that a damaged row is reported without ending the reading."""
     return text.decode(errors="surrogateescape")
 
 
 class _ExactSum:
-    """The sum of a column of quantities, each times a whole number where one is given: `exact_sum(quantity, side)`."""
+    """The sum of a column of quantities, each times an integer where one is given: `exact_sum(quantity, side)`."""
 
     def __init__(self) -> None:
         self._sum: Quantity = 0
@@ -240,9 +240,9 @@ def with_quantities(db: sqlite3.Connection) -> sqlite3.Connection:
 
 
 def _schema_row(db: sqlite3.Connection, path: Path) -> Any:
-    """Return the row with the schema's number. Who only reads cannot take back what a killed process began to write.
+    """Return the row with the schema's number. Only a connection that may write rolls back a killed writer's rest.
 
-    SQLite does that with the first look of one that may write.
+    SQLite does that with its first read.
     """
     query = "SELECT value FROM meta WHERE key = 'schema'"
     try:
@@ -256,13 +256,13 @@ def _schema_row(db: sqlite3.Connection, path: Path) -> Any:
 
 
 def file_there(journal: Path) -> Path:
-    """Return the journal's file; after a rotation that was killed before its last step, the one to take its place."""
+    """Return the journal's file; after a rotation killed before its last step, the file that is to replace it."""
     part = journal.with_suffix(ROTATING)
     return journal if journal.exists() or not part.exists() else part
 
 
 def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
-    """Open an existing journal. Raises JournalError for a file that is none, broken, or of a newer version."""
+    """Open an existing journal. Raises JournalError for a file that is not one, broken, or of a newer version."""
     if read_only:
         path = file_there(path)
     if not path.exists():

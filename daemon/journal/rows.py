@@ -39,7 +39,7 @@ class WriteFailed(Exception):
 class Entry(NamedTuple):
     """One row of `events`. `seq` None: a start-up row, an event whose step raised, or one quarantined for it.
 
-    `time_ns` is nanoseconds UTC, `kind` the event's name, `payload` the event and `effects` what the step wanted, both
+    `time_ns` is nanoseconds UTC, `kind` the event's name, `payload` the event and `effects` the step's effects, both
     JSON; `hash` has 32 bytes.
     """
 
@@ -53,7 +53,7 @@ class Entry(NamedTuple):
 
     @property
     def event(self) -> Event:
-        """The event. Raises `msgspec.DecodeError`, a ValueError, for what is no event of this version."""
+        """The event. Raises `msgspec.DecodeError`, a ValueError, unless it is an event of this version."""
         return decode_event(self.payload)
 
     @property
@@ -66,7 +66,7 @@ class Entry(NamedTuple):
 
     @property
     def strategy_raised(self) -> bool:
-        """The step raised, and it was the strategy that did."""
+        """Whether the step raised, by the strategy."""
         return self.raised and '"strategy":true' in self.effects[-20:]
 
     @property
@@ -94,29 +94,29 @@ class Snapshot(NamedTuple):
 
     @property
     def whole(self) -> bool:
-        """Return True when both parts are as they were written. A flipped bit may change the type of a column, too."""
+        """Return True when both parts are as they were written. A flipped bit may also change a column's type."""
         parts = ((self.state, self.digest), (self.market, self.market_digest))
         typed = tuple(map(type, self)) == SNAPSHOT_TYPES
         return typed and all(hashlib.sha256(part).hexdigest() == digest for part, digest in parts)
 
 
 STRATEGY_FROM = "strategy_from"
-"""The key in the table meta of the place of a strategy of one's own. It may move, so the hash chain leaves it out."""
+"""Key in the table meta of an own strategy's path. It may move, so the hash chain leaves it out."""
 STRATEGY_SPEC = "strategy_spec"
-"""The key of its spec (`strategies.kit.own.stand_in`), for a start while it cannot be imported. Left out as well."""
+"""Key of its spec (`strategies.kit.own.stand_in`), for a start while it cannot be imported; not in the hash chain."""
 TAPE_DATES = "tape_dates"
-"""The key of the first and last date of the bars of a dry run, by which its progress is known. Left out as well."""
+"""Key of the first and last date of a dry run's bars, which show its progress; not in the hash chain."""
 LEFT_OUT = frozenset({"head", "base", STRATEGY_FROM, STRATEGY_SPEC, TAPE_DATES})
 
 
 def genesis(meta: Mapping[str, str]) -> bytes:
-    """Return the start of the hash chain: SHA-256 over the meta, so that what the journal was made with stays."""
+    """Return the start of the hash chain: SHA-256 over the meta, which is fixed by it."""
     made_with = sorted((key, value) for key, value in meta.items() if key not in LEFT_OUT)
     return hashlib.sha256(msgspec.json.encode(made_with)).digest()
 
 
 class Base(msgspec.Struct, frozen=True):
-    """Where a journal continues an earlier file: the chain goes on from that file."""
+    """The end of the earlier file that a journal continues, from which its chain goes on."""
 
     row: int  # id of the last row before
     seq: int  # the last sequence before
@@ -124,11 +124,11 @@ class Base(msgspec.Struct, frozen=True):
     started: str  # payload of the last RunStarted before
     model: str = ""  # payload of the last ModelVerified or ModelPromoted before
     left_out: int = 0  # feed events before that were quarantined
-    size: int = 0  # bytes that the file began with
+    size: int = 0  # bytes of the file at its begin
 
 
 def base_of(meta: Mapping[str, str]) -> Base | None:
-    """Return the base on which the journal continues; None from a desk's first event. Raises JournalError."""
+    """Return the base that the journal continues; None from a desk's first event on. Raises JournalError."""
     try:
         return msgspec.json.decode(meta["base"], type=Base) if "base" in meta else None
     except msgspec.DecodeError as error:
@@ -142,7 +142,7 @@ def chain_start(meta: Mapping[str, str]) -> bytes:
 
 
 class CommitBatch:
-    """The rows of one commit, gathered since the last one."""
+    """The rows of one commit, collected since the last."""
 
     __slots__ = ("digests", "entries", "rows", "snapshots")
 
@@ -171,9 +171,9 @@ def encode_event(event: Event) -> str:
 
 
 def as_journaled(event: Event) -> Event:
-    """Return an event of others as the journal gives it back: itself, or with the types that its fields have there.
+    """Return an event from outside as the journal gives it back: itself, or with its fields in the journal's types.
 
-    Raises TypeError, naming the field, for what the journal could not give back.
+    Raises TypeError, naming the field, for a value that the journal could not give back.
     """
     try:
         payload = _event_encoder.encode(event)
@@ -185,7 +185,7 @@ def as_journaled(event: Event) -> Event:
 
 
 def decode_event(payload: str) -> Event:
-    """Decode an event. Raises `msgspec.DecodeError` for what is no event of this version."""
+    """Decode an event. Raises `msgspec.DecodeError` unless it is an event of this version."""
     try:
         return _event_decoder.decode(payload)
     except UnicodeEncodeError:  # a damaged row's bytes, see `_damaged_too`
@@ -216,7 +216,7 @@ def is_whole(entry: Entry, previous: bytes) -> bool:
 
 
 class HashChain:
-    """Turns events into entries: numbers them and carries the hash on."""
+    """Turns events into entries: numbers and hashes them."""
 
     __slots__ = ("head", "next_id")
 
@@ -242,11 +242,11 @@ class HashChain:
 
 
 SYMBOLS = "symbols"  # the key in the journal's table meta; absent where the symbols are the strategy's own
-MODEL_CONFIG = "model_config"  # the same of its canonical text; absent where the strategy has none
+MODEL_CONFIG = "model_config"  # key of its model configuration's text; absent where the strategy has none
 
 
 def made_with(spec: Spec) -> dict[str, str]:
-    """Return entries of a journal's table meta: symbols, model configuration, and the file of an own strategy."""
+    """Return entries of a journal's table meta: symbols, model configuration, and an own strategy's file."""
     symbols = configured(spec)
     meta_symbols = {SYMBOLS: ",".join(symbols)} if symbols else {}
     own_strategy = own(spec.name)
@@ -259,11 +259,11 @@ def made_with(spec: Spec) -> dict[str, str]:
 
 
 def symbols_of(meta: Mapping[str, str]) -> tuple[str, ...]:
-    """The symbols that the table meta names; () where they are the strategy's own."""
+    """Return the symbols in the table meta; () where they are the strategy's own."""
     symbols = meta.get(SYMBOLS, "")
     return tuple(symbols.split(",")) if symbols else ()
 
 
 def strategy_of(meta: Mapping[str, str]) -> AnyStrategy:
-    """The strategy of a journal, as it was made. Raises KeyError without a name, ValueError as the registry."""
+    """Return the strategy of a journal, as it was made. Raises KeyError without a name, ValueError as the registry."""
     return strategy_named(meta["strategy"], symbols_of(meta), meta.get(MODEL_CONFIG, ""))

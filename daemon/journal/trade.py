@@ -1,4 +1,4 @@
-"""A trade: the declaration of each of its columns, and the SQL view `trades` made of them.
+"""A trade: the declaration of each of its columns, and the SQL view `trades` made from them.
 
 A column is declared once, as a field of `Trade`: its unit, how it is computed, its text for the manual and its heading.
 Everything that shows trades follows from that: view, Parquet, CSV, JSON and its schema, tables, page, docs/TRADES.md.
@@ -49,7 +49,7 @@ def column(
     heading: str = "",
     shown: tuple[str, ...] = (TERMINAL, PAGE),
 ) -> Any:
-    """Declare a column; `name` is that of CSV and JSON where it is not the field's, unless it is not `listed` there."""
+    """Declare a column; `name` is its name in CSV and JSON if not the field's, unless it is not `listed` there."""
     return field(metadata={Column: (Column(unit, meaning, sql, of, name, heading, shown), listed)})
 
 
@@ -180,7 +180,7 @@ def trade_of(row: sqlite3.Row) -> Trade:
 
 
 def table() -> str:
-    """Return the columns as a Markdown table: what docs/TRADES.md shows."""
+    """Return the columns as the Markdown table in docs/TRADES.md."""
     lines = ["| CSV and JSON | view | unit | meaning |", "|---|---|---|---|"]
     for name, c in COLUMNS.items():
         list_text, view_text = (f"`{text}`" if text else "" for text in (c.name, name if c.sql else ""))

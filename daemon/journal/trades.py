@@ -1,6 +1,6 @@
-"""The trades of a journal: round trips from flat to flat, with their sums. All that shows trades reads them here.
+"""The trades of a journal: round trips from flat to flat, with their sums. Everything that shows trades uses this.
 
-A journal of a release without the table `round_trips` is read too: its trades follow from its fills, in memory.
+In a journal of a release without the table `round_trips` the trades are computed from its fills, in memory.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from daemon.journal.trade import SELECT, Trade, trade_of
 from strategies.kit.units import SECOND_NS
 
 SORTS = {
-    "time": "left_ns IS NOT NULL, at_ns DESC, opened_ns DESC, symbol",  # what is open first, then the newest
+    "time": "left_ns IS NOT NULL, at_ns DESC, opened_ns DESC, symbol",  # open ones first, then the newest
     "pnl": "pnl_usd DESC, opened_ns, symbol",
     "duration": "held_ns DESC, opened_ns, symbol",
 }
@@ -36,20 +36,20 @@ _BASE = (
 )
 _OF_SYMBOL = f" AND (symbol = :symbol OR symbol GLOB :symbol || '{_DIGITS}[CP]*')"
 _OF_RIGHT = f" AND symbol GLOB '*{_DIGITS}' || :right || '????????'"
-_DATE = "date({} / 1000000000 - 18000, 'unixepoch')"  # of New York in the hours of a session
+_DATE = "date({} / 1000000000 - 18000, 'unixepoch')"  # New York's during the hours of a session
 LONGEST = 2**63 - 1
 FIRST_YEAR = 1971  # earlier days begin before the journal's times
 
 
 def over_night(reader: JournalReader, now_ns: int) -> int:
-    """Count the trades that were held over a night, or still are. Raises sqlite3.Error."""
+    """Count the trades held over a night, open ones included. Raises sqlite3.Error."""
     dates = _DATE.format("opened_ns"), _DATE.format("coalesce(left_ns, ?)")
     (row,) = reader.query(f"SELECT count(*) AS nights FROM ({SELECT}) WHERE {dates[0]} <> {dates[1]}", (now_ns,))
     return int(row["nights"])
 
 
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
-    """Sums over trades, in USD after fees: of closed ones but for the fields `open`; None: nothing to divide by."""
+    """Sums over closed trades (fields `open`: over open ones), in USD after fees; None: nothing to divide by."""
 
     trades: int = 0
     wins: int = 0
@@ -62,21 +62,21 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     fees_usd: float = 0.0
     open: int = 0
     open_usd: float | None = None  # at the newest marks: realised and unrealised
-    open_realized_usd: float = 0.0  # of open trades: by the parts sold, after all their fees
-    open_unrealized_usd: float | None = None  # of what is still held, at the newest marks
+    open_realized_usd: float = 0.0  # of open trades: realised by parts sold, after all their fees
+    open_unrealized_usd: float | None = None  # of open trades: unrealised, at the newest marks
     open_fees_usd: float = 0.0
     other_usd: float = 0.0  # realised without a position: fees of the ledger, dividends, interest
 
 
 class TradeList(msgspec.Struct, frozen=True):
-    """The trades asked for, and the sums over all that match."""
+    """The requested trades, and the sums over all that match."""
 
     trades: tuple[Trade, ...] = ()
     totals: Totals = Totals()
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    """Which trades: of a symbol or underlying, left (open ones: entered) in a time, of a side, result, or open."""
+    """A filter of trades: symbol or underlying, time of the exit (open ones: of the entry), side, result, open only."""
 
     symbol: str = ""
     start_ns: int = 0
@@ -121,7 +121,7 @@ def realised_usd(reader: JournalReader, start_ns: int, end_ns: int = LONGEST) ->
 
 
 def fees_by_the_day(reader: JournalReader, start_ns: int, end_ns: int) -> Decimal:
-    """Return the fees that were booked in a time and came with no fill, USD. Raises sqlite3.Error."""
+    """Return the fees booked in a time other than with fills, USD. Raises sqlite3.Error."""
     fees = "SELECT fees_usd FROM moves WHERE opened_ns = 0 AND time_ns BETWEEN :start AND :end AND fees_usd <> '0'"
     with with_trades(reader) as query:
         rows = query(fees, {"start": start_ns, "end": end_ns})
@@ -145,7 +145,7 @@ def trades_of_decision(reader: JournalReader, decision: int, most: int) -> tuple
 
 @contextmanager
 def with_trades(reader: JournalReader) -> Iterator[Any]:
-    """Yield a function that queries the journal's view, or that of a copy in memory where it has none."""
+    """Yield a function that queries the journal's view, or that of a copy in memory if the journal has none."""
     if reader.query("SELECT 1 FROM sqlite_schema WHERE name = 'round_trips'"):
         yield reader.query
         return

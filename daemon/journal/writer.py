@@ -28,7 +28,7 @@ IN_FLIGHT = 3  # batches handed over and not yet durable; more wait
 class JournalWriter:
     """Commits on a thread of its own. `pressed` turns true when a full disk took the ballast: halt now.
 
-    `spent`: it begins without its ballast, which `reserve` makes again.
+    With `spent` it starts without its ballast, which `reserve` restores.
     """
 
     def __init__(self, journal: Journal, ballast_mib: int = 0, *, spent: bool = False) -> None:
@@ -68,7 +68,7 @@ class JournalWriter:
             raise self._failure
 
     async def reserve(self) -> None:
-        """Make the ballast again that a full disk took, before new risk. Raises JournalError without room for it."""
+        """Restore the ballast after a full disk took it, before new risk. Raises JournalError without room for it."""
         if self._ballast_mib and not self._ballast.exists():
             future = self._pool.submit(self._reserve)
             time_waits_for(self._pool)
@@ -91,7 +91,7 @@ class JournalWriter:
         except WriteFailed as error:
             self._failure = error
             raise
-        except Exception as error:  # not SQLite's error, but rows are missing all the same
+        except Exception as error:  # not SQLite's error, but rows are missing too
             self._failure = WriteFailed(f"{self.journal.path}: {type(error).__name__}: {error}")
             raise self._failure from error
 
@@ -123,14 +123,14 @@ async def _wait_for(future: Future[None]) -> None:
 
 
 def _frees(file: os.stat_result) -> int:
-    """Return how many of its bytes removing a file gives back: a copy may be full of holes, or have another name."""
+    """Return how many bytes removing a file frees: a copy may be sparse, or have another link."""
     return min(file.st_size, file.st_blocks * 512) if file.st_nlink == 1 else 0
 
 
 def _make_ballast(path: Path, mib: int) -> None:
     """Reserve `mib` MiB next to the journal. Raises JournalError without it: a halt could not be journaled.
 
-    It is a JournalBusy where room, or the disk, may come back. What stands there and is no plain file stays.
+    It is a JournalBusy where room, or the disk, may come back. An existing entry that is not a plain file stays.
     """
     size = mib * 1024 * 1024
     try:

@@ -1,8 +1,8 @@
-"""Alpaca as a broker of the registry: the account outside of a desk, and what its parts are made of.
+"""Alpaca as a broker of the registry: the account outside of a desk, and the assembly of its parts.
 
-`AlpacaAdmin` has the checks before a start, the clock, and the two requests of the panic. The rest assembles:
-addresses, keys, deadlines and waits from the settings. All waits scale with `alpaca.backoff_max_s`. One read client
-serves feed and broker.
+`AlpacaAdmin` has the checks before a start, the clock, and the two requests of the panic. The rest assembles
+connections from the settings: addresses, keys, deadlines and waits. All waits scale with `alpaca.backoff_max_s`. Feed
+and broker share one client for reads.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from daemon.brokers.alpaca.market.recorder import OptionRecorder
     from daemon.brokers.alpaca.trading.activity_stream import ActivityLine, ActivityStream
 
-NOT_IN_PLAN = 403  # "subscription does not permit querying recent SIP data"; also of keys of another service
+NOT_IN_PLAN = 403  # "subscription does not permit querying recent SIP data"; also for keys of another service
 DONE = ("200", "204", "207")
 SHORTING_CURE = (
     "set no_shorting in the account's configuration (its page at the broker, or PATCH /v2/account/configurations)"
@@ -124,11 +124,11 @@ class AlpacaAdmin:
         return await feeds_of_plan(self._market(), symbol, options=options)
 
     async def bars(self, symbol: str, start_ns: int, end_ns: int) -> int:
-        """Return the feed's number of minute bars."""
+        """Return the number of the feed's minute bars."""
         return len(await self._market().bars(symbol, start_ns, end_ns, self._feed.name))
 
     async def day_bars(self, symbols: Sequence[str], start_ns: int, end_ns: int) -> Mapping[str, int]:
-        """Return symbol -> the feed's number of daily bars."""
+        """Return symbol -> number of the feed's daily bars."""
         rows = await self._market().day_bars(tuple(symbols), start_ns, end_ns, self._feed.name)
         return {symbol: len(bars) for symbol, bars in rows.items() if bars}
 
@@ -167,22 +167,22 @@ async def feeds_of_plan(market: MarketData, symbol: str, *, options: bool) -> tu
 
 
 async def _first_allowed(feeds: tuple[str, str], ask: Callable[[str], Awaitable[object]]) -> str:
-    """The first of these feeds that the account may read. Raises RestError; Refused where it may read neither."""
+    """Return the first of these feeds that the account may read. Raises RestError; Refused for neither."""
     by_subscription, free = feeds
     try:
         await ask(by_subscription)
     except Refused as refusal:
         if refusal.status != NOT_IN_PLAN:
             raise
-        await ask(free)  # keys that are refused altogether are refused here, too
+        await ask(free)  # invalid keys are refused here too
         return free
     return by_subscription
 
 
 def strange(settings: DeskSettings, account: Raw) -> str:
-    """Return why the account behind a gateway cannot be the configured one, "" where it can, and where no gateway is.
+    """Return why the account behind a gateway cannot be the configured one, "" where it can, and without a gateway.
 
-    A desk behind it sees loopback addresses alone, so what the addresses prove at Alpaca is proven by its statement.
+    A desk behind a gateway only sees loopback addresses, so the gateway's statement replaces the proof by addresses.
     """
     gateway = account.get("gateway")
     if not isinstance(gateway, dict):
@@ -233,7 +233,7 @@ USUAL_BACKOFF_S = 30.0  # the default longest back-off; the waits of streams and
 
 
 def scale_of(settings: DeskSettings) -> float:
-    """Return by how much the waits are longer than the usual ones."""
+    """Return the factor by which the waits are longer than usual."""
     return settings.alpaca.backoff_max_s / USUAL_BACKOFF_S
 
 
@@ -274,7 +274,7 @@ def trade_stream(
 
 
 def quoted_symbols(state: State[Any]) -> tuple[frozenset[str], frozenset[str]]:
-    """Return the symbols that a daily desk works on, quoted often, and those that it holds; a stop rests all day."""
+    """Return the symbols that a daily desk works on, quoted often, and those it holds, for stops that rest all day."""
     orders = [order.symbol for order in state.orders.values() if order.purpose != PROTECTION]
     return frozenset((*orders, *(work.symbol for work in state.works.values()))), frozenset(state.book.positions)
 
@@ -288,7 +288,7 @@ def accesses(settings: DeskSettings, credentials: Credentials) -> tuple[Access, 
     alpaca = settings.alpaca
 
     def deadlines(read_s: float) -> Deadlines:
-        if settings.clock.socket:  # the server ends a hanging call at its virtual time
+        if settings.clock.socket:  # the server ends a hanging call in virtual time
             return Deadlines(VIRTUAL_S, VIRTUAL_S, VIRTUAL_S, read_s * 2.5, max(60.0, read_s))
         return Deadlines(min(3.0, read_s), read_s, read_s * 1.5, read_s * 2.5, max(60.0, read_s))
 
@@ -402,7 +402,7 @@ class AlpacaConnection:
         )
 
     def _recorder(self, desk: FeedDesk) -> OptionRecorder | None:
-        """Return what records the option quotes, where `[record]` has it."""
+        """Return the recorder of option quotes, if `[record]` has one."""
         if not self._settings.record.enabled:
             return None
         from daemon.brokers.alpaca.market.recorder import recorder_for

@@ -1,6 +1,6 @@
-"""Alpaca's account as `rltrader-guard` sees it: a look in five requests, stops, cancels, and the fence.
+"""Alpaca's account as `rltrader-guard` uses it: a look in five requests, stops, cancels, and the fence.
 
-The fence is `suspend_trade` of the account's configuration: it takes no new orders.
+The fence is `suspend_trade` of the account's configuration: the broker takes no new order.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from daemon.core.orders import FENCE
 from daemon.host.time.clock import Clock
 from strategies.kit.units import SECOND_NS
 
-NAMES_MAX = 20  # orders that are asked for by name in one look
+NAMES_MAX = 20  # orders looked up by name in one look
 
 
 class AlpacaGuarded:
@@ -33,7 +33,7 @@ class AlpacaGuarded:
         market = MarketData(data, self._queues[2])
         self.admin = AlpacaAdmin(self._reads, lambda: market, lambda: self._orders, settings)
         self._changes_by_day: dict[str, frozenset[str]] = {}  # by day
-        self._ended_orders: dict[str, BrokerOrder] = {}  # by name: what is said of these stays so
+        self._ended_orders: dict[str, BrokerOrder] = {}  # by name: these change no more
 
     async def look(self, since_ns: int, names: Collection[str], days: Sequence[str] | None) -> AccountLook:
         """Read clock, orders, positions and account. Raises RestError and Malformed, both a BrokerError."""
@@ -59,7 +59,7 @@ class AlpacaGuarded:
         )
 
     async def _orders_of_names(self, names: set[str]) -> list[BrokerOrder]:
-        """Return the orders of these names; one that has ended is asked for once."""
+        """Return the orders of these names; an ended one is requested once."""
         for name in sorted(names - self._ended_orders.keys())[:NAMES_MAX]:
             if (row := await self._reads.order_by_client_id(name)) is not None:
                 self._ended_orders[name] = wire.order(row)
@@ -68,12 +68,12 @@ class AlpacaGuarded:
         return orders
 
     async def _changes(self, days: Sequence[str] | None) -> frozenset[str] | None:
-        """Return the symbols with corporate actions; None where they cannot be read: the rest of the look counts."""
+        """Return the symbols with corporate actions; None where they cannot be read, which does not void the look."""
         if days is None:
             return None
         try:
             for day in days:
-                if day not in self._changes_by_day or day == max(days):  # of the newest one more may be announced yet
+                if day not in self._changes_by_day or day == max(days):  # the newest day may get further announcements
                     self._changes_by_day[day] = await self._changes_of(day)
         except BrokerError:
             return None

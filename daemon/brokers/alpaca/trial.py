@@ -1,8 +1,8 @@
-"""`rltraderctl try-protection`: what a paper account answers to stops that rest, tried with a share and a contract.
+"""`rltraderctl try-protection`: how a paper account answers to resting stops, tried with a share and a contract.
 
-Each step is one request of which the broker's documents say too little; its answer is printed as it comes. What the
-trial bought it sells, what it sent it cancels, whatever happens. It settles something for paper alone: nothing that a
-paper account answers binds the broker for live money.
+Each step is one request on which the broker's documents say too little; its answer is printed as it comes. Whatever
+happens, the trial sells what it bought and cancels what it sent. The answers hold for paper only: they do not bind the
+broker for live money.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ from daemon.host.time.clock import Clock
 
 METHODS = frozenset({"GET", "POST", "PATCH", "DELETE"})
 FLAT, LEFT, REFUSED = 0, 1, 2
-WAIT_S = 30.0  # for a fill or a cancel
-WATCH_S = 60.0  # for what elects an option's stop
+WAIT_S = 30.0  # wait for a fill or a cancel
+WATCH_S = 60.0  # wait for the election of an option's stop
 POLL_S = 0.5
 PREMIUM = Decimal("0.10"), Decimal("3.00")  # least bid and greatest ask of the contract, in USD a share
 DAY = {"time_in_force": "day"}
-PART, LEAST = "0.123456789", "0.000000001"  # of a share
-DAYS = 10  # until the contract's expiry, at most
-NEAR = Decimal("0.02")  # of the share's price: how far from it the contract's strike is
+PART, LEAST = "0.123456789", "0.000000001"  # quantities of a share
+DAYS = 10  # most days until the contract's expiry
+NEAR = Decimal("0.02")  # part of the share's price within which the contract's strike is
 
 
 async def trial(settings: DeskSettings, keys: Credentials, symbol: str, show: Show) -> int:
     """Try both kinds. Returns 0 when the account is flat afterwards, 1 when something is left, 2 when refused.
 
-    Refused, before anything is sent: an account that holds something or works an order, and a closed market.
+    Refused, before anything is sent: an account with a position or a working order, and a closed market.
     """
     clock = Clock.real()
     (orders, reads), market = account_queues(clock), market_queue(clock)
@@ -107,7 +107,7 @@ class Trial:
     # --- a share ------------------------------------------------------------------------------------------------------
 
     async def share(self, symbol: str, feed: str) -> None:
-        """Buy one share, rest its stop, ask what is in doubt about it, and leave."""
+        """Buy one share, rest its stop, test the uncertain requests on it, and leave."""
         bid = await self._bid(symbol, feed)
         if not bid or not await self._buys(symbol, {"type": "market"}):
             return
@@ -160,7 +160,7 @@ class Trial:
         return answer
 
     async def _try_fence(self, symbol: str, stop: Raw, half: Decimal) -> None:
-        """Ask what the account's own fence, `suspend_trade`, does to a stop that rests and to ways out."""
+        """Test how the account's fence, `suspend_trade`, affects a resting stop and exits."""
         self._suspended = True
         fence = await self._call("suspend_trade on", "patch", "/account/configurations", {"suspend_trade": True})
         if isinstance(fence, Refused):
@@ -184,7 +184,7 @@ class Trial:
     # --- a fraction of a share ----------------------------------------------------------------------------------------
 
     async def fraction(self, symbol: str, feed: str) -> None:
-        """Buy a fraction of nine decimals, ask which orders of it are taken and how its cash is rounded, and leave."""
+        """Buy a fraction of nine decimals, test which of its orders pass and how its cash is rounded, and leave."""
         bid = await self._bid(symbol, feed)
         if symbol in self._bought_symbols or not bid:
             return
@@ -220,7 +220,7 @@ class Trial:
         return Decimal(str((await self._reads.account()).get("cash")))
 
     async def _cost_text(self, symbol: str, cash_before: Decimal) -> str:
-        """Return what the broker took for the newest order, beside the exact sum of its fills."""
+        """Return the cash that the broker took for the newest order, and the exact sum of its fills."""
         fills = await self._reads.order_fills(self._sent_ids[-1])
         costs = [Decimal(str(fill["qty"])) * Decimal(str(fill["price"])) for fill in fills]
         exact, spent_usd = sum(costs, Decimal(0)), cash_before - await self._cash()
@@ -235,7 +235,7 @@ class Trial:
     # --- an option ----------------------------------------------------------------------------------------------------
 
     async def option(self, underlying: str, stocks: str, feed: str) -> None:
-        """Buy one contract, ask which stops of it are taken and what elects one, and leave."""
+        """Buy one contract, test which stops of it are accepted and what elects one, and leave."""
         chosen = await self._contract(underlying, stocks, feed)
         if chosen is None:
             self._show(f"no contract of {underlying} has a bid and an ask between {PREMIUM[0]} and {PREMIUM[1]} USD")
@@ -322,7 +322,7 @@ class Trial:
         return row
 
     async def _order(self, subject: str, symbol: str, side: str, **fields: Any) -> Raw | None:
-        """Send an order, of one where `qty` is not given; None where it is refused."""
+        """Send an order, for one unit without `qty`; None where it is refused."""
         body = {key: str(value) for key, value in fields.items()}
         order_fields = {
             "symbol": symbol,
@@ -335,7 +335,7 @@ class Trial:
         return None if isinstance(answer, Refused) else answer
 
     async def _note_answer(self, question: str, order: Any) -> None:
-        """Note whether the order is taken; one that was is cancelled."""
+        """Note whether the order was accepted, and cancel it if so."""
         answer = await order
         self.settled[question] = "refused" if answer is None else "taken"
         if answer is not None:

@@ -39,7 +39,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _RFC3339 = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,18}))?(?:([Zz])|([+-])(\d\d):?(\d\d))", re.ASCII
 )
-TEXTS, SHORT = 16_384, 64  # texts of times and numbers that are kept parsed, and their length at most
+TEXTS, SHORT = 16_384, 64  # parsed texts of times and numbers cached, and their greatest length
 
 ACCEPTED = "accepted"  # OrderAccepted
 FILLED = "filled"  # OrderFilled
@@ -61,7 +61,7 @@ EVENT_TABLE: dict[str, str] = {
     "replaced": CANCELED,  # ends under this name; `replaced_by`, emitted before it, names the new order
     "expired": EXPIRED,
     "rejected": REJECTED,
-    "done_for_day": FOUND,  # Alpaca does not count it among the ends: a later event shows how it ended
+    "done_for_day": FOUND,  # no final state at Alpaca: a later event shows how it ended
     "calculated": FOUND,
     "suspended": FOUND,
     "restated": FOUND,
@@ -125,7 +125,7 @@ def time_ns(value: object, key: str = "timestamp") -> int:
 
 @lru_cache(maxsize=TEXTS)  # each report repeats the orders of a day, a history of days its dates for each symbol
 def _instant_ns(text: str) -> int | None:
-    """Parse RFC 3339 text; None for any other, and for a time that there is not."""
+    """Parse RFC 3339 text; None for other texts, and for times that do not exist."""
     match = _RFC3339.fullmatch(text)
     if match is None:
         return None
@@ -143,7 +143,7 @@ def _instant_ns(text: str) -> int | None:
 
 
 def moment_ns(value: object, key: str = "timestamp") -> int:
-    """Parse when something happened in the account, as a journal can hold it: from 1970 to 2262. Raises Malformed."""
+    """Parse the time of something in the account, from 1970 to 2262, as a journal can hold it. Raises Malformed."""
     ns = time_ns(value, key)
     if not 0 <= ns < 2**63:
         raise Malformed(f"{key} is {value_text(value)}: expected a time from 1970 to 2262")
@@ -151,7 +151,7 @@ def moment_ns(value: object, key: str = "timestamp") -> int:
 
 
 def first_moment_ns(raw: Mapping[str, object], *keys: str) -> int | None:
-    """Return the first of these times that is said; None without one: year 1 is Go's for none. Raises Malformed."""
+    """Return the first of these times that is set; None without one: year 1 is Go's zero. Raises Malformed."""
     keys_given = (key for key in keys if raw.get(key) and not text(raw[key]).startswith("0001-01-01T00:00:00"))
     return next((moment_ns(raw[key], key) for key in keys_given), None)
 
@@ -193,7 +193,7 @@ def _number(text: str) -> Decimal | None:
 
 
 def quantity(value: object, key: str) -> Decimal:
-    """Parse a number of shares or contracts, `1e-9` as the number that it is. Raises Malformed beyond nine decimals."""
+    """Parse a number of shares or contracts, also as `1e-9`. Raises Malformed beyond nine decimals."""
     number = decimal(value, key)
     places = number.as_tuple().exponent
     if isinstance(places, int) and -places > PLACES and number != round(number, PLACES):
@@ -273,7 +273,7 @@ def order(value: object) -> BrokerOrder:
 
 
 def _status_of(raw: Mapping[str, object], *, whole: bool) -> str:
-    """Return an order's status; one that filled `whole` is over: calculated is said of it too."""
+    """Return an order's status; one that filled `whole` is final, even if the status is `calculated`."""
     status = text(raw.get("status"))
     return "filled" if whole and status not in ENDED else status
 
@@ -293,7 +293,7 @@ def position(value: object) -> BrokerPosition:
 
 
 def positions(rows: Iterable[object]) -> tuple[BrokerPosition, ...]:
-    """Parse positions; one of nothing is none. Raises Malformed."""
+    """Parse positions; those of quantity 0 are left out. Raises Malformed."""
     return tuple(one for one in map(position, rows) if one.quantity)
 
 

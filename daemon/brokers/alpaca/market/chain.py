@@ -1,4 +1,4 @@
-"""The chain of one underlying over REST: the contracts that the trading rules allow, and their implied volatility.
+"""The option chain of one underlying over REST: the contracts within the trading rules, and their implied volatility.
 
 It chooses nothing to trade: the step takes the nearest expiry and the strikes from the listing.
 """
@@ -21,8 +21,8 @@ from daemon.core.limits import Contracts
 
 LISTED_SPAN = Decimal("0.06")  # of the spot, on each side: range of listed strikes
 MONEY_SPAN = Decimal("0.02")  # of the spot, on each side: range for the implied volatility
-DIGITS_MOST = 12  # of an open interest
-SHARES = 100  # of an ordinary contract; others are adjusted
+DIGITS_MOST = 12  # digits of an open interest
+SHARES = 100  # shares of an ordinary contract; others are adjusted
 
 
 class ChainReader:
@@ -47,7 +47,7 @@ class ChainReader:
     async def listed(self, session: SessionScheduled, spot: float, now_ns: Callable[[], int]) -> ContractsListed | None:
         """Return the contracts for a session around `spot` (USD); None without any. Raises RestError.
 
-        `now_ns` is called when all is read: that is the event's time.
+        `now_ns` is called after the last read and gives the event's time.
         """
         days = (session.session, *session.upcoming)[self._rule.min_days : self._rule.max_days + 1]
         expiries = [session.date for session in days]
@@ -79,7 +79,7 @@ class ChainReader:
 
 
 def strikes_around(spot: float, span: Decimal) -> tuple[Decimal, Decimal]:
-    """Return whole dollars that hold `span` of the spot on each side."""
+    """Return whole dollars that enclose `span` of the spot on each side."""
     middle = Decimal(repr(spot))
     low = (middle * (1 - span)).to_integral_value(ROUND_FLOOR)
     return low, (middle * (1 + span)).to_integral_value(ROUND_CEILING)
@@ -88,7 +88,7 @@ def strikes_around(spot: float, span: Decimal) -> tuple[Decimal, Decimal]:
 def read_contracts(
     raw: Iterable[object], underlying: str, expiries: Collection[str]
 ) -> tuple[tuple[Contract, ...], list[str]]:
-    """Return the ordinary, tradable contracts by expiry, strike, right; and the names of those left out."""
+    """Return the ordinary, tradable contracts by expiry, strike, right; and the names of the others."""
     good: dict[str, Contract] = {}
     odd: list[str] = []
     for item in raw:

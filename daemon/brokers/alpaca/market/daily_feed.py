@@ -45,7 +45,7 @@ from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 WORKING_NS = 5 * SECOND_NS
 HELD_NS = MINUTE_NS
-LEAST_NAP_S = 0.05  # however fast a simulated clock runs
+LEAST_NAP_S = 0.05  # least, however fast a simulated clock runs
 
 Wanted = Callable[[], tuple[frozenset[str], frozenset[str]]]
 
@@ -91,7 +91,7 @@ class ShareQuotes:
             self._put(QuotesReceived(self._clock.now_ns(), 0, tuple(quotes)))
 
     def _read(self, symbol: str, row: Raw | None) -> Quote | None:
-        """Return a usable quote, of one side too; None for one that is missing, unreadable, empty or crossed."""
+        """Return a usable quote, possibly one-sided; None for one that is missing, unreadable, empty or crossed."""
         if row is None:
             return None
         try:
@@ -297,10 +297,10 @@ class OwnDesk:
 
 
 def known_bars(strategy: DailyStrategy, state: State[Any]) -> dict[str, Bars]:
-    """Return all bars that the desk knows, with the running session's: by symbol, oldest first.
+    """Return all bars that the desk knows, including the running session's: by symbol, oldest first.
 
-    Of a strategy that cannot say what it keeps, the running session's alone: then the whole history is told anew, and
-    the core's own call of the strategy, whose error is journaled, meets it.
+    For a strategy that raises on `known`, only the running session's: then the whole history is emitted again, and the
+    core's own call of the strategy raises where the error is journaled.
     """
     history: dict[str, Bars] = {}
     with contextlib.suppress(Exception):
@@ -311,13 +311,13 @@ def known_bars(strategy: DailyStrategy, state: State[Any]) -> dict[str, Bars]:
     return history
 
 
-MISSING_MAX = 0.2  # of the symbols: with more of them missing the last session's bar, nothing is decided
+MISSING_MAX = 0.2  # part of the symbols: with more of them without the last session's bar, nothing is decided
 SESSIONS_BACK = 10  # missed sessions that are emitted one by one; older ones come as history
 MARGIN = 10  # sessions requested beyond those that the strategy keeps
 GRACE_NS = 2 * MINUTE_NS  # how late the day's bars may come after they should be final
-READ_AGAIN_NS = MINUTE_NS  # while a decision waits for the broker alone: late bars may show the split it waits for
+READ_AGAIN_NS = MINUTE_NS  # while a decision only waits for the broker: late bars may show the split it waits for
 UNRECONCILED = "book and broker did not agree"
-LAST_ASK_NS = MINUTE_NS  # before the deadline: a decision waits for the broker until then
+LAST_ASK_NS = MINUTE_NS  # before the deadline, until which a decision waits for the broker
 
 
 class DailyFeed:
@@ -366,8 +366,8 @@ class DailyFeed:
     async def catch_up(self, known_bars: Known, *, exposed: bool = False) -> Session:
         """Emit what the recovered state lacks, then the running or next session's schedule; return that session.
 
-        Missed sessions are emitted one by one with their bars, as far as REST gives them within `repair_s` real
-        seconds; the rest comes before the next decision. Positions wait for nothing here.
+        Missed sessions are emitted one by one with their bars, as far as REST returns them within `repair_s` real
+        seconds; the rest comes before the next decision. No position waits for this.
         """
         del exposed  # a basket's orders rest at the broker, and nothing here waits long
         unfinished_session = open_session(known_bars, self._calendar, self._clock.now_ns())
@@ -396,7 +396,7 @@ class DailyFeed:
             tries += 1
 
     async def schedule(self, session: Session) -> None:
-        """Emit the session's schedule and all bars before it; retry until every symbol has the last one, or it is due.
+        """Emit the session's schedule and all bars before it; retry until every symbol is complete or the decision due.
 
         Returns when that is done; the decision does not rely on it.
         """
@@ -410,7 +410,7 @@ class DailyFeed:
             tries += 1
 
     async def decide(self, session: Session) -> None:
-        """Emit `RebalanceDue` in time and after all that it needs; else raise an alarm."""
+        """Emit `RebalanceDue` in time and after everything it needs; else raise an alarm."""
         if self._desk.state().basket.date >= session.date:
             return  # an earlier run of this journal decided
         self._announce(session)
@@ -436,7 +436,7 @@ class DailyFeed:
     def _broker_may_agree(self, until_ns: int) -> bool:
         """Return True while a basket would be denied only because a report is pending, and there is time for one.
 
-        At last the question is asked all the same: the gates deny it, and the policy's memory goes on.
+        At the end the question is asked anyway: the gates deny it, and the policy's memory goes on.
         """
         return not self._desk.state().risk.reconciled and self._clock.now_ns() < until_ns - LAST_ASK_NS
 
@@ -498,7 +498,7 @@ class DailyFeed:
         return tuple(running.values()), ""
 
     async def _was_not_held(self, day: Session, session: Session) -> bool:
-        """Leave a day without any bar out where the broker's calendar has its neighbours and not it; return whether."""
+        """Leave out a day without bars that the broker's calendar lacks between its neighbours; True if so."""
         earlier = self._session_before(day).date
         try:
             held_dates = {row.get("date") for row in await self._days(earlier, session.date)}
@@ -522,7 +522,7 @@ class DailyFeed:
     async def _update(self, newest: Session, past: Sequence[Session] = (), *, again: bool = False) -> bool:
         """Fetch the bars up to this session's and emit new ones; False when unavailable.
 
-        `again`: only those of the symbols whose bar of this session is missing, once the others have come.
+        `again`: fetch only symbols whose bar of this session is missing, after the others have come.
         """
         async with self._one:
             sessions = [s for s in self._final(self._clock.now_ns()) if s.date <= newest.date]

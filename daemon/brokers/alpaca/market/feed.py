@@ -1,8 +1,8 @@
-"""The live market of a desk that decides at each bar: emits sessions, bars, quotes and contracts, without holes.
+"""The live market of a desk that decides at each bar: emits sessions, bars, quotes and contracts, without gaps.
 
 Each session's bars follow its `SessionScheduled`, each `BarClosed` is followed at once by the `QuotesReceived` that
-closes it, and a symbol's hole is filled over REST before its later bars go on. Quotes are conflated: the newest of each
-contract or share, with the extremes of its mids since; one that is crossed, negative, early or no number is counted and
+closes it, and a symbol's gap is filled over REST before its later bars go on. Quotes are conflated: the newest of each
+contract or share, with the extremes of its mids since; crossed, negative, early or non-numeric ones are counted and
 dropped. Market rules follow the daemon's clock, network timeouts real seconds. It decides nothing about trading: the
 step judges the age of quotes and bars.
 """
@@ -62,7 +62,7 @@ SIDE_STRIKES = 2  # neighbours that are streamed on each side of a contract
 def with_neighbours(contracts: Iterable[Contract], symbols: Collection[str]) -> frozenset[str]:
     """Return these contracts with both rights of SIDE_STRIKES strikes on each side, of the same expiry.
 
-    A contract that is not in the listing has no neighbours.
+    A contract outside of the listing has no neighbours.
     """
     strikes: dict[str, dict[Decimal, list[str]]] = {}
     place: dict[str, Contract] = {}
@@ -84,7 +84,7 @@ class QuoteBook:
     """The newest quote of each symbol, on a grid of prices. `take` returns quotes and resets their range of mids."""
 
     def __init__(self, now_ns: Callable[[], int] | None = None, grid: Decimal = CENT) -> None:
-        """With `now_ns`, drop quotes from the future: one would stay fresh and make all later ones older."""
+        """With `now_ns`, drop quotes from the future: one would stay fresh and outdate all later ones."""
         self.counts: Counter[str] = Counter()  # dropped quotes by reason
         self._now_ns = now_ns
         self._grid = grid
@@ -138,7 +138,7 @@ class QuoteBook:
 
 
 def _price(value: object, grid: Decimal) -> Decimal | None:
-    """Return a price on the wire (a number, by its shortest text) on the grid; None when it is no finite number."""
+    """Return a price from the wire (a number, by its shortest text) on the grid; None unless it is a finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     number = Decimal(repr(value))
@@ -150,7 +150,7 @@ def _price(value: object, grid: Decimal) -> Decimal | None:
 class LiveQuotes:
     """Selects what is streamed, and emits quotes between bars. `run` together with the socket's run.
 
-    `shares` are always streamed; a desk of contracts has none and streams those it watches. What is attended is
+    `shares` are always streamed; a desk of contracts has none and streams those it watches. Attended symbols are
     streamed too, and quoted between bars.
     """
 
@@ -193,7 +193,7 @@ class LiveQuotes:
         self._restream()
 
     def note_listed(self, contracts: tuple[Contract, ...]) -> None:
-        """Set the listing, from which neighbours come."""
+        """Set the listing, which defines neighbours."""
         self._contracts = contracts
         self._watched_near = with_neighbours(contracts, self._watched_symbols)
         self._restream()
@@ -222,9 +222,9 @@ class LiveQuotes:
             tasks.create_task(self._watch_silence(), name="quote silence watch")
 
     def _restream(self) -> None:
-        """Stream exactly what is wanted now; ask for first quotes of what is new.
+        """Stream exactly what is wanted now; request first quotes of new symbols.
 
-        Among contracts no share is asked for, such as one of an exercise: it has no quote there, and could cost theirs.
+        On a desk of contracts none for shares, such as those of an exercise, which have no quote there.
         """
         symbols = self._watched_near | self._attended_symbols | frozenset(self._shares)
         if not self._shares:
@@ -282,7 +282,7 @@ class LiveQuotes:
         while True:
             now_ns, names = self._clock.now_ns(), self._shares or ("",)
             expected = {name for name in names if self._streamed_symbols and self._expects_quotes(name)}
-            self._came_ns |= {name: now_ns for name in names if name not in expected}  # its silence begins from here
+            self._came_ns |= {name: now_ns for name in names if name not in expected}  # its silence begins here
             newest_ns = min((self._came_ns.get(name, 0) for name in expected), default=None)
             again_ns = silence.look(now_ns, newest_ns)
             if silence.looks:
@@ -326,14 +326,14 @@ class LiveQuotes:
 
 # --- the feed -------------------------------------------------------------------------------------------------------
 
-SHORTEST_S = 210 * 60  # of a session: a half day
+SHORTEST_S = 210 * 60  # a session's: a half day
 CLOSE_GRACE_S = 10  # after the close: the last bar comes about a second after its minute
-AGAIN_NS = 60 * SECOND_NS  # before the open splits are looked for once more
+AGAIN_NS = 60 * SECOND_NS  # before the open, when splits are read once more
 MOST_SESSIONS_BACK = 10  # how far back missing bars are requested, at least
 
 
 class Options(NamedTuple):
-    """What a desk of options needs beyond its underlying's bars: the chain, and the stream of the contracts' quotes."""
+    """Further needs of a desk of options: the chain, and the stream of the contracts' quotes."""
 
     chain: ChainReader
     stream: Endpoint
@@ -455,7 +455,7 @@ class LiveFeed:
                 break  # else a session ended meanwhile
         running = self._calendar.at(now_ns)
         schedule_event = self._announce(running or self._calendar.next_after(now_ns))
-        with contextlib.suppress(TimeoutError):  # no start waits for it: the session's job asks again
+        with contextlib.suppress(TimeoutError):  # no start waits for it: the session's job repeats it
             async with asyncio.timeout(self._timing.repair_s):
                 await self._tell_splits(schedule_event.session)
         if running is not None:
@@ -470,9 +470,9 @@ class LiveFeed:
         return schedule_event.session
 
     async def _learn_closes(self) -> None:
-        """Let past sessions close where the broker's market did: what traded later that day is no bar of theirs.
+        """Let past sessions close with the broker's market: later trades of that day are not in their bars.
 
-        No start waits for it: where the broker does not say it, they close by the calendar.
+        No start waits for it: where the broker does not answer, they close by the calendar.
         """
         past = sessions_before(Known("", True, 0), self._calendar, self._clock.now_ns())[: self._sessions_back]
         if not past:
@@ -519,11 +519,11 @@ class LiveFeed:
         return known_bars if newest is None else replace(known_bars, session_date=newest.date, ended=True)
 
     async def schedule(self, session: Session) -> None:
-        """Emit the session's schedule once, and its contracts as soon as they are listed; of shares their splits."""
+        """Emit the session's schedule once, and its contracts when they are listed, or for shares their splits."""
         schedule_event = self._announce(session)
         if self._options is None:
             await self._tell_splits(session)
-            if self._clock.now_ns() < session.open_ns - AGAIN_NS:  # day bars that were adjusted late
+            if self._clock.now_ns() < session.open_ns - AGAIN_NS:  # day bars may be adjusted late
                 await self._clock.sleep_until(session.open_ns - AGAIN_NS)
                 await self._tell_splits(session)
             return
@@ -546,9 +546,9 @@ class LiveFeed:
             await asyncio.sleep(wait_s)
 
     async def _tell_splits(self, session: Session) -> None:
-        """Emit splits of shares up to this session: its earlier bars are kept as traded. Retry until REST answers.
+        """Emit splits of shares up to this session, whose earlier bars are as traded. Retry until REST answers.
 
-        Before its day begins its own split is not known: its job asks again.
+        Before the session's day its own split is not known: its job asks again.
         """
         past = sessions_before(Known("", True, 0), self._calendar, session.open_ns)[: self._sessions_back]
         if self._options is not None or not past:
@@ -592,7 +592,7 @@ class LiveFeed:
     # --- quotes ---------------------------------------------------------------------------------------------------
 
     def watch(self, symbols: tuple[str, ...]) -> None:
-        """Stream quotes of these option contracts and their neighbours, beside the attended ones and the shares."""
+        """Stream quotes of these option contracts and their neighbours, besides the attended ones and the shares."""
         self._quotes.watch(symbols)
 
     def attend(self, symbols: frozenset[str]) -> None:

@@ -1,7 +1,7 @@
 """Past minute bars over REST: whole sessions with a disk cache, the running session without; and their splits.
 
 Only sessions that ended a while ago are cached, one file for each symbol, feed and date, written whole or not at all; a
-file with a wrong digest is fetched again. The bars returned are checked, ascending, and of regular hours only.
+file with a wrong digest is fetched again. Returned bars are checked, ascending, and of regular hours only.
 """
 
 from __future__ import annotations
@@ -85,9 +85,9 @@ class BarHistory:
         return self._check(raw, symbol, session, begin, last, now_ns)
 
     async def splits(self, symbols: tuple[str, ...], past: Sequence[Session], today: Session) -> list[SharesSplit]:
-        """Return the splits that count from the open of one of these sessions on, the first of `past` left out.
+        """Return the splits that count from the open of one of these sessions on, except the first of `past`.
 
-        `past` are over, oldest first, and `today` follows them: what of their day bars was adjusted by then.
+        `past` are over, oldest first, and `today` follows them: only adjustments of their day bars up to it count.
         """
         days = [midnight_ns(session.date) for session in past]
         raw, adjusted_closes = [
@@ -98,10 +98,10 @@ class BarHistory:
         opens = [session.open_ns for session in (*past[1:], today)]
         for symbol in symbols:
             raw_closes, now = raw.get(symbol, {}), adjusted_closes.get(symbol, {})
-            ratio_after = 1.0  # new shares for each one of the session looked at
+            ratio_after = 1.0  # new shares for each share of the session examined
             for day, open_ns in zip(reversed(days), reversed(opens), strict=True):
                 if day not in raw_closes or day not in now:
-                    continue  # it did not trade: what happened counts from the next session on that it traded before
+                    continue  # it did not trade: the split counts from the next session in which it did
                 ratio_before = raw_closes[day] / now[day]
                 if factor(ratio_before, ratio_after) >= SPLIT_RATIO:
                     splits.append(SharesSplit(today.open_ns, symbol, _exact(ratio_before / ratio_after), open_ns))
@@ -187,6 +187,6 @@ def _sums(rows: Sequence[dict[str, Any]]) -> dict[int, float]:
 
 
 def _exact(ratio: float) -> float:
-    """Return the ratio of a split without the rounding of the prices that it was found by."""
+    """Return a split's ratio without the rounding of the prices that showed it."""
     nearest = min(RATIOS, key=lambda exact: factor(exact, ratio))
     return nearest if factor(nearest, ratio) <= 1.0 + NEAR else ratio

@@ -37,8 +37,8 @@ from strategies.kit.contract import Bar, Grid, Session
 from strategies.kit.timeframes import joined
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
-LACKING_NS = 3 * SECOND_NS  # after its end REST is asked for a bar's last minute, which the stream has after one
-TORN_NS = 4 * SECOND_NS  # after its end a bar goes out without a last minute: a second before the desk stops waiting
+LACKING_NS = 3 * SECOND_NS  # after a bar's end REST is asked for its last minute, which the stream has after one second
+TORN_NS = 4 * SECOND_NS  # after its end a bar goes out without its last minute: a second before the desk stops waiting
 MOST_HELD = 400  # more than a session's minutes
 
 T = TypeVar("T")
@@ -46,7 +46,7 @@ Given = BarClosed | BarCorrected | BarRejected
 
 
 class BarMerge:
-    """Bars in, events out. `last_ns` is the start of the last emitted bar, or the place before the first one.
+    """Bars in, events out. `last_ns` is the start of the last emitted bar, or the time before the first one.
 
     `now_ns` of each call becomes the events' time. Whatever the order and number of incoming bars, `BarClosed` goes out
     in strictly ascending order of start.
@@ -83,7 +83,7 @@ class BarMerge:
         return []
 
     def repaired(self, bars: Sequence[Bar], now_ns: int) -> list[Given]:
-        """Emit REST's bars, in any order, with the held ones, of which the streamed version wins; then go on."""
+        """Emit REST's bars, in any order, together with the held ones, which take precedence; then go on."""
         late = [bar for bar in bars if bar.start_ns <= self.last_ns]
         newer = {bar.start_ns: bar for bar in bars if bar.start_ns > self.last_ns} | self._waiting_bars
         events = [event for bar in late if bar.start_ns in self._bars_emitted for event in self._correct(bar, now_ns)]
@@ -124,10 +124,10 @@ class BarBuilder:
         self._grid = grid
         self._out_ns = session.open_ns - 1  # start of the newest bar that went out
         self._minutes: dict[int, dict[int, Bar]] = {}  # by the bar's start
-        self._complete_bars: set[int] = set()  # bars that went out and whose minutes are all here
+        self._complete_bars: set[int] = set()  # emitted bars with all their minutes
 
     def know(self, minutes: Iterable[Bar], last_ns: int, now_ns: int) -> list[Bar]:
-        """Note the session's minutes so far; return the bars of them that began after `last_ns` and are whole."""
+        """Note the session's minutes so far; return their complete bars that began after `last_ns`."""
         for minute in minutes:
             self._note(minute)
         self._out_ns = max(self._out_ns, last_ns)
@@ -136,7 +136,7 @@ class BarBuilder:
         return [*(self._close(start) for start in whole), *self.torn(now_ns)]
 
     def take(self, event: BarClosed | BarCorrected) -> list[BarClosed | BarCorrected]:
-        """Add a minute, first or corrected; return what it closes or corrects: of a width of one minute, itself."""
+        """Add a minute, first or corrected; return what it closes or corrects: itself, if bars are one minute wide."""
         if self._grid.length_ns == MINUTE_NS:
             self._out_ns = max(self._out_ns, event.bar.start_ns)
             return [event]
@@ -152,7 +152,7 @@ class BarBuilder:
         return any(self._end_ns(start) + LACKING_NS <= now_ns for start in self._waiting())
 
     def torn(self, now_ns: int) -> list[Bar]:
-        """Return the bars that ended `TORN_NS` ago without their last minute, as they are."""
+        """Return the bars that ended `TORN_NS` ago without their last minute, unchanged."""
         return [self._close(start) for start in self._waiting() if self._end_ns(start) + TORN_NS <= now_ns]
 
     def _note(self, minute: Bar) -> int:
@@ -179,7 +179,7 @@ class BarBuilder:
 
 
 LATE_NS = 10 * SECOND_NS  # a bar comes about a second after its minute's end; one empty minute is no silence
-EARLY_NS = MINUTE_NS  # a bar whose minute ends later than this ahead of our clock is refused: none could follow it
+EARLY_NS = MINUTE_NS  # a bar whose minute ends further ahead of our clock is refused: none could follow it
 NOT_FOUND = frozenset((400, 404, 422))
 BrokerDays = Callable[[str, str], Awaitable[list[Raw]]]
 """The broker's rows of its sessions between two New York dates, both included. Raises RestError."""
@@ -191,7 +191,7 @@ class Timing:
 
     silence_ns: int = 2 * MINUTE_NS  # after the newest bar's end or the open, plus LATE_NS: two bars are missing
     conflate_ns: int = SECOND_NS  # between two quotes of a contract that is held
-    repair_s: float = 15.0  # then streamed bars go on without REST's
+    repair_s: float = 15.0  # after this, streamed bars go on without REST's
     retry_first_s: float = 0.5
     retry_most_s: float = 30.0
     stagger_s: float = 0.5  # between the connects of the two streams
@@ -217,10 +217,10 @@ class Timing:
 
 
 class LiveBars:
-    """One symbol's bars. `announce` is called when a bar of a later session comes than the running one.
+    """One symbol's bars. `announce` is called when a bar of a session later than the running one comes.
 
-    `take_quotes` gives the quotes that close a bar, `reconnect` drops the stream's connection. `counts` are of minutes:
-    bars, corrected, rejected, repairs, silences, late.
+    `take_quotes` returns the quotes that close a bar, `reconnect` drops the stream's connection. `counts` are of
+    minutes: bars, corrected, rejected, repairs, silences, late.
     """
 
     def __init__(
@@ -261,7 +261,7 @@ class LiveBars:
         self._merge = BarMerge(0)
         self._builder = BarBuilder(Session("", 0, 0), grid)
         self._streamed_ns = 0  # end of the newest streamed bar
-        self._halted_ns = 0  # since when its exchange halts it, as far as the stream said
+        self._halted_ns = 0  # since when its exchange halts it, by the stream
         self._repair_request = asyncio.Event()
         self._repair_reason = ""
         self._repairing = asyncio.Lock()
@@ -276,7 +276,7 @@ class LiveBars:
 
     @property
     def expects_quotes(self) -> bool:
-        """Return whether quotes should come now: in a session, and in no halt of its exchange."""
+        """Return whether quotes should come now: in a session, outside of a trading halt."""
         return self.in_session and not self._halted_ns
 
     @property
@@ -285,7 +285,7 @@ class LiveBars:
         return self._merge.last_ns, self.spot
 
     def _running_session(self) -> Session | None:
-        """Return the begun session, with the close that it has by now."""
+        """Return the begun session, with its present close."""
         if self._session is not None:
             self._session = self._builder.session = self._as_traded(self._session)
         return self._session
@@ -303,11 +303,11 @@ class LiveBars:
         if running_session is not None and running_session.date == session.date:
             if self._merge.holding or self._merge.last_ns < running_session.close_ns - MINUTE_NS:
                 await self._repair("end of session")
-            self._close_torn_bar()  # also where nothing had to be repaired
+            self._close_torn_bar()  # also without a repair
             self._over = True
 
     def know(self, minutes: tuple[Bar, ...], last_ns: int) -> list[Bar]:
-        """Note the session's minutes so far; return the bars of them that began after `last_ns`, for the caller."""
+        """Note the session's minutes so far; return to the caller their complete bars that began after `last_ns`."""
         if minutes:
             self.spot = minutes[-1].close
         self._merge.know(minutes, last_ns)
@@ -384,7 +384,7 @@ class LiveBars:
     def on_state(self, state: State) -> None:
         """Handle a connect: bars may be missing, so new ones wait until REST was read.
 
-        A halt is known as long as the connection lives that told it: the word of its end may be lost with it.
+        A halt is known only as long as the connection that reported it: news of its end may be lost with it.
         """
         if state == "down" and self._halted_ns:
             self._halted_ns = 0
@@ -398,7 +398,7 @@ class LiveBars:
         for event in events:
             match event:
                 case BarClosed() if self._over:
-                    self.counts["late"] += 1  # its session was ended without it
+                    self.counts["late"] += 1  # its session ended without it
                     self._log("bar_late", symbol=event.bar.symbol, start_ns=event.bar.start_ns)
                 case BarClosed():
                     if event.bar.start_ns >= self._halted_ns:
@@ -423,7 +423,7 @@ class LiveBars:
     async def _watch_torn_bars(self) -> None:
         """Look some seconds after each minute for a bar that lacks its last minute.
 
-        Nothing was traded in it, or the stream lost it: REST knows. Then the bar goes out as it is.
+        Nothing was traded in it, or the stream lost it: REST is read. Then the bar goes out as it is.
         """
         while True:
             now_ns = self._clock.now_ns()
@@ -611,7 +611,7 @@ class StockBars:
         return min(map(len, minutes.values())) * MINUTE_NS // self._grid.length_ns
 
     def put_past(self, minutes: Minutes, known_bars: Known) -> Known:
-        """Emit the bars that the state lacks, without quotes, which are unknown; return what it knows then."""
+        """Emit the bars that the state lacks, without quotes, which are unknown; return the bars that it then knows."""
         now_ns, newest = self._clock.now_ns(), {}
         past: list[Bar] = []
         for symbol, live in self._bars_by_symbol.items():

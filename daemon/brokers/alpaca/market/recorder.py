@@ -1,7 +1,7 @@
-"""The option quotes of a running desk, recorded by the minute from the stream that the desk has anyway.
+"""The recording of option quotes by the minute, from the stream that a running desk uses anyway.
 
-It records what the desk streams, and more contracts near the money as far as the stream has room. It may only lose:
-the desk's contracts come first, a flood of quotes or a refusal halves its share, an error of its own ends it.
+It records what the desk streams, and more contracts near the money as far as the stream has room. It never disturbs the
+desk, whose contracts come first: a flood of quotes or a refusal halves its share, an error of its own ends it.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from strategies.kit.contract import Session
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 GRACE_NS = 5 * SECOND_NS  # after a minute's end: its last quotes and the underlying's bar come within two seconds
-RESERVE = 40  # symbols of the stream that stay free for the desk's next contracts
-MESSAGES_MOST = 240_000  # a minute of contracts that the desk does not need; more, and there are fewer of them
+RESERVE = 40  # symbols of the stream kept free for the desk's next contracts
+MESSAGES_MOST = 240_000  # messages a minute of contracts that the desk does not need; beyond that fewer are recorded
 STAY = 2  # strikes that a recorded contract may be further away than a new one
-STOP_S = 2.0  # for what waits for the disk
+STOP_S = 2.0  # wait for data on its way to the disk
 P = ParamSpec("P")
 
 
@@ -69,7 +69,7 @@ class OptionRecorder:
         self.failed = False
 
     def fail(self, error: Exception) -> None:
-        """End the recording, and give the stream back to the desk."""
+        """End the recording, and leave the stream to the desk."""
         self.failed = True
         self._log("recording_stopped", reason=f"{type(error).__name__}: {error}")
         if self._socket is not None:
@@ -157,7 +157,7 @@ class OptionRecorder:
         self._choose()
 
     def _close_due(self, until_ns: int) -> None:
-        """Give every minute of the session that ended by then to the thread."""
+        """Hand every minute of the session that ended by then to the thread."""
         session = self._session
         if session is None or until_ns < self._next_ns:
             self._book.close(until_ns // MINUTE_NS * MINUTE_NS)

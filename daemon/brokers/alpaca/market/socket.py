@@ -66,7 +66,7 @@ Pair = tuple[str, str]  # channel, symbol
 State = Literal["up", "down"]
 
 MAX_FRAME_BYTES = 4 * 1024 * 1024  # decoding holds up the loop
-MAX_FRAMES = 1024  # unread ones
+MAX_FRAMES = 1024  # unread frames
 _SILENT = logging.getLogger(__name__)
 _SILENT.disabled = True  # the library's debug lines would show the keys
 
@@ -86,7 +86,7 @@ class SocketDeadlines:
 class BackOff:
     """Waits before the next connect, in real seconds, drawn at random up to a growing limit.
 
-    The server keeps a dead session for about 90 s and answers 406 meanwhile: `busy_s` retries seldom until it is gone.
+    The server keeps a dead session for about 90 s and answers 406 meanwhile: `busy_s` is the longer wait for that.
     """
 
     first_s: float = 0.5
@@ -138,7 +138,7 @@ class MarketSocket:
     ) -> None:
         self.up = False
         self.denied = 0  # the server's code that ended the last connection, until the next one is up
-        self.codes: dict[Pair, int] = {}  # of what it refused, 0 without one
+        self.codes: dict[Pair, int] = {}  # of refused pairs, 0 without one
         self.counts: Counter[str] = Counter()  # messages, bad, frames_unread, connects
         self.refused: frozenset[Pair] = frozenset()  # by the server, on this connection
         self._endpoint = endpoint
@@ -220,7 +220,7 @@ class MarketSocket:
                     await self._enter(socket)
                     return "lost", await self._stay(socket)
                 finally:
-                    await socket.close()  # a clean close frame on every way out: else the server keeps the session
+                    await socket.close()  # a close frame in every case: else the server keeps the session
         except StreamError as error:
             refusal_code = error.code
             return error.trouble, str(error)
@@ -262,7 +262,7 @@ class MarketSocket:
             raise StreamError(f"{subject} was {short(first)}, expected success {msg!r}")
 
     async def _stay(self, socket: ClientConnection) -> str:
-        """Read and keep the subscriptions right until one of both fails or `force_reconnect`."""
+        """Read messages and keep the subscriptions up to date until one of both fails, or `force_reconnect`."""
         leave: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._leave = leave
         reading = asyncio.ensure_future(self._read(socket))
@@ -289,7 +289,7 @@ class MarketSocket:
     def _unpack(self, frame: str | bytes) -> list[dict[str, Any]]:
         """Unpack a frame's messages; count and log those that are no maps, or a frame that is no array.
 
-        msgpack is requested; JSON, from a server without it, begins unlike any array of msgpack.
+        msgpack is requested; JSON, from a server without it, never begins like an array of msgpack.
         """
         try:
             if isinstance(frame, str) or frame[:1] in (b"[", b"{"):
@@ -309,7 +309,7 @@ class MarketSocket:
 
     def _take(self, message: dict[str, Any]) -> None:
         kind = message.get("T")
-        if kind in ("subscription", "error"):  # a tuple, because an unhashable kind must not raise
+        if kind in ("subscription", "error"):  # a tuple: an unhashable kind must not raise
             self._control(message)
             return
         if kind == "success":
@@ -323,7 +323,7 @@ class MarketSocket:
     def _bad(self, fault: str, more: int = 1) -> None:
         count_before = self.counts["bad"]
         self.counts["bad"] = count = count_before + more
-        if count.bit_length() > count_before.bit_length():  # at the 1st, 2nd, 4th, 8th …: a flood stays readable
+        if count.bit_length() > count_before.bit_length():  # at the 1st, 2nd, 4th, 8th …: the log stays readable
             self._log("message_unreadable", url=self._endpoint.url, what=fault, count=count)
 
     def _control(self, message: dict[str, Any]) -> None:
@@ -498,7 +498,7 @@ class StockStream:
             self.socket.subscribe(channel, symbols)
 
     def quoted_to(self, take: Callable[[dict[str, Any]], None]) -> MarketSocket:
-        """Pass quotes on to `take`, as they come; returns the socket, which subscribes them."""
+        """Pass quotes on to `take`, as they come; returns the socket, which subscribes to them."""
         self._on_quote = take
         return self.socket
 
@@ -522,7 +522,7 @@ class StockStream:
                 pass  # types that were not requested
 
     def _symbol_of(self, message: dict[str, Any]) -> str:
-        """Return which of several symbols the bar is expected to be of. Raises KeyError where it names none."""
+        """Return which of several symbols the bar should be of. Raises KeyError where it names none."""
         symbol = str(message["S"])
         return symbol if symbol in self._symbols else ", ".join(self._symbols)
 
@@ -549,7 +549,7 @@ class Silence:
     """Counts silent polls. `limit_ns` is how long quiet may last."""
 
     def __init__(self, limit_ns: int, now_ns: int) -> None:
-        self.looks = 0  # silent ones in a row
+        self.looks = 0  # silent polls in a row
         self.quiet_ns = 0  # how long it was quiet at the last poll
         self._limit_ns = limit_ns
         self._since_ns = now_ns  # nothing was expected before

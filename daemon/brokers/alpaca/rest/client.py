@@ -100,7 +100,7 @@ class MethodRefused(NotSent):
 T = TypeVar("T")
 
 PAUSE_MAX_S = 60  # cap on Retry-After: the broker counts in windows of a minute
-PAUSE_DEFAULT_S = 5  # after a refusal for the rate that names no time
+PAUSE_DEFAULT_S = 5  # after a refusal for the rate without a time
 
 
 class CallPriority(IntEnum):
@@ -174,7 +174,7 @@ class RequestQueue:
                 answer: T = call.answer.result()
                 return answer
         finally:
-            call.answer.cancel()  # leaves the queue; nothing where it is done
+            call.answer.cancel()  # leaves the queue; no effect if done
         if call.started.is_set():
             raise Unanswered(f"queue {self.name}: no answer within {deadline_s} s")
         raise NotSent(f"queue {self.name}: its turn did not come within {waited_s:g} s; nothing was sent")
@@ -251,7 +251,7 @@ class RequestQueue:
         return None
 
     def _oldest(self) -> _Call:
-        """Take the call that has waited longest out of the queue, which has an awaited one at its head."""
+        """Remove and return the call that has waited longest; the queue has an awaited call at its head."""
         self._queue = [entry for entry in self._queue if not entry[2].answer.done()]
         oldest = min(self._queue, key=lambda entry: entry[1])
         self._queue.remove(oldest)
@@ -281,9 +281,9 @@ def _number(value: str | None) -> float | None:
 def account_queues(clock: Clock) -> tuple[RequestQueue, RequestQueue]:
     """Return the queues for orders and for reads of one account: with `listing_queue` at most 200 calls a minute.
 
-    Orders have 60 a minute and 80 at once, of which 40 are for exits and cancels only: fifty positions can be left with
-    a cancel and a sale each in twenty seconds. Reads have 36 and 16 at once, and pause when the broker has 20 calls or
-    fewer left. Look-ups go before reports, but every third call is the one that has waited longest: a report, which
+    Orders have 60 a minute and 80 at once, of which 40 are for exits and cancels only: enough to leave fifty positions,
+    by a cancel and a sale each, in twenty seconds. Reads have 36 and 16 at once, and pause when the broker has 20 calls
+    or fewer left. Look-ups go before reports, but every third call is the one that has waited longest: a report, which
     settles all orders at once, comes however many of them are looked up.
     """
     orders = RequestQueue("orders", TokenBucket(clock.now_ns, 60, 80), clock, reserve=40)
@@ -307,7 +307,7 @@ def market_queue(clock: Clock) -> RequestQueue:
     return RequestQueue("market", TokenBucket(clock.now_ns, 150, 50), clock)
 
 
-V2, V1BETA1 = "v2", "v1beta1"  # of options' market data
+V2, V1BETA1 = "v2", "v1beta1"  # versions of the market data's addresses; options have the second
 BODY_MAX = 64 * 1024 * 1024  # bytes of one answer
 
 
@@ -326,7 +326,7 @@ _deadline = threading.local()  # `until_s`: when the answer to this thread's req
 
 
 class _UntilDeadline(io.RawIOBase):
-    """A socket's bytes until the deadline of this thread's request: headers that trickle in meet it too."""
+    """A socket's bytes until the deadline of this thread's request, which also bounds slow headers."""
 
     def __init__(self, raw: io.RawIOBase) -> None:
         self._raw = raw
@@ -379,8 +379,8 @@ def connections() -> PoolManager:
 class Access:
     """Address and credentials. Its repr shows no key.
 
-    Clients of one `pool` send over each other's connections. So the reads of each minute keep one open for an order
-    after a quiet hour, and find out in its place when the way to the broker was cut without a word.
+    Clients of one `pool` share connections. So the minutely reads keep one open for an order after a quiet hour, and
+    notice first when the connection was cut silently.
     """
 
     url: str
@@ -431,9 +431,9 @@ class BoundClient(RESTClient):
 
 
 def json_of(body: bytes) -> object:
-    """Return the body's JSON value, None for an empty body. Raises ValueError for no JSON, and as `writable` does.
+    """Return the body's JSON value, None for an empty body. Raises ValueError for invalid JSON, and as `writable` does.
 
-    The fast decoder is strict; what it refuses (NaN, half a surrogate pair, another encoding) the library judges.
+    What the strict fast decoder refuses (NaN, half a surrogate pair, another encoding) goes to the library's.
     """
     try:
         value = msgspec.json.decode(body) if body else None
@@ -445,7 +445,7 @@ def json_of(body: bytes) -> object:
 class BoundSession:
     """Requests of some methods only, with deadlines, without redirects and without settings of the environment.
 
-    Over urllib3 itself: what `requests` does beside it costs half a millisecond of each order's way.
+    On urllib3 itself: the rest of `requests` would cost each order half a millisecond.
     """
 
     def __init__(self, methods: frozenset[str], access: Access, queue: RequestQueue) -> None:
@@ -503,7 +503,7 @@ PAGES_MAX = 1000
 
 
 def _exchange(work: Callable[[], object], hide: Callable[[str], str], address: str) -> object:
-    """Run in the queue's thread. Raises outside of the handler, so that the error keeps no request with its headers."""
+    """Run `work` in the queue's thread; raise outside of the handler, so that the error keeps no request's headers."""
     try:
         return work()
     except StatusError as error:

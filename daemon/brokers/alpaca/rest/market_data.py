@@ -19,7 +19,7 @@ from daemon.brokers.alpaca.rest.client import (
 )
 from daemon.brokers.alpaca.wire import time_text
 
-SYMBOLS_MOST = 100  # of one request
+SYMBOLS_MOST = 100  # symbols in one request
 
 
 class MarketData:
@@ -71,7 +71,7 @@ class MarketData:
         return await _newest(self._options, "/options/quotes/latest", symbols, feed, "quote", "quotes")
 
     async def any_snapshot(self, underlying: str, feed: str) -> bool:
-        """Return whether the chain has a contract; one row alone is asked for."""
+        """Return whether the chain has a contract, from a single row."""
         answer = await self._options.get(f"/options/snapshots/{underlying}", {"feed": feed, "limit": 1})
         return bool(an_object(answer, "snapshots").get("snapshots"))
 
@@ -94,7 +94,7 @@ class MarketData:
 async def _newest(
     client: QueuedClient, path: str, symbols: tuple[str, ...], feed: str, subject: str, key: str = ""
 ) -> dict[str, Raw]:
-    """Return symbol -> row of the answers, or of what they have under `key`; symbols without one are absent."""
+    """Return symbol -> row in the answers, or below their `key`; symbols without one are absent."""
     by_symbol: dict[str, Raw] = {}
     for some in _hundreds(symbols):
         answer = an_object(await client.get(path, {"symbols": some, "feed": feed}), f"{subject}s")
@@ -104,6 +104,6 @@ async def _newest(
 
 
 def _hundreds(symbols: tuple[str, ...]) -> Iterator[str]:
-    """The symbols as lists with commas, as many as one request may name."""
+    """Yield the symbols as lists with commas, as many as one request may name."""
     for first in range(0, len(symbols), SYMBOLS_MOST):
         yield ",".join(symbols[first : first + SYMBOLS_MOST])

@@ -1,7 +1,7 @@
-"""The stream of the account's activities (server-sent events): a second source that only says when to ask the ledger.
+"""The stream of the account's activities (server-sent events): a second source that only triggers reads of the ledger.
 
-A line of it books nothing: its ULID is not the ledger's id. It makes the next report due at once, and names the fill
-that a bust or correction amends. Losing the stream changes nothing. Deadlines are real seconds.
+Its lines book nothing: their ULIDs are not the ledger's ids. A line makes the next report due at once, and names the
+fill that a bust or correction amends. Losing the stream changes nothing. Deadlines are real seconds.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from strategies.kit.units import MILLISECOND_NS, MINUTE_NS
 
 PATH = "/v2beta1/events/activities"
 LINE_MAX = 1024 * 1024  # bytes of one event
-AHEAD_NS = 2 * MINUTE_NS  # a line may be dated so far ahead of our clock: until then all true lines look like repeats
+AHEAD_NS = 2 * MINUTE_NS  # most that a line may be ahead of our clock: true lines look like repeats until then
 UNREADABLE_MAX = 3  # unreadable events in a row after which the connection is given up
 REFUSED = frozenset((400, 401, 403, 404, 405, 410, 501))  # not for these keys, or not at this address
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -34,7 +34,7 @@ _JITTER = random.SystemRandom()
 
 @dataclass(frozen=True, slots=True)
 class ActivityDeadlines:
-    """Real seconds. `idle_s` is how long a silent connection is believed in: no heartbeat is documented."""
+    """Real seconds. `idle_s` is how long a silent connection is trusted: no heartbeat is documented."""
 
     open_s: float = 10.0
     idle_s: float = 900.0
@@ -55,7 +55,7 @@ class ActivityLine:
 
 
 class _Refused(Exception):
-    """The service answered, and not with a stream."""
+    """The service answered without a stream."""
 
     def __init__(self, status: int) -> None:
         super().__init__(f"HTTP {status}")
@@ -82,7 +82,7 @@ class ActivityStream:
         self._last = ""  # the newest ULID
 
     async def run(self) -> None:
-        """Listen until cancelled. Raises nothing: what goes wrong here may not end what it serves."""
+        """Listen until cancelled. Raises nothing: a fault here must not end the daemon."""
         failures = 0
         self._since_ns = self._now_ns()
         while True:
@@ -91,7 +91,7 @@ class ActivityStream:
                 detail, least_s = await self._visit(), 0.0
             except _Refused as refusal:
                 detail, least_s = str(refusal), self._deadlines.refused_s if refusal.status in REFUSED else 0.0
-            except Exception as error:  # an observer: whatever it is, it ends this connection alone
+            except Exception as error:  # whatever it is, it ends this connection only
                 detail, least_s = f"{type(error).__name__}: {error}"[:200], 0.0
             failures = 1 if self._last != last_before else failures + 1
             waits = self._deadlines
@@ -185,7 +185,7 @@ def ulid_ns(ulid: str) -> int:
 
 
 async def probe(access: Access, since_ns: int, until_ns: int, deadline_s: float) -> list[ActivityLine] | str:
-    """Return the lines between two times, or why there are none; the answer ends by itself. Raises nothing."""
+    """Return the lines between two times, or why there are none; the answer ends the stream. Raises nothing."""
     query = {"since": time_text(since_ns), "until": time_text(until_ns)}
     try:
         async with asyncio.timeout(deadline_s):

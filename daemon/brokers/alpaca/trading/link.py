@@ -1,7 +1,7 @@
 """The daemon's link to Alpaca's trading side: executes the step's effects and emits the broker's news.
 
-It decides nothing: `OwnOrders` sends only orders that a durable step released. Here are the stream of order updates
-and the regular reports, of which neither hides a hole in the other.
+It decides nothing: `OwnOrders` sends only orders that a durable step released. It has the stream of order updates and
+the regular reports, neither of which hides a gap in the other.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
-GATEWAY = "gateway: "  # begins the words of a limit of `rltrader-gateway`
+GATEWAY = "gateway: "  # prefix of refusals by a limit of `rltrader-gateway`
 _JITTER = random.SystemRandom()
 
 
@@ -69,7 +69,7 @@ class Timeouts:
 
 
 class OwnOrders:
-    """The desk's orders, by client order id. `on_update` takes updates that waited for a closing's answer."""
+    """The desk's orders, by client order id. `on_update` takes updates that waited for a close call's answer."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class OwnOrders:
         self._posting: dict[str, asyncio.Task[Event]] = {}
         self._post_counts: Counter[str] = Counter()  # how often each name was queued to be posted
         self._withdrawn: set[str] = set()  # cancelled before their post has left our queue
-        self._missing: dict[str, OrderMissing] = {}  # events that the step has not taken yet
+        self._missing: dict[str, OrderMissing] = {}  # events not stepped yet
         self._looking: dict[str, asyncio.Task[None]] = {}
         self._cancelling: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -158,7 +158,7 @@ class OwnOrders:
         return event
 
     async def _post(self, order: SubmitOrder) -> Event:
-        """Return the outcome of one post. An order that never left our queue has lapsed, without doubt."""
+        """Return the outcome of one post. An order that never left our queue has certainly lapsed."""
         name = order.client_order_id
         if order.closing:
             self._closings.begin(name, order.symbol)
@@ -208,7 +208,7 @@ class OwnOrders:
             if (posting := self._posting.get(name)) is not None:
                 await asyncio.wait({posting})
                 if isinstance(posting.result(), OrderExpired | OrderRejected):
-                    return  # it is not there
+                    return  # the broker does not have it
             order_id = await self._order_id(name)
             if order_id:
                 await self._orders.cancel(order_id)
@@ -224,7 +224,7 @@ class OwnOrders:
             del self._cancelling[name]
 
     def lift_fence_soon(self, on_lifted: Callable[[], None]) -> None:
-        """Let the account take new orders again, once; `on_lifted` is called with the answer, whatever it is."""
+        """Let the account take new orders again, once; `on_lifted` is called after any answer."""
         self._spawn(self._lift_fence(on_lifted), "lift the fence")
 
     async def _lift_fence(self, on_lifted: Callable[[], None]) -> None:
@@ -307,7 +307,7 @@ class OwnOrders:
 
 
 class Closings:
-    """The orders of the broker's own call, by the broker's id. Used on the event loop's thread."""
+    """The orders made by the broker's own close call, by the broker's id. Used on the event loop's thread."""
 
     def __init__(self) -> None:
         self.begun = 0  # counts the calls: a report read during one cannot tell them apart
@@ -316,7 +316,7 @@ class Closings:
         self._waiting: list[Mapping[str, object]] = []
 
     def follow(self, order_ids: Mapping[str, str]) -> None:
-        """Add orders whose answer came to an earlier run, or was lost: client order id -> the broker's id."""
+        """Add orders of an earlier run whose answer came or was lost: client order id -> the broker's id."""
         self._names.update({order_id: name for name, order_id in order_ids.items()})
 
     @property
@@ -363,7 +363,7 @@ class Closings:
         return order if name is None else replace(order, client_order_id=name)
 
     def id_of(self, name: str) -> str:
-        """Return the broker's id of such an order; "" for any other."""
+        """Return the broker's id of such an order; "" for others."""
         return next((order_id for order_id, other in self._names.items() if other == name), "")
 
 
@@ -418,7 +418,7 @@ class BrokerLink:
         self._listening = asyncio.Event()
         self._connection = 0  # counts losses of the stream
         self._report_request = asyncio.Event()
-        self._exit_request = asyncio.Event()  # by an exit
+        self._exit_request = asyncio.Event()  # requested by an exit
 
     # --- the engine's side ----------------------------------------------------------------------------------------
 
@@ -455,7 +455,7 @@ class BrokerLink:
     def follow(self, order_ids: Mapping[str, str], closings: Mapping[str, str] | None = None) -> None:
         """Add orders of an earlier run that may be open: client order id -> the broker's id. Before `run`.
 
-        `closings` are those that the broker's own call made, open or not.
+        `closings` are those made by the broker's own call, open or not.
         """
         self._own_orders.follow(order_ids)
         self._closings.follow(closings or {})
@@ -500,7 +500,7 @@ class BrokerLink:
             self._log("trade_update_malformed", problem=str(odd))
 
     def _on_activity(self, line: ActivityLine | None) -> None:
-        """Ask the ledger at once for a line of the second source; after an unreadable one, too. It books nothing."""
+        """Request a report for a line of the second source, or an unreadable one. It books nothing."""
         if line is not None and line.amends:
             self._reporter.name_amended(line.order_id, execution_of(line.amends))
         self._report_request.set()
@@ -512,11 +512,11 @@ class BrokerLink:
             return
         self._listening.clear()
         self._connection += 1
-        self._report_request.set()  # a report follows the next connect at once
+        self._report_request.set()  # a report follows at the next connect
         self._put(BrokerLost(self._clock.now_ns(), f"trade stream: {detail}"))
 
     def _on_taken(self, detail: str) -> None:
-        """Put once, until it listens again, that another connection has the account's news."""
+        """Emit once, until the stream listens again, that another connection has the account's news."""
         if not self._taken:
             self._taken = True
             self._put(BrokerLost(self._clock.now_ns(), f"trade stream: {detail}", taken=True))
@@ -524,7 +524,7 @@ class BrokerLink:
     # --- reports --------------------------------------------------------------------------------------------------
 
     async def _report_on(self) -> None:
-        """Report after each connect, each minute and on request; only while the stream listens, to hide no hole."""
+        """Report after each connect, each minute and on request; only while the stream listens, to hide no gap."""
         failures, reported_in = 0, -1
         while True:
             await self._until_listening()
@@ -544,9 +544,9 @@ class BrokerLink:
                 await asyncio.sleep(self._timeouts.pause_s(failures))
                 continue
             if connection != self._connection:
-                continue  # the stream was lost meanwhile: this report would hide the hole
+                continue  # the stream was lost meanwhile: this report would hide the gap
             if self._closings.under_way or closings != self._closings.begun:
-                reported_in = -1  # it may have an order of ours under the broker's name
+                reported_in = -1  # it may list an order of ours under the broker's name
                 await asyncio.sleep(self._timeouts.pause_s(1))
                 continue
             failures, reported_in = 0, connection
@@ -584,7 +584,7 @@ class BrokerLink:
 
 
 def _existing(refusal: Refused) -> Quantity | UnsetType:
-    """Return the quantity of the symbol that the account holds, where the refusal of a sale says it."""
+    """Return the quantity of the symbol in the account, where the refusal of a sale names it."""
     try:
         existing = wire.optional_quantity(refusal.extra, "existing_qty")
     except Malformed:

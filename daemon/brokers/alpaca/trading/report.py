@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 def activity(value: object) -> Activity:
     """Parse a ledger line other than a fill. Raises Malformed.
 
-    Its time is its own, or its New York date's midnight: it may be written on the evening or the day after.
+    Its time is its own, or midnight of its New York date: it may be written that evening or the day after.
     """
     raw = mapping(value, "activity")
     moment = wire.first_moment_ns(raw, "transaction_time")
@@ -112,15 +112,15 @@ def ledger_fill(value: object) -> LedgerFill:
     )
 
 
-AMENDING = ("canceled", "correct")  # statuses of a ledger line that takes back or changes an earlier one
-BUST, CORRECTION = "trade_bust", "trade_correct"  # the same as types of a fill
+AMENDING = ("canceled", "correct")  # statuses of a ledger line that busts or corrects an earlier one
+BUST, CORRECTION = "trade_bust", "trade_correct"  # the same, as types of a fill
 
 
 class Amendment(msgspec.Struct, frozen=True):
-    """What a bust or a correction made of one fill of an order; `quantity` is 0 after a bust."""
+    """The result of a bust or a correction of one fill; `quantity` is 0 after a bust."""
 
     fill: LedgerFill
-    before: tuple[Decimal, Decimal]  # quantity and price that stood until then
+    before: tuple[Decimal, Decimal]  # quantity and price before
     quantity: Decimal
     price: Decimal
     time_ns: int
@@ -129,7 +129,7 @@ class Amendment(msgspec.Struct, frozen=True):
 class Standing(msgspec.Struct, frozen=True):
     """An order's fills by the ledger: sums of quantity and of price x quantity, as filled and as they stand now.
 
-    `fills` has each as it stands now; of one that was taken back the quantity is 0.
+    `fills` has each as it stands now, with quantity 0 after a bust.
     """
 
     filled: tuple[Decimal, Decimal]
@@ -139,7 +139,7 @@ class Standing(msgspec.Struct, frozen=True):
 
 
 def amends(row: Mapping[str, object]) -> bool:
-    """Return True for a FILL line that takes back or changes an earlier fill."""
+    """Return True for a FILL line that busts or corrects an earlier fill."""
     return row.get("status") in AMENDING or row.get("type") in (BUST, CORRECTION)
 
 
@@ -154,9 +154,9 @@ def as_filled(rows: Iterable[Mapping[str, object]]) -> tuple[Decimal, Decimal]:
 
 
 def _follow_on(lines: Mapping[str, Mapping[str, object]]) -> bool:
-    """Return whether each fill begins at the `cum_qty` of the line before it: an order may fill on after a bust.
+    """Return whether each fill begins at the `cum_qty` of the line before it: an order may go on filling after a bust.
 
-    The order of lines with the same time is not known: a fill that follows on goes first, then what amends one.
+    The order of lines with the same time is not known: a fill that fits comes first, then its amendments.
     """
     quantity_before, waiting = Decimal(0), sorted(lines, key=_moment)
     while waiting:
@@ -183,9 +183,9 @@ def _moment(line: str) -> str:
 def standing(rows: Iterable[Mapping[str, object]], executions: Sequence[str] = ()) -> Standing:
     """Return what stands of one order, from all of its FILL lines.
 
-    An amending line names its fill by `previous_id`; else the only fill with its quantity is meant (of a bust also with
-    its price), or among several the one that `executions` has: those that streams named as amended, in order.
-    Raises Malformed where a line is unreadable or the fill that it amends is not certain.
+    An amending line names its fill by `previous_id`; else it means the only fill with its quantity (for a bust also
+    with its price), or among several the one in `executions`: those that streams named as amended, in order. Raises
+    Malformed where a line is unreadable or the amended fill is not certain.
     """
     lines = {required_text(row, "id"): row for row in rows}
     sums = as_filled(lines.values())
@@ -214,12 +214,12 @@ def _decimals(pair: tuple[Decimal | int, Decimal | int]) -> tuple[Decimal, Decim
 
 
 def execution_of(line: str) -> str:
-    """Return the part of a line's id that names its execution: `YYYYMMDDHHMMSSmmm::` goes before it."""
+    """Return the part of a line's id that names its execution, after `YYYYMMDDHHMMSSmmm::`."""
     return line.rpartition("::")[2]
 
 
 def amended_execution(update: Mapping[str, object]) -> str:
-    """Return the execution that a stream's bust or correction names, "" where it names none."""
+    """Return the execution that a stream's bust or correction names, "" without one."""
     return text(update.get("previous_execution_id") or update.get("execution_id"))
 
 
@@ -231,7 +231,7 @@ def _amended_by(
     price: Decimal | None,
     hints: list[str],
 ) -> str:
-    """Return the id of the fill that this line amends; a hint that decides is taken out."""
+    """Return the id of the fill that this line amends; remove the hint that decided it."""
     previous_id = text(row.get("previous_id")) or text(row.get("previous_execution_id"))
     if execution_of(previous_id) in names:
         return names[execution_of(previous_id)]
@@ -281,16 +281,16 @@ T = TypeVar("T")
 
 GRID = Decimal("0.0001")  # of a cost
 AVERAGE_GRID = Decimal("0.000001")  # of an average price, to which the broker rounds
-CHANGES = {"split": "SPLIT", "spinoff": "SPIN", "merger": "MA"}  # announced -> a line's kind
+CHANGES = {"split": "SPLIT", "spinoff": "SPIN", "merger": "MA"}  # kind of an announcement -> a line's kind
 RESTING = ("stop", "stop_limit")  # types of order
-BEFORE_OPEN_MIN = 9 * 60  # of New York's day: announcements are read again from then on
+BEFORE_OPEN_MIN = 9 * 60  # minutes of New York's day, after which announcements are read again
 READS_MAX = 3  # attempts to read a report when one of our orders filled meanwhile
 
 
 class Amended(msgspec.Struct, frozen=True):
     """An order whose fills were amended: the ids of its lines, and its fills; None where they are not certain.
 
-    `named` are the amended executions that a stream named, `count` is the number of lines that amend, `filled` the sums
+    `named` are the amended executions that a stream named, `count` is the number of amending lines, `filled` the sums
     of its fills before any amendment, None where its lines cannot be read.
     """
 
@@ -301,9 +301,9 @@ class Amended(msgspec.Struct, frozen=True):
     filled: tuple[Decimal, Decimal] | None
 
     def of(self, order: BrokerOrder) -> tuple[Decimal, Decimal] | None:
-        """Return quantity and cost that stand: the order's own, unless they still are those of before the amendment.
+        """Return quantity and cost that stand: the order's own, unless these are still from before the amendment.
 
-        None where nobody knows: the order shows nothing of the amendment, and which fill it means is not certain.
+        None where it is unknown: the order does not show the amendment yet, and which fill it means is not certain.
         """
         cost = wire.cost(order.symbol, order.filled, order.average_price)
         if self.filled is None or not _equal((order.filled, cost), self.filled):
@@ -312,15 +312,15 @@ class Amended(msgspec.Struct, frozen=True):
 
 
 def _announcing(row: Raw, day: str, at_ns: int) -> list[Activity]:
-    """Return a line for each share that an announcement names; none for a kind that changes no shares.
+    """Return a line for each share named in an announcement; none for a kind that changes no shares.
 
-    Of another day than today's, `day`, none for a split: the shares themselves show it.
+    On days other than today, `day`, none for a split: the shares themselves show it.
     """
     kind, ex_date = CHANGES.get(wire.text(row.get("ca_type")).lower()), wire.text(row.get("ex_date")) or day
     symbols = {wire.text(row.get(name)) for name in ("initiating_symbol", "target_symbol")} - {""}
     if kind is None or (kind == "SPLIT" and ex_date != day):
         return []
-    seen_on = "" if ex_date == day else f"{day}: "  # on its own day it is told once more
+    seen_on = "" if ex_date == day else f"{day}: "  # on its own day it is reported again
     return [
         Activity(f"{seen_on}{ex_date} {kind} {it}", kind, it, ZERO, None, ZERO, ANNOUNCED, at_ns, ex_date=ex_date)
         for it in sorted(symbols)
@@ -333,7 +333,7 @@ def _equal(one: tuple[Decimal, Decimal], other: tuple[Decimal, Decimal]) -> bool
 
 
 class Reread(Generic[T]):
-    """Parses the rows of repeated reads: one that is as it was in the read before is not parsed again."""
+    """Parses the rows of repeated reads; a row unchanged since the last read is not parsed again."""
 
     def __init__(self, parse: Callable[[object], T]) -> None:
         self._parse = parse
@@ -341,7 +341,7 @@ class Reread(Generic[T]):
         self._now: dict[str, tuple[Raw, T]] = {}
 
     def begin(self) -> None:
-        """Begin a read; what the one before it did not have is forgotten."""
+        """Begin a read; forget rows that the last one did not have."""
         self._former, self._now = self._now, {}
 
     def __call__(self, row: Raw) -> T:
@@ -355,7 +355,7 @@ class Reread(Generic[T]):
 
 
 class Reporter:
-    """Makes reports. It remembers what it reported in this process, so that later ones carry only news."""
+    """Makes reports. It remembers what this process reported, so that later reports carry only news."""
 
     def __init__(
         self,
@@ -388,13 +388,13 @@ class Reporter:
         self._order, self._fill = Reread(wire.order), Reread(ledger_fill)
         self._names: dict[str, str] = {}  # order id -> client order id
         self._given_orders: set[BrokerOrder] = set()
-        self._given_fills: dict[str, tuple[list[LedgerFill], set[Quantity]]] = {}  # order id -> and sums of quantity
+        self._given_fills: dict[str, tuple[list[LedgerFill], set[Quantity]]] = {}  # order id -> fills, sums of quantity
         self._given_lines: set[tuple[str, str]] = set()  # id, status
-        self._amendments: dict[str, Amended] = {}  # order id -> what the last ledger says of its amended fills
+        self._amendments: dict[str, Amended] = {}  # order id -> its amended fills, by the last ledger
         self._named_fills: dict[str, list[str]] = {}  # order id -> executions that a stream named as amended
         self._unreadable: set[str] = set()  # lines logged already
-        self._rests = False  # a stop rested at the last read
-        self._announced_lines: tuple[tuple[date, bool], list[Activity]] | None = None  # when they were read
+        self._rests = False  # a stop was resting at the last read
+        self._announced_lines: tuple[tuple[date, bool], list[Activity]] | None = None  # with the time of reading
         self._announcements = Announced()  # of dividends
 
     def forget(self) -> None:
@@ -403,7 +403,7 @@ class Reporter:
         self._unreadable = set()
 
     def name_amended(self, order_id: str, execution: str) -> None:
-        """Note that a stream named this execution of an order as busted or corrected."""
+        """Note that a stream reported this execution of an order as busted or corrected."""
         executions = self._named_fills.setdefault(order_id, [])
         if execution and execution not in executions:
             executions.append(execution)
@@ -420,7 +420,7 @@ class Reporter:
             account = await self._reads.account()
             fills, other = await self._ledger(await self._reads.activities(since_ns), orders)
             lines_by_order = {order_id: amendment.lines for order_id, amendment in self._amendments.items()}
-            # else the orders were read before a correction
+            # otherwise the orders were read before a correction
             if _belong_together(orders, fills) and lines_by_order == former:
                 break
         other = [*other, *await self._announced_changes(asked_ns)]
@@ -448,7 +448,7 @@ class Reporter:
     ) -> tuple[dict[str, list[LedgerFill]], list[Activity]]:
         """Return our fills by order id, and the other lines.
 
-        An order with an amended fill has none of them: its own figures stand, reported as one correction.
+        An order with an amended fill has no fills here: its own figures stand, reported as one correction.
         """
         rows = [row for row in lines if row.get("activity_type") == "FILL"]
         rest = [row for row in lines if row.get("activity_type") != "FILL"]
@@ -471,7 +471,7 @@ class Reporter:
         return {order_id: fills[order_id] for order_id in own_names}, other
 
     async def _with_ex_date(self, line: Activity) -> Activity:
-        """Return a dividend's line with the ex-date that was announced; others, and unknown ones, as they are."""
+        """Return a dividend's line with its announced ex-date; other lines, and unknown ones, unchanged."""
         if line.kind not in DIVIDENDS or not line.symbol:
             return line
 
@@ -483,7 +483,7 @@ class Reporter:
         return msgspec.structs.replace(line, ex_date=ex_date or "")
 
     async def _announced_changes(self, asked_ns: int) -> list[Activity]:
-        """Return the day's splits, spin-offs and mergers, and those of some nights around it, as lines that announce.
+        """Return the splits, spin-offs and mergers of the day and some nights around it, as announcing lines.
 
         They are read where a stop rests, which they concern, and where book and broker differ, which they may explain:
         once before the day's nine o'clock and once after it.
@@ -504,7 +504,7 @@ class Reporter:
         return lines
 
     async def _amended_fills(self, order_id: str, rows: list[Raw]) -> Amended:
-        """Read all fills of an order when the ledger has a new line of it, and one amends a fill."""
+        """Read all fills of an order when the ledger has a new line of it and one of its lines amends a fill."""
         lines = frozenset(wire.text(row.get("id")) for row in rows)
         former, executions = self._amendments.get(order_id), tuple(self._named_fills.get(order_id, ()))
         if former is not None and (former.lines, former.named) == (lines, executions):
@@ -519,7 +519,7 @@ class Reporter:
             return Amended(lines, executions, count, None, sums)
 
     def _amending_lines(self) -> list[Activity]:
-        """Return what each bust and correction changes, for orders that the journal forgot."""
+        """Return the change by each bust and correction, for orders that the journal forgot."""
         activities = []
         for order_id, of_order in self._amendments.items():
             for number, amendment in enumerate(of_order.fills.amendments if of_order.fills else (), 1):
@@ -628,7 +628,7 @@ class Reporter:
     def _corrections(self, orders: dict[str, BrokerOrder], now_ns: int) -> tuple[OrderFilled, ...]:
         """Return what stands of each amended order of ours, in case the stream missed it; in every report.
 
-        Nothing of one where nobody knows it: what an earlier life knew from a stream stays, and the cash is compared.
+        Orders with an uncertain amendment are left out: an earlier process may have booked it; the cash is compared.
         """
         corrections = []
         for order_id, amendment in sorted(self._amendments.items()):
@@ -689,8 +689,8 @@ def funds_of(account: Raw) -> Funds:
 def block_reason(account: Raw, strange: str = "") -> str:
     """Return why the account may not trade, from its status and its three flags; `""` when it may.
 
-    `strange` is why it cannot be the configured one, "" where it can. The flag that a person sets is followed by the
-    name of its setting.
+    `strange` is why it cannot be the configured account, "" where it can. The flag that a person sets is followed by
+    the name of its setting.
     """
     reasons = [strange] if strange else []
     reasons += [] if account.get("status") == "ACTIVE" else [f"status {str(account.get('status'))[:40]}"]

@@ -21,7 +21,7 @@ from daemon.host.safe_decode import Unreadable, json_value
 from daemon.pacing import back_off_s
 
 STREAM = "trade_updates"
-TAKEN = "HTTP 429 on the upgrade"  # what a connection beyond the account's one is told
+TAKEN = "HTTP 429 on the upgrade"  # the answer to a connection beyond the account's only one
 FRAME_MAX = 4 * 1024 * 1024  # bytes: an update beyond the library's 1 MiB costs no connection
 _JITTER = random.SystemRandom()
 _SILENT = logging.getLogger("daemon.brokers.alpaca.trading.trade_stream.frames")
@@ -78,7 +78,7 @@ class TradeStream:
         self._deadlines = deadlines
         self._log = log
         self._listening = False
-        self._is_taken = False  # the account's connection, by another one
+        self._is_taken = False  # another connection has the account's updates
 
     async def run(self) -> None:
         """Listen until cancelled; then close the socket."""

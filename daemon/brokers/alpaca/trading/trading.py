@@ -36,8 +36,8 @@ from daemon.core.instruments.option_market import is_contract
 from strategies.kit.units import MILLISECOND_NS
 
 T = TypeVar("T")
-PAID_LATE = timedelta(days=5)  # the ledger's line after the announced day of payment
-BOOKED_LATE = timedelta(days=5)  # the ledger's line after the ex-date of the split; around that of a spin-off
+PAID_LATE = timedelta(days=5)  # most days from the announced payment to the ledger's line
+BOOKED_LATE = timedelta(days=5)  # most days from a split's ex-date to the ledger's line; a spin-off's may precede it
 
 # --- reading the account ------------------------------------------------------------------------------------------
 
@@ -112,7 +112,7 @@ class TradingReads:
         return order
 
     async def _order(self, path: str, query: Raw, urgency: CallPriority) -> Raw | None:
-        """Return one order; None where the broker says in JSON that it has none: a page of its edge says nothing."""
+        """Return one order; None where the broker denies it in JSON: a page of a proxy before it proves nothing."""
         try:
             return an_object(await self._client.get(path, query, urgency=urgency), "order")
         except Refused as error:
@@ -154,10 +154,10 @@ class TradingReads:
         return f"{new}/{old}" if new > 0 and old > 0 else ""
 
     async def spin_offs(self, symbol: str, day: date) -> list[tuple[str, str, str]]:
-        """Return who may have spun off what the ledger has at this New York date: symbol, ex-date and "new/old".
+        """Return the possible parents of what the ledger has at this New York date: symbol, ex-date and "new/old".
 
-        Of each spin-off near that date all names but `symbol`: Alpaca has a parent now as the one party, now as the
-        other. The shares may come before their ex-date. Raises RestError and Malformed.
+        For each spin-off near that date all names but `symbol`, because Alpaca has the parent now as one party, now as
+        the other. The shares may come before their ex-date. Raises RestError and Malformed.
         """
         first_date, last_date = (day - BOOKED_LATE).isoformat(), (day + BOOKED_LATE).isoformat()
         spin_offs = set[tuple[str, str, str]]()
@@ -222,7 +222,7 @@ def _name_of(line: Raw) -> tuple[str, str]:
 
 
 def _with_own_ids(lines: Mapping[tuple[str, str], Raw]) -> list[Raw]:
-    """Return lines by id and kind, each with an id of its own.
+    """Return lines by id and kind, each with a unique id.
 
     Alpaca documents an exercise (OPEXC, OPASN) and its shares (OPTRD) under one id: the kind is added to the latter's.
     """
@@ -236,16 +236,16 @@ def _with_own_ids(lines: Mapping[tuple[str, str], Raw]) -> list[Raw]:
 
 
 class Announced:
-    """What the broker announced of the ledger's lines: asked once for a symbol and date, again where that failed."""
+    """The broker's announcements for ledger lines: requested once for a symbol and date, again after a failure."""
 
     def __init__(self) -> None:
         self._answers: dict[tuple[str, str, date], Any] = {}
-        self._reported_failures: set[tuple[str, str, date]] = set()  # what failed
+        self._reported_failures: set[tuple[str, str, date]] = set()  # failed reads already reported
 
     async def of(
         self, read: Callable[[str, date], Awaitable[T]], symbol: str, day: date, on_failure: Callable[[str, str], None]
     ) -> T | None:
-        """Return what `read` says; None where it fails, which `on_failure` hears once: symbol, problem."""
+        """Return the result of `read`; None where it fails, which `on_failure` gets once, as symbol and problem."""
         key = read.__name__, symbol, day
         if key not in self._answers:
             try:
@@ -260,7 +260,7 @@ class Announced:
 
 
 class TradingOrders:
-    """The account's writing side: orders by POST and DELETE alone, and its settings by PATCH. Raises RestError."""
+    """The account's writing side: orders by POST and DELETE only, and its settings by PATCH. Raises RestError."""
 
     def __init__(self, access: Access, queue: RequestQueue) -> None:
         self._client = QueuedClient(access, queue, TRADING)
@@ -277,13 +277,13 @@ class TradingOrders:
         if opening or order.auction:
             clock = self._client.queue.clock
             wait_s = max(0.0, clock.real_s(order.valid_until_ns - clock.now_ns()))
-        rests = not isinstance(order.stop_price, UnsetType)  # it takes no turn from an exit
+        rests = not isinstance(order.stop_price, UnsetType)  # a stop comes after exits
         urgency = CallPriority.ENTRY if opening or rests else CallPriority.EXIT
         answer = await self._client.ask(partial(self._send, order, withdrawn), urgency, wait_s=wait_s)
         return an_object(answer, f"order {order.client_order_id}")
 
     def _send(self, order: SubmitOrder, withdrawn: Callable[[], bool]) -> object:
-        """Post it; or DELETE /v2/positions/{symbol}?qty=: the broker's order against so much, under a name of its own.
+        """Post the order; or DELETE /v2/positions/{symbol}?qty=, by which the broker makes and names an order.
 
         Runs in the queue's thread.
         """
