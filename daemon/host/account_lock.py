@@ -22,7 +22,7 @@ from daemon.host.own_files import FOLDER_MODE, StateDirError, open_own, open_own
 from daemon.host.passing import MayPass, may_pass
 
 SHARED = Path("/run/rltrader")  # the units' RuntimeDirectory, the same for every desk of a host
-DIGITS = 32  # of a digest
+DIGITS = 32  # hex digits of a digest
 
 
 class Holder(msgspec.Struct, frozen=True):
@@ -42,7 +42,7 @@ class LockFailedError(MayPass, StateDirError):
 
 
 def lock_folder(environment: Mapping[str, str] = os.environ, shared_folder: Path = SHARED) -> Path:
-    """Return the folder of the locks: systemd's $RUNTIME_DIRECTORY, `shared_folder` if it exists, else in this home.
+    """Return the folder of the locks: systemd's $RUNTIME_DIRECTORY, `shared_folder` if it exists, else in $HOME.
 
     No other user can create any of them beforehand, and a user's desks find the same one from any login.
     """
@@ -67,7 +67,7 @@ class _Claim:
 
 
 class AccountLock:
-    """The locks of one desk. `claim_*` takes one, `close` releases all; so does the end of the process."""
+    """The locks of one desk. `claim_*` takes one, `close` or the end of the process releases all."""
 
     def __init__(self, folder: Path, holder: Holder, service: str) -> None:
         """`service` is the trading service's address: the same key elsewhere is another account."""

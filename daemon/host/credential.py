@@ -15,7 +15,7 @@ class CredentialProblem(Exception):
 
 
 def credential(name: str) -> tuple[str, str]:
-    """Return the secret's text without blanks around it, "" where unset, and where it is from.
+    """Return the secret's stripped text, "" where unset, and its source.
 
     The process leaves no core dump from then on. Raises CredentialProblem.
     """
@@ -29,7 +29,7 @@ def credential(name: str) -> tuple[str, str]:
 
 
 def leave_no_core_dump() -> None:
-    """Let no secret in this process's memory reach a file."""
+    """Keep this process's memory, with its secrets, out of core dumps."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 

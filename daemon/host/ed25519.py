@@ -1,4 +1,4 @@
-"""Ed25519 keys and signatures (RFC 8032): of model versions, and of heads of a journal's chain.
+"""Ed25519 keys and signatures (RFC 8032), for model versions and heads of a journal's chain.
 
 Invariant: a private key is readable by its owner only, and its value is in no output, exception or log.
 """
@@ -70,7 +70,7 @@ def signature_of(data: bytes, key_file: Path) -> tuple[str, str]:
 
 
 def _open_bits(key_file: Path) -> int:
-    """Return the permissions that a key's file may not have; a credential's group may read: it is the service's own."""
+    """Return the permission bits that a key's file must not have; a credential's group, the service's own, may read."""
     folder = os.environ.get("CREDENTIALS_DIRECTORY", "")
     in_folder = folder and key_file.absolute().parent == Path(folder).absolute()
     return stat.S_IRWXO | (stat.S_IWGRP | stat.S_IXGRP if in_folder else stat.S_IRWXG)

@@ -1,10 +1,10 @@
-"""What failed first in a group of tasks."""
+"""The first failure in a group of tasks."""
 
 from __future__ import annotations
 
 
 def innermost(error: BaseException) -> BaseException:
-    """Return the first exception of a group, and of the groups in it, that is none itself."""
+    """Return the first exception in a group, or in its nested groups, that is not a group."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error

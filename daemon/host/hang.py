@@ -1,10 +1,9 @@
-"""A process whose step does not come back, or ends it: it ends itself, and its next start knows where that was.
+"""End a process whose step hangs, and leave a record of where it hung or crashed for the next start.
 
-A thread looks at the step in real time. Where code in C keeps the interpreter to itself, no thread of Python runs: then
-`faulthandler`'s own thread ends the process, later, before systemd's watchdog would and with the same record. A signal
-by which code in C ends the process (a bad address, an abort) leaves the stack of its thread there, too.
-
-What leaves no stack (`os._exit`, a SIGKILL, memory that ran out) leaves the name of the call that was under way.
+A thread watches the step in real time. Where C code holds the interpreter, no Python thread runs: then `faulthandler`'s
+own thread ends the process, later, but before systemd's watchdog would and with the same record. A signal from C code
+that ends the process (a bad address, an abort) leaves the stack of its thread there, too. An end without a stack
+(`os._exit`, SIGKILL, out of memory) leaves the name of the call that was under way.
 """
 
 from __future__ import annotations
@@ -21,16 +20,16 @@ from pathlib import Path
 
 from daemon.host.own_files import open_own
 
-FILE = "hung"  # in the state directory: the stacks of the run that hung, empty after a start that knew
-ENDS_MAX = 2  # runs of a day that ended in a call of the strategy: it is not asked again
-CALL_FILE = "call"  # the call of the strategy that is under way, and how many runs of a day ended in one
+FILE = "hung"  # in the state directory: stacks of the run that hung, emptied by a start that recorded it
+ENDS_MAX = 2  # runs of a day that end in a call of the strategy before it is not called again
+CALL_FILE = "call"  # the strategy's call under way, and the day's number of runs that ended in one
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-UNSTOPPED_MAX = 3  # runs of a day that ended after a call of it, and that nobody stopped: it is not imported
+UNSTOPPED_MAX = 3  # runs of a day that end, unstopped, after a call before it is not imported again
 _CALL_BYTES = 16
-_AFTER = "-"  # in the place of a call: there were calls, and none is under way
+_AFTER = "-"  # stands for a call: there were calls, and none is under way
 LOOK_S = 0.5
-LAST_S = 50.0  # of a step that lets no thread run: below systemd's watchdog of 60 s
-SHOWN = 3  # innermost frames
+LAST_S = 50.0  # for a step that lets no thread run: below systemd's watchdog of 60 s
+SHOWN = 3  # number of innermost frames shown
 _FATAL = re.compile(r"^Fatal Python error: (.*)$", re.MULTILINE)
 _FRAME = re.compile(r'^  File "([^"]*)", line (\d+) in (.*)$', re.MULTILINE)
 
@@ -39,9 +38,9 @@ class HangGuard:
     """Ends the process with exit code 1 when one step takes longer than `limit_s` seconds of real time.
 
     `stepping` returns a number that differs from step to step, 0 between two steps. Only looks at the same step count,
-    so a process that was stopped or suspended meanwhile is not taken for one that hangs. A crash leaves the same record
-    as a hang, unless Python was asked (`-X faulthandler`) to write it elsewhere. Where its file in `folder`
-    cannot be opened, `unrecorded` says why: the next start does not know of a hang then.
+    so a process that was stopped or suspended meanwhile does not count as hanging. A crash leaves the same record as a
+    hang, unless Python's own `-X faulthandler` writes it elsewhere. Where its file in `folder` cannot be opened,
+    `unrecorded` says why, and the next start learns nothing of a hang.
     """
 
     def __init__(self, folder: Path, limit_s: float, stepping: Callable[[], int]) -> None:
@@ -65,7 +64,7 @@ class HangGuard:
         self._thread.start()
 
     def forget(self) -> None:
-        """Empty the record of an earlier run: it is in the journal."""
+        """Empty the record of an earlier run, which is in the journal."""
         with contextlib.suppress(OSError):
             os.ftruncate(self._file, 0)
 
@@ -98,28 +97,28 @@ class HangGuard:
         try:
             faulthandler.dump_traceback(self._file, all_threads=True)
             os.fsync(self._file)
-        finally:  # a disk that does not take the record keeps nothing alive
+        finally:  # even if the disk refuses the record
             os._exit(1)
 
 
 class CallMark:
-    """Notes each call of the strategy while it runs: the next start knows that the process ended in one, or after one.
+    """Notes each call of the strategy while it runs: the next start knows if the process ended in or after one.
 
-    A call costs two writes without a flush, a microsecond or two: they outlive the process, not the host. So what an
-    earlier boot left says nothing, as does a file that is missing or damaged. `day` is today's date: what happened on
-    another one is over. Where the file in `folder` cannot be used, nothing is noted; nor where it is asked for `alone`
-    and another process has it so.
+    A call costs two writes without a flush, a microsecond or two: they survive the process, not the host. So notes of
+    an earlier boot do not count, nor do a missing or damaged file, or those of a `day` (date) other than today. Where
+    the file in `folder` cannot be used, nothing is noted; nor where exclusive use is requested (`alone`) and another
+    process has it.
     """
 
     def __init__(self, folder: Path, day: str, file: str = CALL_FILE, *, alone: bool = False) -> None:
         self.ended_in = ""
         """The call in which the last run ended; "" for none."""
         self.times = 0
-        """How many runs of this day ended in a call, up to a `forget`."""
+        """Number of this day's runs that ended in a call, since a `forget`."""
         self.ended_after = False
-        """Whether the last run ended after a call, and was not stopped."""
+        """Whether the last run ended after a call without being stopped."""
         self.unstopped = 0
-        """How many runs of this day did, up to a `forget`."""
+        """Number of this day's runs that did, since a `forget`."""
         self._call, self._stopped = "", False
         try:
             self._file = _record(folder, os.O_RDWR | os.O_CREAT, file)
@@ -147,7 +146,7 @@ class CallMark:
             self._put(call or _AFTER)
 
     def stopped(self) -> None:
-        """Note that the process was asked to end: maybe by the call under way, in which it ends then; else in none."""
+        """Note that the process was asked to end, so that its end is not blamed on a call, except one under way."""
         if not self._stopped and not self._call:
             self._put("")
         self._stopped = True
@@ -159,7 +158,7 @@ class CallMark:
             return
 
     def forget(self) -> None:
-        """Count from zero again: the halt is in the journal."""
+        """Restart the counts: the halt is in the journal."""
         self.times = self.unstopped = 0
         self._write()
 
@@ -180,7 +179,7 @@ def _place_of(call: str) -> bytes:
 
 
 def _boot() -> str:
-    """Return what this boot of the host is called; another word each time where the kernel does not say."""
+    """Return the id of this boot of the host; a different text each time if the kernel names none."""
     try:
         return BOOT_ID.read_text().strip()
     except OSError:
@@ -196,7 +195,7 @@ def _record(folder: Path, flags: int, name: str = FILE) -> int:
 
 
 def last_hang(folder: Path) -> str:
-    """Return the stack in which the last run hung, innermost frame first; "" where none did."""
+    """Return the stack in which the last run hung, innermost frame first; "" without a hang."""
     try:
         with os.fdopen(_record(folder, os.O_RDONLY), errors="replace") as file:
             return file.read()[-100_000:]
@@ -205,13 +204,13 @@ def last_hang(folder: Path) -> str:
 
 
 def crash_of(stack: str) -> str:
-    """Return what ended the run that left this stack, such as "Segmentation fault"; "" where it hung."""
+    """Return what ended the run that left this stack, such as "Segmentation fault"; "" for a hang."""
     fatal_lines: list[str] = _FATAL.findall(stack)
     return fatal_lines[-1] if fatal_lines else ""
 
 
 def shown_stack(stack: str, *within: str) -> str:
-    """Return the innermost frames of the thread that was in one of the files named `within`, in one line.
+    """Return the innermost frames of the thread that was in one of the files `within`, in one line.
 
     "" where no thread was in any.
     """

@@ -46,7 +46,7 @@ class Latency:
     def cumulative(self, bounds_s: Sequence[float]) -> list[int]:
         """Return how many durations did not exceed each bound in seconds, to bucket precision; then all."""
         counts = Buckets(bounds_s)
-        for us, count in dict(self._counts).items():  # a copy in one piece: the loop's thread goes on adding
+        for us, count in dict(self._counts).items():  # an atomic copy: the loop's thread goes on adding
             counts.add(us / 1e6, count)
         return counts.cumulative()
 

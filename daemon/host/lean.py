@@ -1,7 +1,7 @@
 """Block the import of pandas (90 MB, 0.3 s): TA-Lib and pyarrow import it only to recognise its Series.
 
-A strategy of one's own that imports a library gets pandas back (`strategies.kit.own.load`): the daemon then loads what
-training loads.
+An own strategy that imports a library gets pandas back (`strategies.kit.own.load`): the daemon then loads what training
+loads.
 """
 
 from __future__ import annotations

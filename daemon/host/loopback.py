@@ -1,4 +1,4 @@
-"""The one way in which our programs listen: on 127.0.0.1 alone, with an error that says how to mend it."""
+"""Listening sockets of all our programs: on 127.0.0.1 only, with errors that name the cure."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ PORT_MAX = 65535
 
 
 def listen(key: str, port: int, cure: str) -> socket.socket:
-    """Listen on the loopback address; port 0 takes a free one. `key` is what the user calls the port.
+    """Listen on the loopback address; port 0 takes a free one. `key` is the configuration's name for the port.
 
     Raises:
-        OSError: the port cannot be had; the text names `key`, the port, the reason and the cure.
+        OSError: the port is not available; the text names `key`, the port, the reason and the cure.
     """
     if not 0 <= port <= PORT_MAX:
         raise OSError(f"{key} {port}: expected 0 to {PORT_MAX}: {cure}")
@@ -24,7 +24,7 @@ def listen(key: str, port: int, cure: str) -> socket.socket:
 
 
 def refused(key: str, port: int, cure: str) -> str:
-    """Return why `listen` would not have the port now, "" where it would."""
+    """Return why `listen` would fail on the port now, "" where it would not."""
     try:
         listen(key, port, cure).close()
     except OSError as error:
@@ -33,5 +33,5 @@ def refused(key: str, port: int, cure: str) -> str:
 
 
 def not_had(key: str, port: int, error: OSError, cure: str) -> OSError:
-    """Return the error of a port that cannot be had: it names `key`, the port, the reason and the cure."""
+    """Return the error for an unavailable port: it names `key`, the port, the reason and the cure."""
     return OSError(f"{key} {port}: {os.strerror(error.errno or 0)}: {cure}")

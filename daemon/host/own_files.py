@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 FOLDER_MODE = 0o700
-FILE_MODE = 0o640  # as the unit's umask makes all others; locks and journals hold no secret
+FILE_MODE = 0o640  # as by the unit's umask; locks and journals hold no secret
 
 
 class NotOwnError(OSError):
@@ -102,7 +102,7 @@ def become_owner(path: Path) -> None:
         return
     try:
         info = next(folder for folder in (path, *path.absolute().parents) if folder.exists()).stat()
-    except OSError:  # using it will report more
+    except OSError:  # its use will report more
         return
     if info.st_uid == 0:
         return
@@ -138,7 +138,7 @@ def as_owner(path: Path, work: Callable[[], bytes]) -> bytes:
                 pipe.write(work())
             error_code = 0
         finally:
-            os._exit(error_code)  # nothing of the parent is flushed or ended twice
+            os._exit(error_code)  # without flushing or ending anything of the parent twice
     os.close(out)
     with os.fdopen(into, "rb") as pipe:
         data = pipe.read()
@@ -156,5 +156,5 @@ def user_name(uid: int) -> str:
 
 
 def person() -> str:
-    """Return who asks: who used sudo, else the user of this process, by name."""
+    """Return the name of the person: the user of sudo, else of this process."""
     return os.environ.get("SUDO_USER") or user_name(os.getuid())

@@ -24,12 +24,12 @@ FLAT = "flat"  # the result of a panic that left nothing
 LETTERS_MOST = 200
 LOOK_S = 0.25
 MODE = 0o644
-FLAT_BIT = stat.S_IXUSR  # added to it for a flat account: this needs no room on the disk
-UNLOCKED_S = 300.0  # a panic whose file has no lock (of an older version, or what is no file of ours) lives no longer
+FLAT_BIT = stat.S_IXUSR  # set in the file's mode for a flat account: this needs no disk space
+UNLOCKED_S = 300.0  # longest life of a panic whose file has no lock (an older version's, or a foreign file)
 
 
 class Marker:
-    """The file as the panic that lives holds it; without one (`file` None) it does nothing."""
+    """The file, as held by the running panic; without one (`file` None) it does nothing."""
 
     def __init__(self, file: int | None) -> None:
         self._file = file
@@ -47,7 +47,7 @@ class Marker:
 
 
 def leave(folder: Path, asker_name: str) -> Marker:
-    """Write the file, readable by the desk's user, and lock it. That of a panic that lives is enough.
+    """Write the file, readable by the desk's user, and lock it. A file of another running panic is enough.
 
     Raises OSError where no file can be made.
     """
@@ -55,13 +55,13 @@ def leave(folder: Path, asker_name: str) -> Marker:
         file = os.open(folder / MARKER, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, MODE)
     except OSError:
         if os.path.lexists(folder / MARKER):
-            return Marker(None)  # whatever it is, the desk stands down for it
+            return Marker(None)  # the desk stands down for any file
         raise
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.fchmod(file, MODE)
         os.ftruncate(file, 0)
-    except OSError:  # another panic has the lock, or there is none here: the file is there
+    except OSError:  # another panic has the lock, or locks do not work here: the file exists
         os.close(file)
         return Marker(None)
     _write(file, asker_name)
@@ -69,7 +69,7 @@ def leave(folder: Path, asker_name: str) -> Marker:
 
 
 def _write(file: int, line: str) -> None:
-    """Write a line; a full disk takes none, and the lock and the mode do without it."""
+    """Write a line; on a full disk nothing, where the lock and the mode suffice."""
     with contextlib.suppress(OSError):
         os.write(file, f"{line}\n".encode(errors="replace"))
         os.fsync(file)
@@ -88,10 +88,10 @@ def panic_asker(folder: Path) -> str:
 
 
 def outcome(folder: Path) -> str | None:
-    """Return the result of the panic that was set aside: `FLAT`, or why it failed; None without one, or while it lives.
+    """Return the result of the panic that was set aside: `FLAT`, or why it failed; None without one, or while it runs.
 
-    A file that no panic of this version wrote has no lock: it counts as failed once no panic lives that long, or where
-    its time is further ahead, because the host's clock was set back.
+    A file without this version's lock counts as failed once no panic runs that long, or where its time is further
+    ahead, because the host's clock was set back.
     """
     place = folder / ASIDE
     if not os.path.lexists(place):
@@ -112,7 +112,7 @@ def outcome(folder: Path) -> str | None:
 
 
 def set_aside(folder: Path) -> None:
-    """Take the noticed file out of the way of the next panic; its own goes on writing into it."""
+    """Move the noticed file, into which its panic goes on writing, out of the next panic's way."""
     with contextlib.suppress(OSError):
         (folder / MARKER).rename(folder / ASIDE)
 
@@ -125,7 +125,7 @@ async def obey(
 ) -> None:
     """Poll for the file until cancelled: stand down first, and set the file aside when that is durable.
 
-    When its panic is over, `on_failure` gets why it failed, if it did, and the file goes.
+    When its panic has ended, call `on_failure` with the reason if it failed, and remove the file.
     """
     handled_asker, ended = "", False
     while True:
@@ -135,7 +135,7 @@ async def obey(
             await durable()
             set_aside(folder)
             ended = False
-        handled_asker = panic_asker(folder)  # a file that cannot be moved is reported once
+        handled_asker = panic_asker(folder)  # an immovable file is reported once
         result = outcome(folder)
         if result is not None and not ended:
             if result != FLAT:
@@ -143,12 +143,12 @@ async def obey(
                 await durable()
             with contextlib.suppress(OSError):
                 (folder / ASIDE).unlink()
-        ended = result is not None  # what cannot be removed is reported once
+        ended = result is not None  # an irremovable file is reported once
         await asyncio.sleep(look_s(LOOK_S))
 
 
 def _text(place: Path, *, unlocked: bool = False) -> str:
-    """Return the beginning of the file; raises BlockingIOError where it has to be unlocked and is not, and OSError."""
+    """Return the beginning of the file. Raises BlockingIOError where it is locked but must not be, and OSError."""
     file = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         if unlocked:

@@ -1,4 +1,4 @@
-"""Faults that stop a start now and may pass: another's lock, a disk that is full, failing or read-only.
+"""Faults that prevent a start now and may pass: another process's lock, a disk that is full, failing or read-only.
 
 Such a start ends with exit code 1, and systemd retries. Faults that need a person end with exit code 2.
 """
@@ -27,7 +27,7 @@ _SQLITE = frozenset(
         sqlite3.SQLITE_PROTOCOL,
     )
 )  # fmt: skip
-_OPENING = frozenset((sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY))  # a permission, or one of the above
+_OPENING = frozenset((sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY))  # a lack of permission, or one of the above
 T = TypeVar("T")
 
 
@@ -36,7 +36,7 @@ class MayPass(Exception):
 
 
 def busy(error: BaseException | None) -> bool:
-    """Return whether the cause is another's lock: it ends with its holder and does not concern the disk."""
+    """Return whether the cause is another process's lock, which ends with its holder and is no fault of the disk."""
     return isinstance(error, BlockingIOError) or _code(error) == sqlite3.SQLITE_BUSY
 
 

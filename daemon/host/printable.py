@@ -1,6 +1,6 @@
 """Foreign text as one safe line for a terminal: control characters become visible escapes.
 
-For text from a model store, a broker or another process. Invariant: the result is printable and no longer than asked.
+For text from a model store, a broker or another process. Invariant: the result is printable and of bounded length.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import os
 import sys
 from collections.abc import Iterator
 
-MOST = 2000  # letters
+MOST = 2000  # characters
 
 
 def printable(text: str, most: int = MOST) -> str:
-    """Return at most `most` letters of the text; unprintable ones (str.isprintable) as Python escapes."""
+    """Return at most `most` characters of the text; unprintable ones (str.isprintable) as Python escapes."""
     if not text.isprintable():
         text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text[:most])
     return text if len(text) <= most else f"{text[: most - 1]}…"
@@ -27,7 +27,7 @@ def printable_lines(text: str) -> str:
 
 @contextlib.contextmanager
 def result_of(subject: str) -> Iterator[None]:
-    """Print what came of something that is done: a full disk or a reader that is gone makes no failure of it."""
+    """Print the result of something done: a full disk or a closed pipe does not turn it into a failure."""
     try:
         yield
         sys.stdout.flush()

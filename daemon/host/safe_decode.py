@@ -15,7 +15,7 @@ import msgpack
 import msgspec
 
 T = TypeVar("T")
-MANY = 100_000  # parts of one array or map of msgpack; a frame of Alpaca's has some hundred messages
+MANY = 100_000  # items of one array or map of msgpack; a frame of Alpaca's has some hundred messages
 _CONTAINERS = (dict, list, tuple)
 LEVELS_MOST = 64  # levels of nesting; the deepest message of Alpaca has five
 
@@ -25,16 +25,16 @@ class Unreadable(ValueError):
 
 
 def prepare_types() -> None:
-    """Let msgspec take in all loaded struct types now, before there are threads.
+    """Let msgspec analyse all loaded struct types now, before there are threads.
 
-    It does so when a type is first decoded, in steps: a thread that decodes the same type meanwhile reads a null
-    pointer, and the process ends (msgspec 0.22.0).
+    It does so in steps when a type is first decoded: a thread that decodes the same type meanwhile reads a null
+    pointer, and the process crashes (msgspec 0.22.0).
     """
     kinds: list[type[Any]] = [msgspec.Struct]
     while kinds:
         kind = kinds.pop()
         kinds += kind.__subclasses__()
-        with contextlib.suppress(TypeError, NameError):  # what no decoder is made for
+        with contextlib.suppress(TypeError, NameError):  # types that cannot be decoded
             msgspec.json.Decoder(kind)
 
 
@@ -73,8 +73,8 @@ def check_depth(value: T) -> T:
     level: list[Any] = [value] if isinstance(value, _CONTAINERS) else []
     for _ in range(LEVELS_MOST):
         parts = [*chain.from_iterable(outer.values() if isinstance(outer, dict) else outer for outer in level)]
-        kinds = {kind for kind in set(map(type, parts)) if issubclass(kind, _CONTAINERS)}  # none at the last level
-        level = [part for part in parts if type(part) in kinds and part] if kinds else []  # in an empty one is nothing
+        kinds = {kind for kind in set(map(type, parts)) if issubclass(kind, _CONTAINERS)}  # empty at the last level
+        level = [part for part in parts if type(part) in kinds and part] if kinds else []  # skips empty containers
         if not level:
             return value
     raise Unreadable(f"nested more than {LEVELS_MOST} levels deep")

@@ -1,4 +1,4 @@
-"""Where a desk that is started here keeps its state: what daemon, rltraderctl and dashboard take without an option."""
+"""The default state directory of a desk started here, for the daemon, rltraderctl and the dashboard."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ STATE_DIR = Path("state")
 CONFIG = Path("config.toml")
 VARIABLE = "RLTRADER_PATHS__STATE_DIR"
 WHOLE_PATH = "a whole path: nothing puts your home folder in place of ~ here"
-"""What is expected in place of a path that begins with ~."""
+"""What is expected instead of a path that begins with ~."""
 
 
 def configured_state_dir() -> Path:

@@ -34,13 +34,13 @@ from daemon.pacing import TokenBucket, back_off_s
 from strategies.kit.units import HOUR_NS, SECOND_NS
 
 WAITING_MOST = 64  # alarms of each lesser urgency, and of each name of a grave one
-RUNS_MOST = 10  # of one grave alarm whose runs fail: the last one about half an hour after the first
-AGAIN_S, AGAIN_MOST_S = 10.0, 300.0  # between them, doubling
-STDERR_MOST = 200  # letters of it that are logged
-STDERR_KEPT = 4 * STDERR_MOST  # bytes: enough for them in any alphabet
+RUNS_MOST = 10  # runs of one grave alarm that fail: the last about half an hour after the first
+AGAIN_S, AGAIN_MOST_S = 10.0, 300.0  # between these runs, doubling
+STDERR_MOST = 200  # characters of standard error that are logged
+STDERR_KEPT = 4 * STDERR_MOST  # bytes kept: enough for these in any alphabet
 REAPED_S = 1.0
-NAP_S = 1.0  # longest sleep before the rate is looked at again
-KEPT = ("PATH", "LANG", "HOME")  # of the environment
+NAP_S = 1.0  # longest sleep between checks of the rate
+KEPT = ("PATH", "LANG", "HOME")  # variables that the program's environment keeps
 
 
 class AlarmLine(msgspec.Struct, frozen=True):
@@ -59,20 +59,20 @@ class AlarmLine(msgspec.Struct, frozen=True):
 
 
 class _Queue:
-    """Alarms that wait for a run. Put by the trading loop, taken by the side thread; each call is short and locked."""
+    """Alarms waiting for a run. Filled by the trading loop, emptied by the side thread; calls are short and locked."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._grave: dict[str, deque[AlarmLine]] = {}  # by name; the first name is the next one's turn
+        self._grave: dict[str, deque[AlarmLine]] = {}  # by name; the first name has the next turn
         self._lesser = {urgency: deque[AlarmLine](maxlen=WAITING_MOST) for urgency in (Urgency.WARNING, Urgency.NOTE)}
-        self._put = self._done_count = 0  # alarms that came; those of them that were run or counted as missed
+        self._put = self._done_count = 0  # alarms queued; of these, alarms run or counted as missed
 
     def __len__(self) -> int:
         with self._lock:
             return self._waiting()
 
     def put(self, line: AlarmLine, urgency: Urgency) -> None:
-        """Queue an alarm. Above `WAITING_MOST` the oldest of its urgency goes, of grave ones that of its name."""
+        """Queue an alarm. Above `WAITING_MOST` drop the oldest of its urgency, or of its name for a grave one."""
         with self._lock:
             self._put += 1
             if urgency is Urgency.GRAVE:
@@ -86,10 +86,10 @@ class _Queue:
             return bool(self._grave)
 
     def take(self, *, scarce: bool) -> tuple[AlarmLine, Urgency]:
-        """Return the next alarm, the most urgent first, and what went missing as its `missed`.
+        """Return the next alarm, the most urgent first, with the number of dropped ones as its `missed`.
 
-        Grave ones name by name in turn, the oldest first. Of the lesser ones, when `scarce`, the newest; the others
-        are let go.
+        Grave names take turns, each with its oldest alarm first. Of the others, when `scarce`, the newest is taken and
+        the rest dropped.
         """
         with self._lock:
             line, urgency = self._next(scarce=scarce)
@@ -103,7 +103,7 @@ class _Queue:
             lines = self._grave.pop(name)
             line = lines.popleft()
             if lines:
-                self._grave[name] = lines  # behind the other names
+                self._grave[name] = lines  # after the other names
             return line, Urgency.GRAVE
         urgency = next(urgency for urgency, lines in self._lesser.items() if lines)
         lines = self._lesser[urgency]
@@ -137,7 +137,7 @@ class AlarmCommand:
         self._log, self._monotonic_ns = log, monotonic_ns
         self._bucket = TokenBucket(monotonic_ns, per_minute, per_minute)
         self._queue = _Queue()
-        self._retries: list[tuple[int, int, AlarmLine]] = []  # grave ones: when again, runs so far, the alarm
+        self._retries: list[tuple[int, int, AlarmLine]] = []  # grave ones: time of the next run, runs so far, the alarm
         self._wake: Callable[[], None] | None = None
 
     # --- the trading loop's thread --------------------------------------------------------------------------------
@@ -189,11 +189,11 @@ class AlarmCommand:
             self._wake = None
 
     def _is_due(self) -> bool:
-        """Whether a grave alarm whose run failed waits for its next one, and its time has come."""
+        """Return whether it is time for the next run of a grave alarm whose run failed."""
         return bool(self._retries) and self._retries[0][0] <= self._monotonic_ns()
 
     async def _run_next(self, *, scarce: bool) -> None:
-        """Run the program for the next alarm. A grave one whose run fails is kept for another run."""
+        """Run the program for the next alarm. A grave one is kept for another run if it fails."""
         if self._is_due() and not self._queue.has_grave():
             _, runs, line = self._retries.pop(0)
             urgency = Urgency.GRAVE
@@ -223,7 +223,7 @@ class AlarmCommand:
         )
         try:
             process = await asyncio.shield(starting)
-        except asyncio.CancelledError:  # asyncio would kill the program alone, without its children
+        except asyncio.CancelledError:  # asyncio would kill the program without its children
             with contextlib.suppress(OSError, ValueError):
                 await _kill(await starting)
             raise
@@ -251,7 +251,7 @@ def _line_of(effect: RaiseAlarm, state: State[Any], desk: str) -> tuple[AlarmLin
 
 
 def tell_now(table: AlarmsTable, desk: str, alarm: str, detail: str, log: Callable[..., None], *, halted: bool) -> None:
-    """Run the program once, outside of a running desk, and wait for its end; nothing where none is set."""
+    """Run the program once, outside of a running desk, and wait for its end; do nothing if none is configured."""
     if table.command:
         line = line_for(desk, "", "", alarm, detail, time.time_ns(), halted=halted)
         if problem := asyncio.run(AlarmCommand(table.command, 1, table.timeout_s, desk, log).run_for(line)):
@@ -275,7 +275,7 @@ def line_for(desk: str, strategy: str, mode: str, alarm: str, detail: str, now_n
 
 
 async def _feed(process: Process, line: AlarmLine) -> None:
-    """Write the line; a program that does not read it is no error."""
+    """Write the line; a program that does not read it is no fault."""
     assert process.stdin is not None
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         process.stdin.write(msgspec.json.encode(line) + b"\n")
@@ -301,25 +301,25 @@ async def _kill(process: Process) -> None:
 
 
 def _excerpt(output: bytearray) -> str:
-    """Return the first printable letters of the program's output."""
+    """Return the first printable characters of the program's output."""
     text = " ".join("".join(c if c.isprintable() else " " for c in output.decode(errors="replace")).split())
     return f": {text[:STDERR_MOST]}" if text else ""
 
 
 class AlarmedLog:
-    """A log of a program without a desk's journal: what is an alarm there is told, each case once an hour.
+    """A log of a program without a desk's journal: its alarms also run the operator's program, each case once an hour.
 
-    `plain` logs alone, `tell` logs and tells at once; `raised` counts what was told, by name.
+    `plain` only logs, `tell` always runs the program too; `raised` counts the alarms by name.
     """
 
     def __init__(self, plain: Callable[..., None], command: AlarmCommand, mode: str, now_ns: Callable[[], int]) -> None:
         self.plain, self.command = plain, command
         self._mode, self._now_ns = mode, now_ns
-        self._told_ns: dict[str, int] = {}  # by case
+        self._told_ns: dict[str, int] = {}  # time of the last alarm, by case
         self.raised: Counter[str] = Counter()
 
     def __call__(self, name: str, /, **fields: object) -> None:
-        """Log an event; tell it where it is an alarm."""
+        """Log an event; raise it where it is an alarm."""
         self.plain(name, **fields)
         if LOG_EVENTS[name].alarm:
             detail, now_ns = detail_of(fields), self._now_ns()
@@ -329,7 +329,7 @@ class AlarmedLog:
                 self.raise_for(name, detail)
 
     def tell(self, name: str, /, **fields: object) -> None:
-        """Log an event, and tell it whenever it comes."""
+        """Log an event, and raise it every time."""
         self.plain(name, **fields)
         self.raise_for(name, detail_of(fields))
 
@@ -340,5 +340,5 @@ class AlarmedLog:
 
 
 def detail_of(fields: Mapping[str, object]) -> str:
-    """Return what an alarm says of a log event's fields."""
+    """Return an alarm's detail from the fields of a log event."""
     return ", ".join(str(value) if key == "detail" else f"{key} {value}" for key, value in fields.items())

@@ -30,7 +30,7 @@ _TOPIC: dict[type[Row], str] = {DecisionRow: "decisions", OrderRow: "orders", Fi
 
 
 class Announcer:
-    """`observe` after every step, on the thread that alone puts into `outbox`. A bar has `bar_ns` nanoseconds."""
+    """`observe` after every step, on the only thread that puts into `outbox`. A bar has `bar_ns` nanoseconds."""
 
     __slots__ = ("_bar_ns", "_last_state", "_outbox")
 

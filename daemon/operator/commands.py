@@ -29,18 +29,18 @@ from daemon.core.events import (
 from strategies.kit.quantity import Quantity, exact
 
 _SYMBOL = re.compile(r"[A-Z][A-Z0-9.]{0,20}")
-REASON_MOST = 500  # letters of a reason, and of a name
+REASON_MOST = 500  # characters of a reason or a name
 RESET_CLOCK = "reset-clock"
 ACCEPT_BROKER = "accept-broker"
 RESET_LIMITS = "resume-reset-limits"  # `resume --reset-limits`
-RESUME = "resume"  # this and the former: maybe the desk's time in nanoseconds of the look, no later halt ends
-CLOSE = "close"  # its symbol follows, and maybe a quantity: "close SPY 12.5"
+RESUME = "resume"  # both may have the desk's time (ns) of the look as argument: later halts stay
+CLOSE = "close"  # followed by a symbol and, optionally, a quantity: "close SPY 12.5"
 NAMES = (
     "pause", RESUME, "halt", "flatten", CLOSE, "reload-model", "status", RESET_CLOCK, ACCEPT_BROKER, RESET_LIMITS
 )  # fmt: skip
 
 
-REFUSALS = frozenset(("command_refused", "resume_refused"))  # alarms of a command that does nothing
+REFUSALS = frozenset(("command_refused", "resume_refused"))  # alarms of a command without effect
 
 
 class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -103,7 +103,7 @@ def _seen_ns(arguments: Sequence[str]) -> int | UnsetType:
 
 
 def closing(arguments: Sequence[str]) -> tuple[str, Quantity]:
-    """Return the symbol that `close` names, and the quantity: 0 is all of it. Raises CommandError."""
+    """Return the symbol in a `close` command, and the quantity: 0 for all of it. Raises CommandError."""
     symbol, quantity = arguments[0] if arguments else "", arguments[1] if len(arguments) > 1 else ""
     if not _SYMBOL.fullmatch(symbol) or len(arguments) > 2:
         text = " ".join(arguments)[:40]
@@ -118,6 +118,6 @@ def closing(arguments: Sequence[str]) -> tuple[str, Quantity]:
 
 
 def refused_by(effects: Iterable[AnyEffect]) -> str:
-    """Return why a command does nothing, by the effects of its event; "" where it does something."""
+    """Return why a command has no effect, by the effects of its event; "" where it has one."""
     alarms = (effect for effect in effects if isinstance(effect, RaiseAlarm) and effect.name in REFUSALS)
     return "; ".join(alarm.detail for alarm in alarms)

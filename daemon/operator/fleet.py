@@ -15,7 +15,7 @@ from daemon.operator.status import DeskStatus, holdings_in_words, trading_in_wor
 REAL, PAPER, DRY, RECORDED = "real money", "paper account", "dry run", "recorded data"
 KINDS = {"live": REAL, "paper": PAPER, "dry_run": DRY}
 ORDER = (REAL, PAPER, DRY, RECORDED)
-TRADING_MOST = 200  # letters: a halt may name each of many holdings, and a desk is one line of a table here
+TRADING_MOST = 200  # characters: a halt may name many holdings, and a desk is one line of a table here
 
 
 class FleetLine(msgspec.Struct, frozen=True):
@@ -54,13 +54,13 @@ class FleetTotal(msgspec.Struct, frozen=True):
     exposed_usd: float
     exposure: float | None
     day_usd: float | None
-    session: str  # the newest session: only desks of that one count in `day_usd`
-    counted: int  # how many those are
+    session: str  # the newest session: only its desks count in `day_usd`
+    counted: int  # number of these desks
     alarms: int
 
 
 class Fleet(msgspec.Struct, frozen=True):
-    """All desks, the totals in the order of ORDER, and what has to be said about them."""
+    """All desks, the totals in the order of ORDER, and remarks on them."""
 
     desks: tuple[FleetLine, ...]
     totals: tuple[FleetTotal, ...]
@@ -109,9 +109,9 @@ def line_of(name: str, status: DeskStatus, now_s: float) -> FleetLine:
 
 
 def distinct(name_rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Return a name for each desk: the first of its own that no other one has at that place, else its last, numbered.
+    """Return a name for each desk: the first of its own that is unique at that place, else its last, numbered.
 
-    The first ones are "" where a desk has none; the last is its folder's.
+    The first names are "" where a desk has none; the last is its folder's.
     """
     often = [Counter(parts[place] for parts in name_rows) for place in range(len(name_rows[0]))] if name_rows else []
     names: list[str] = []
@@ -125,13 +125,13 @@ def distinct(name_rows: Sequence[tuple[str, ...]]) -> list[str]:
 
 
 def _once_for_each_account(lines: Sequence[FleetLine]) -> tuple[list[FleetLine], list[str]]:
-    """Return the desks that count (one for each account: the running one, else of the newest event) and remarks."""
+    """Return one desk for each account (the running one, else that of the newest event) and remarks."""
     by_account: dict[tuple[str, str], list[FleetLine]] = {}
     counted_lines, remarks = [], []
     for line in lines:
         if line.problem:
             remarks.append(f"{line.name} could not be read and counts in no total.")
-        elif line.money in (REAL, PAPER) and " " in line.account:  # the broker has told its number
+        elif line.money in (REAL, PAPER) and " " in line.account:  # the broker has reported its number
             by_account.setdefault((line.money, line.account), []).append(line)
         else:
             counted_lines.append(line)

@@ -1,4 +1,4 @@
-"""What a gateway's status file says of its account, for who watches it. Pure but for the one read; amounts are USD."""
+"""A gateway's status file, read for the dashboard and reports. Pure except for the one read; amounts are USD."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from daemon.host.safe_decode import Unreadable, decode_with_type
 from daemon.operator.status import first_named
 
 STATUS_FILE = "status.json"
-"""In the gateway's folder; written each second."""
+"""Name in the gateway's folder; written each second."""
 BYTES_MOST = 4 << 20
 STALE_S = 10.0
 
@@ -28,7 +28,7 @@ class SubAccountStatus(msgspec.Struct, frozen=True):
 
 
 class AccountFigures(msgspec.Struct, frozen=True):
-    """Cash and equity of all sub-accounts, or of the broker; "" where it did not say."""
+    """Cash and equity of all sub-accounts, or of the broker; "" where unknown."""
 
     cash: str
     equity: str = ""
@@ -42,7 +42,7 @@ class StatedAccount(msgspec.Struct, frozen=True):
 
 
 class StatusFile(msgspec.Struct, frozen=True):
-    """The fields of the gateway's status file that are read here."""
+    """The fields of the gateway's status file that are used here."""
 
     account: StatedAccount
     ready: bool
@@ -56,7 +56,7 @@ class StatusFile(msgspec.Struct, frozen=True):
 
 
 class GatewayLine(msgspec.Struct, frozen=True):
-    """A sub-account, the sum, or the broker (`kind`), as a line of the page; None where nothing is known."""
+    """A sub-account, the sum, or the broker (`kind`), as a line of the page; None where unknown."""
 
     kind: str
     name: str
@@ -68,7 +68,7 @@ class GatewayLine(msgspec.Struct, frozen=True):
 
 
 class GatewayView(msgspec.Struct, frozen=True):
-    """A gateway as the page shows it. `state` is one of ready, away, silent, unreadable; `lag_s` since the file."""
+    """A gateway as the page shows it. `state` is one of ready, away, silent, unreadable; `lag_s` is the file's age."""
 
     folder: str
     account: str
@@ -82,10 +82,10 @@ class GatewayView(msgspec.Struct, frozen=True):
 
 
 def gateway_view(folder: Path, now_s: float) -> GatewayView:
-    """Return what the file in `folder` says; `now_s` is this host's clock, seconds since 1970 UTC."""
+    """Return the content of the file in `folder`; `now_s` is this host's clock, seconds since 1970 UTC."""
     try:
         with (folder / STATUS_FILE).open("rb") as file:
-            lag_s = abs(now_s - os.fstat(file.fileno()).st_mtime)  # ahead: the clock was set back since
+            lag_s = abs(now_s - os.fstat(file.fileno()).st_mtime)  # the file is newer: the clock was set back since
             status: StatusFile = decode_with_type(msgspec.json.Decoder(StatusFile).decode, file.read(BYTES_MOST))
         lines = (*(_line(row) for row in status.accounts), *_compare(status))
     except (OSError, Unreadable, ValueError) as error:

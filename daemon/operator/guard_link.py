@@ -1,7 +1,7 @@
 """The desk's side of its guard: sends the heartbeat over each path, and alarms when the guard falls silent.
 
-The heartbeat is made on the trading loop, so it stops where that loop hangs. A path that hangs or fails costs its own
-messages alone.
+The heartbeat is made on the trading loop, so it stops where that loop hangs. A path that hangs or fails loses only its
+own messages.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from daemon.operator.signing import Key
 from daemon.operator.submitter import Submitter
 from strategies.kit.units import SECOND_NS
 
-LAST_S = 1.0  # that the last heartbeat may take
+LAST_S = 1.0  # for the last heartbeat
 LIVES_MAX = 7
-STALLED_BEATS = 3  # between two looks: this host stood still, so nothing was heard that may have been said
+STALLED_BEATS = 3  # a pause this long between two checks means that this host stood still and heard nothing
 
 
 class GuardLink:
-    """Make it on the trading loop; `publish` puts a heartbeat into the MQTT outbox, None without MQTT.
+    """Create it on the trading loop; `publish` puts a heartbeat into the MQTT outbox, None without MQTT.
 
-    `notify` logs, and raises an alarm where the event is one; `rate` is how fast the desk's time passes.
+    `notify` logs, and raises an alarm where the event is one; `rate` is the speed of the desk's time.
     """
 
     def __init__(
@@ -57,18 +57,18 @@ class GuardLink:
         self._folder = Path(table.drop_dir) if table.drop_dir else None
         self._life, self._counter = submitter.now_ns(), 0
         self._heard_s = self._looked_s = monotonic()
-        self._counters: dict[int, int] = {}  # of each life of a guard, the newest message's; there may be two guards
-        self._told: str | None = None  # the session in which its silence was told last; None while it is heard
+        self._counters: dict[int, int] = {}  # newest counter of each process of a guard; there may be two guards
+        self._told: str | None = None  # session of the last alarm on its silence; None while it is heard
         self._exchange: asyncio.Task[None] | None = None
         self._problem = ""
 
     def hear(self, payload: bytes) -> None:
-        """Take a message of the guard's topic. On any thread."""
-        with contextlib.suppress(OtherRelease):  # not heard: the alarm about a silent guard tells
+        """Take a message of the guard's topic, on any thread."""
+        with contextlib.suppress(OtherRelease):  # counts as silence, which raises its own alarm
             self._take(genuine(payload, GuardBeat, self._desk, self._key))
 
     def _take(self, beat: GuardBeat | None) -> None:
-        """Note that the guard lives, by a message of now that is newer than the last one of its life."""
+        """Note that the guard lives, if the message is recent and newer than the last one of its process."""
         if beat is None or abs(self._submitter.now_ns() - beat.time_ns) > self._fresh_ns:
             return
         if beat.counter > self._counters.get(beat.life, 0):
@@ -76,7 +76,7 @@ class GuardLink:
             self._heard_s = self._monotonic()
 
     async def run(self) -> None:
-        """Send and listen until cancelled; then say that this is a stop by a person, where it is one."""
+        """Send and listen until cancelled; then announce a person's stop, if it is one."""
         try:
             while True:
                 self._send(self._beat(leaving=False))
@@ -100,7 +100,7 @@ class GuardLink:
             self._exchange = asyncio.get_running_loop().create_task(self._by_folder(self._folder, beat))
 
     async def _by_folder(self, folder: Path, beat: Heartbeat) -> None:
-        """Write the heartbeat, read the guard's; a folder that hangs holds back the next ones only."""
+        """Write the heartbeat, read the guard's; a folder that hangs delays only later ones."""
         problem = ""
         try:
             await asyncio.to_thread(put, folder, beat)
@@ -123,7 +123,7 @@ class GuardLink:
             writing.join(LAST_S)
 
     def _look(self) -> None:
-        """Alarm once a session while the guard is silent. A loop that stood still has not listened."""
+        """Alarm once a session while the guard is silent, unless the loop itself stood still."""
         now_s = self._monotonic()
         if now_s - self._looked_s > STALLED_BEATS * self._table.beat_s:
             self._heard_s = now_s

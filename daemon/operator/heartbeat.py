@@ -1,9 +1,9 @@
 """The heartbeat of a desk for its guard on another host, and the guard's own: signed, counted, with the time.
 
-Both travel over MQTT and as a file in a folder that both hosts see. A message counts by its HMAC alone, whoever carried
-it and whichever release wrote it: the HMAC is over the message as it came. So a new field needs a default, and what
-that does not cover a new `v`. What a guard needs to protect the desk stands in the desk's heartbeat, so that it knows
-no strategy and no journal.
+Both travel over MQTT and as a file in a folder that both hosts see. A message is authenticated by its HMAC only,
+whatever its way and the release that wrote it: the HMAC covers the message as it came. So a new field needs a default,
+and a change that a default does not cover a new `v`. The desk's heartbeat contains all that a guard needs to protect
+the desk, so that the guard knows no strategy and no journal.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from daemon.operator.signing import KEY_LEAST, Key, KeyRefused, parse_key
 from strategies.kit.quantity import Quantity, from_json, to_json
 from strategies.kit.units import SECOND_NS
 
-BYTES_MAX = 256 * 1024  # of a message; one of 500 positions has 40,000
+BYTES_MAX = 256 * 1024  # of a message; one with 500 positions has 40,000
 QUANTITY_MAX = 40  # characters of a quantity
-FRESH_S = 60.0  # by which a message's time may differ from the hearer's: an older one was held up on its way
+FRESH_S = 60.0  # most that a message's time may differ from the receiver's: others were delayed
 FRESH_NS = round(FRESH_S) * SECOND_NS
-LATELY_NS = 2 * FRESH_NS  # what ended before that was sent before the last heartbeat by any clock
+LATELY_NS = 2 * FRESH_NS  # orders that ended earlier were in the last heartbeat, by any clock
 
 
 class Held(msgspec.Struct, frozen=True, array_like=True):
@@ -47,7 +47,7 @@ class Held(msgspec.Struct, frozen=True, array_like=True):
 
 
 class _Signed(msgspec.Struct, frozen=True, kw_only=True):
-    """What both say: `counter` grows by one within a `life`; times are nanoseconds UTC of the sender."""
+    """Fields of both messages: `counter` grows by one within a `life`; times are the sender's, nanoseconds UTC."""
 
     v: Literal[1] = 1
     desk: str
@@ -60,8 +60,8 @@ class _Signed(msgspec.Struct, frozen=True, kw_only=True):
 class Heartbeat(_Signed, frozen=True, kw_only=True):
     """`heartbeat`: the desk lives.
 
-    `names` begins the names of its orders, `prefix` those of its guard's ("": its release does not say); `orders` are
-    those that work or lately filled, with what was filled of each. `leaving`: it was stopped by a person, and nothing
+    `names` is the prefix of its orders' names, `prefix` that of its guard's ("": an older release); `orders` are those
+    that work or lately filled, with their filled quantities. `leaving`: a person stopped the desk, and no message
     follows.
     """
 
@@ -75,7 +75,7 @@ class Heartbeat(_Signed, frozen=True, kw_only=True):
 
 
 class GuardBeat(_Signed, frozen=True, kw_only=True):
-    """`guard`: the guard of this desk lives; `state` says what it finds."""
+    """`guard`: the guard of this desk lives; `state` is its finding."""
 
     schema: Literal["guard"] = "guard"
     state: str
@@ -85,7 +85,7 @@ Beat = TypeVar("Beat", Heartbeat, GuardBeat)
 
 
 class OtherRelease(Exception):
-    """A genuine message that this release cannot read; which one of which life it is, (0, 0) where that is unknown."""
+    """A genuine message that this release cannot read; its life and counter, (0, 0) where unknown."""
 
     def __init__(self, message: dict[str, Any]) -> None:
         life, counter = message.get("life"), message.get("counter")
@@ -134,7 +134,7 @@ def sign(beat: Beat, key: Key) -> Beat:
 
 
 def payload_of(beat: Heartbeat | GuardBeat) -> bytes:
-    """Return the message as it is carried."""
+    """Return the message in bytes, as it is sent."""
     return _ENCODER.encode(beat)
 
 
@@ -150,11 +150,11 @@ def genuine(payload: bytes, kind: type[Beat], desk: str, key: Key) -> Beat | Non
         beat: Beat = decode_with_type(_DECODERS[kind].decode, payload)
     except (ValueError, OverflowError):  # Unreadable is a ValueError
         raise OtherRelease(message) from None
-    return sign(beat, key)  # as this release says it
+    return sign(beat, key)  # re-signed in this release's form
 
 
 def _signed_message(payload: bytes, key: Key) -> dict[str, Any]:
-    """Return the fields of a message that is signed with the key, also those that this release does not know."""
+    """Return the fields of a message signed with the key, including those that this release does not know."""
     with contextlib.suppress(ValueError, OverflowError):
         message = json_value(payload) if len(payload) <= BYTES_MAX else None
         if isinstance(message, dict) and isinstance(mac := message.get("mac"), str):
@@ -169,7 +169,7 @@ def _content(beat: Heartbeat | GuardBeat) -> bytes:
 
 
 def _quantity(kind: Any, value: Any) -> Any:
-    """Decode a quantity of a message that is not verified yet: no long text, and no exponent that would not end."""
+    """Decode a quantity of an unverified message: short, and without an exponent that would take for ever."""
     if type(value) is str and (len(value) > QUANTITY_MAX or not value.isascii() or "e" in value.lower()):
         raise ValueError(f"a quantity of {len(value)} characters: expected a plain number")
     return from_json(kind, value)
@@ -197,11 +197,11 @@ def read_newest(folder: Path, kind: type[Beat], desk: str, key: Key) -> Beat | N
     Raises OSError for a folder that is gone, and OtherRelease.
     """
     name = f"{desk}.{_SCHEMAS[kind]}.json"
-    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC  # a pipe in its place holds nobody up
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC  # a pipe in its place must not block
     try:
         with os.fdopen(os.open(folder / name, flags), "rb") as file:
             payload = file.read(BYTES_MAX + 1) or b""
     except FileNotFoundError:
-        folder.stat()  # a folder that is gone is no path
+        folder.stat()  # raises if the folder is gone
         return None
     return genuine(payload, kind, desk, key)

@@ -50,10 +50,10 @@ from strategies.kit.units import SECOND_NS
 
 _SILENT = frozenset((BarClosed, QuotesReceived, PolicyAnswered))
 PRICE_GRID = Decimal("0.0001")
-EACH_ORDER = frozenset(("order_submitted", "order_cancel_requested", "order_filled"))  # of a daily desk: debug
-EACH_REQUEST = EACH_ORDER - {"order_filled"}  # the same on a terminal: a person sees what was traded
+EACH_ORDER = frozenset(("order_submitted", "order_cancel_requested", "order_filled"))  # of a daily desk: at debug
+EACH_REQUEST = EACH_ORDER - {"order_filled"}  # the same on a terminal, where a person sees the fills
 NOTHING: frozenset[str] = frozenset()
-LINE_MOST = 100_000  # letters of a value on a terminal
+LINE_MOST = 100_000  # characters of a value on a terminal
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
@@ -80,8 +80,8 @@ class Log:
         level: str = "info",
         style: str = "auto",
         stream: TextIO | io.TextIOBase | None = None,
-        also: Callable[[str], bool] = lambda _: False,  # is an event of this name written though it is below the level?
-        quiet_events: frozenset[str] = frozenset(),  # events that the program shows by other means: written at debug
+        also: Callable[[str], bool] = lambda _: False,  # whether an event of this name is written below the level
+        quiet_events: frozenset[str] = frozenset(),  # events that the program shows otherwise: written at debug
     ) -> None:
         stream = cast(TextIO, stream if stream is not None else sys.stderr)
         pretty = style == "pretty" or (style == "auto" and stream.isatty())
@@ -98,8 +98,8 @@ class Log:
         self._agreed_before = False
         self._basket_totals = _BasketTotals()
         self._exits: dict[tuple[int, str], tuple[Quantity, Decimal]] = {}  # of open trades: quantity, value before fees
-        self._quiet = NOTHING  # events that are one of many on this desk: written at debug
-        self._many = EACH_REQUEST if pretty else EACH_ORDER  # those of a daily desk
+        self._quiet = NOTHING  # frequent events of this desk: written at debug
+        self._many = EACH_REQUEST if pretty else EACH_ORDER  # a daily desk's
         self.market_time: Callable[[], str] | None = None  # added to each line where the clock is simulated
         self.tape_time = False  # `market_time` follows the steps of a tape
         self.on_event: Callable[[str], None] | None = None  # gets each event's name, at any level; must not raise
@@ -220,7 +220,7 @@ class Log:
         exits_before, value = self._exits.pop(key, (0, Decimal(0)))
         quantity, value = exits_before - left_of(row), value + Decimal(row.left_usd)
         if row.step != LEAVE:
-            # what is taken back may have been left before a restart
+            # the busted exit may be from before a restart
             if quantity and (exits_before or row.step == REDUCE):
                 self._exits[key] = quantity, value
             return
@@ -284,7 +284,7 @@ class Log:
 
 
 CAPACITY = 10_000  # lines
-SHUTDOWN_TIMEOUT_S = 2.0  # for the last lines
+SHUTDOWN_TIMEOUT_S = 2.0  # to write the last lines
 
 
 class LossyStream(io.TextIOBase):

@@ -1,7 +1,7 @@
-"""Accept a signed command only when it is of a known key that may sign it, for this desk, in time, and new.
+"""Accept a signed command only if its key is known and may sign it, and it is for this desk, in time, and new.
 
-`Judge` decides and sends nothing; one judges what comes by MQTT and by the signed socket. A sender without a key costs
-one HMAC and gets no answer.
+`Judge` decides and sends nothing; the same one judges commands by MQTT and by the signed socket. A sender without a key
+costs one HMAC and gets no answer.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ from strategies.kit.units import HOUR_NS, SECOND_NS
 SIZE_MOST = 4096  # bytes of a command
 FUTURE_MOST_NS = 5 * SECOND_NS  # the most that the sender's clock may be ahead
 LIFETIME_MOST_NS = 60 * SECOND_NS
-NONCES_MOST = 1000  # commands taken within their lifetime
-IDS_MOST = 10_000  # of commands by keys with a scope
-WAIT_MOST_NS = 96 * HOUR_NS  # for the start of a stopped desk: over a long weekend
+NONCES_MOST = 1000  # accepted commands within their lifetime
+IDS_MOST = 10_000  # ids of commands by keys with a scope
+WAIT_MOST_NS = 96 * HOUR_NS  # for a stopped desk's start: over a long weekend
 IDS_KEPT_NS = WAIT_MOST_NS + HOUR_NS  # Telegram keeps an update for 24 hours
 AT_START = ("pause", "halt", "close", "flatten")
-"""Commands that may wait for the start: each leaves less risk, whenever it comes."""
+"""Commands that may wait for the start: each reduces risk, at any time."""
 CHANNEL = "mqtt"
 _BY_PHONE = (CloseRequested, FlattenRequested, HaltRequested, PauseRequested, ResumeRequested)
 _ID = re.compile(r"^[a-z]+/[a-z0-9._-]+ #([0-9a-f]{16})$")
-ID_DIGITS = 16  # of the nonce of a command by a key with a scope, journaled as `signed/NAME #DIGITS`
+ID_DIGITS = 16  # digits of a scoped key's nonce, journaled as `signed/NAME #DIGITS`
 
 
 class Accepted(NamedTuple):
@@ -88,20 +88,20 @@ class Judge:
     ) -> None:
         self._desk, self._keys, self._clock = desk, keys, now_ns
         self._latest_ns = 0
-        self._nonces: dict[str, int] = {}  # to the command's expiry
-        self._done_ids = dict.fromkeys(done_ids)  # a set that knows its oldest
+        self._nonces: dict[str, int] = {}  # nonce -> the command's expiry
+        self._done_ids = dict.fromkeys(done_ids)  # an ordered set
         self._lock = threading.Lock()
         self._decoder = msgspec.json.Decoder(SignedCommand)
         self.listens_ns = self._now_ns()
         self.since_ns = max(self.listens_ns, known_ns + 1)
 
     def lead_back(self) -> None:
-        """Accept what is issued from now on: the desk's clock was reset."""
+        """Accept commands issued from now on: the desk's clock was reset."""
         with self._lock:
             self.since_ns = max(self.listens_ns, min(self.since_ns, self._clock()))
 
     def observe(self, event: Event, _: Step) -> None:
-        """See every step: after a clock reset commands are accepted again."""
+        """Observe every step: after a clock reset commands are accepted again."""
         if isinstance(event, ClockReset):
             self.lead_back()
 
@@ -110,7 +110,7 @@ class Judge:
     ) -> Accepted | CommandRefusal:
         """Accept or refuse a message; an accepted one's nonce is used up.
 
-        One that `waited` for this process's start may be older: one of `AT_START`, by a key with a scope.
+        A command that `waited` for this process's start may be older, if it is one of `AT_START` by a key with a scope.
         """
         with self._lock:
             return self._judge(payload, retained, channel, waited)
@@ -156,7 +156,7 @@ class Judge:
         return self._latest_ns
 
     def _untimely(self, request: SignedCommand, waited: bool) -> str:
-        """Return why a genuine command does not count now, "" when it does."""
+        """Return why a genuine command does not count now, "" where it does."""
         now_ns = self._now_ns()
         self._nonces = {nonce: expires_ns for nonce, expires_ns in self._nonces.items() if expires_ns >= now_ns}
         if request.desk != self._desk:
@@ -180,7 +180,7 @@ class Judge:
 
 def journaled_ids(journals: Iterable[Path]) -> Iterator[str]:
     """Yield the ids of commands by keys with a scope in the newest `IDS_KEPT_NS` of each file, oldest first."""
-    damage = (sqlite3.DatabaseError, TypeError, JournalError, OSError)  # none keeps a desk from its start
+    damage = (sqlite3.DatabaseError, TypeError, JournalError, OSError)  # none must prevent a desk's start
     for journal in journals:
         with contextlib.suppress(*damage), contextlib.closing(JournalReader(journal)) as reader:
             yield from _ids(reader)
@@ -190,7 +190,7 @@ def _ids(reader: JournalReader) -> Iterator[str]:
     newest = reader.last_entry()
     if newest is None:
         return
-    low, high = 0, newest.id  # the last row before that time is one of these, or there is none
+    low, high = 0, newest.id  # bounds of a search for the last row before that time
     while low < high:
         middle = (low + high + 1) // 2
         rows = reader.query("SELECT time_ns FROM events WHERE id >= ? ORDER BY id LIMIT 1", (middle,))

@@ -1,7 +1,7 @@
 """A thread with its own event loop for work outside trading: MQTT, the alarm command.
 
 Work that raises is reported and restarted with back-off; work that hangs delays nothing else. The trading loop never
-waits for this thread: it puts things into bounded queues.
+waits for this thread: it uses bounded queues.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class SideThread:
         self._ready.wait()
 
     def stop(self, within_s: float) -> bool:
-        """Stop all works; False when one did not end in time and is left behind (the thread is a daemon)."""
+        """Stop all works; False when one did not end in time and was abandoned (the thread is a daemon)."""
         loop, root = self._loop, self._root
         if loop is not None and root is not None and not loop.is_closed():
-            with contextlib.suppress(RuntimeError):  # it ended this moment
+            with contextlib.suppress(RuntimeError):  # it has just ended
                 loop.call_soon_threadsafe(root.cancel)
         self._thread.join(within_s)
         return not self._thread.is_alive()
@@ -47,7 +47,7 @@ class SideThread:
         try:
             with contextlib.suppress(asyncio.CancelledError), asyncio.Runner() as runner:
                 runner.run(self._main())
-        except Exception as error:  # no file is left for a loop
+        except Exception as error:  # no file descriptor is left for a loop
             self._report("operator's thread", f"{type(error).__name__}: {error}")
         finally:
             self._ready.set()

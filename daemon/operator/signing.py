@@ -25,7 +25,7 @@ _Time = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 
 class KeyRefused(ValueError):
-    """Keys that cannot be used; the text names the line and the cure, never the line's content."""
+    """Unusable keys; the text names the line and the cure, never the line's content."""
 
 
 class Key:
@@ -63,7 +63,7 @@ class SignedCommand(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def parse_keys(text: str) -> dict[str, Key]:
-    """Keys from `name:hex` or `name:hex:scope`, one a line or with commas between them. Raises KeyRefused."""
+    """Parse keys from `name:hex` or `name:hex:scope`, separated by lines or commas. Raises KeyRefused."""
     keys: dict[str, Key] = {}
     for place, entry in enumerate(filter(None, (part.strip() for part in re.split(r"[,\n]", text))), 1):
         name, colon, rest = (part.strip() for part in entry.partition(":"))
@@ -86,7 +86,7 @@ def parse_keys(text: str) -> dict[str, Key]:
 
 
 def parse_key(digits: str, key_name: str, scope: str = "") -> Key:
-    """Return the key of hex digits. Raises KeyRefused, which calls it `key_name` and shows none of it."""
+    """Return the key of hex digits. Raises KeyRefused, which calls it `key_name` and shows nothing of it."""
     try:
         value = bytes.fromhex(digits.strip())
     except ValueError:

@@ -27,8 +27,8 @@ from daemon.core.state import ClaimState, LadderState, Pause, Position, State
 from daemon.host.printable import printable
 from strategies.kit.quantity import Quantity
 
-NAMED_MOST = 5  # positions that a line names one by one
-HALT_MOST = 400  # letters: a halt may name the differences of many holdings, and others stand behind it
+NAMED_MOST = 5  # positions named in one line
+HALT_MOST = 400  # characters: a halt may name many holdings' differences, and others follow it
 BEHIND = "; behind it: "
 
 
@@ -40,7 +40,7 @@ class Holding(msgspec.Struct, frozen=True):
     cost_usd: str
     mark_usd: str  # a share; "" where none is known
     price_usd: str = ""  # average paid a share
-    opened_ns: int = 0  # when what is held was first filled
+    opened_ns: int = 0  # time of its first fill
 
 
 class WorkingOrder(msgspec.Struct, frozen=True):
@@ -59,11 +59,11 @@ class WorkingOrder(msgspec.Struct, frozen=True):
 
 
 class Challenger(msgspec.Struct, frozen=True):
-    """The newest version that was put on the ladder, and where it stands or how it left."""
+    """The newest version on the ladder, and its step or how it left."""
 
     version: str
     step: str  # proposed, replay, shadow, canary_10 to canary_100, champion, refused, rolled_back
-    champion: str  # that it is compared with
+    champion: str  # version that it is compared with
     size: float  # 0 to 1, part of the desk's size that it trades while it answers
     sessions: int  # on this step
 
@@ -72,17 +72,17 @@ class ClaimStatus(msgspec.Struct, frozen=True):
     """What the model states of its risk, and what the desk did under it. Volatilities are a year's: 0.1 is 10 %."""
 
     version: str
-    volatility: float  # of the newest sessions that count, as many as `sessions` and a window at most
+    volatility: float  # of the newest counted sessions, a window at most
     volatility_low: float
     volatility_high: float
-    sessions: int  # that count, since this version answers
-    left_out: int  # that do not
+    sessions: int  # sessions counted since this version answers
+    left_out: int  # sessions not counted
     window_sessions: int
     drawdown: float  # part of the highest close that is lost now
     drawdown_max: float
-    verdict: str  # the newest: kept, below, above or drawdown; "" before the first one
+    verdict: str  # newest verdict: kept, below, above or drawdown; "" before the first
     broken: str  # why this version takes no new risk, "" where it may
-    former: str  # the version that is to answer again, "" for none
+    former: str  # the version to answer again, "" for none
 
 
 class OptionFills(msgspec.Struct, frozen=True):
@@ -93,7 +93,7 @@ class OptionFills(msgspec.Struct, frozen=True):
 
 
 def challenger_of(state: State[Any]) -> Challenger | None:
-    """Return where the newest challenger stands, None where none was ever put on the ladder."""
+    """Return the newest challenger, None where none was ever on the ladder."""
     ladder = state.ladder
     if not isinstance(ladder, LadderState):
         return None
@@ -101,7 +101,7 @@ def challenger_of(state: State[Any]) -> Challenger | None:
 
 
 def claim_of(state: State[Any]) -> ClaimStatus | None:
-    """Return what the model states of its risk beside what the desk did; None where it proves no such claim."""
+    """Return the model's claim about risk and the desk's results; None where it proves no such claim."""
     claim_state = state.claim
     if not isinstance(claim_state, ClaimState) or claim_state.claim is None:
         return None
@@ -123,7 +123,7 @@ def claim_of(state: State[Any]) -> ClaimStatus | None:
 
 
 def claim_row(state: State[Any]) -> str:
-    """Return the same in words, "" for none."""
+    """Return the claim and the results in words, "" for none."""
     claim = claim_of(state)
     if claim is None:
         return ""
@@ -156,7 +156,7 @@ class Stated(msgspec.Struct, frozen=True):
     `row` is its row of `rltraderctl status` and of the page *Now*; "" where a row of several fields has it.
     """
 
-    of: Callable[[State[Any]], Any] | None  # None: not in the state, whoever reads the desk fills it in
+    of: Callable[[State[Any]], Any] | None  # None: not in the state, set by the reader of the desk
     meaning: str  # in the manual
     row: str
 
@@ -323,7 +323,7 @@ _BLANK = DeskStatus(
 
 
 def _pause(state: State[Any]) -> Pause | None:
-    """The pause that lasts, None where there is none or it is over."""
+    """Return the present pause, None without one or after its end."""
     pause = state.risk.pause
     return pause if pause is not None and (not pause.until_ns or state.now_ns < pause.until_ns) else None
 
@@ -358,12 +358,12 @@ def status_of(state: State[Any], desk: str) -> DeskStatus:
 
 
 def unreadable_desk(state_dir: str, problem: str) -> DeskStatus:
-    """The status of a desk whose journal cannot be read."""
+    """Return the status of a desk whose journal cannot be read."""
     return replace(_BLANK, state_dir=state_dir, problem=problem)
 
 
 def rows(status: DeskStatus) -> Iterator[tuple[str, str]]:
-    """Yield the fields that have a row of their own where they are known: its name and the value in words."""
+    """Yield (name, value in words) of each known field with a row of its own."""
     for name, stated_field in STATED.items():
         value = getattr(status, name)
         if stated_field.row and (value or isinstance(value, int)):
@@ -371,7 +371,7 @@ def rows(status: DeskStatus) -> Iterator[tuple[str, str]]:
 
 
 def table() -> str:
-    """Return the fields as a Markdown table: what docs/TELEMETRY.md shows."""
+    """Return the fields as the Markdown table in docs/TELEMETRY.md."""
     hints = get_type_hints(DeskStatus)
     lines = ["| field | type | meaning |", "|---|---|---|"]
     for name, stated_field in STATED.items():
@@ -391,14 +391,14 @@ _TYPES = {
 
 
 def option_fills_of(market: object) -> OptionFills | None:
-    """Return the counts of a paper broker on recorded quotes from its state, None for any other."""
+    """Return the counts of a paper broker on recorded quotes from its state, None for another broker."""
     if not isinstance(market, RecordedState):
         return None
     return OptionFills(market.fills_recorded, market.fills_modelled)
 
 
 def trading_in_words(status: DeskStatus) -> tuple[str, bool]:
-    """Return what keeps the desk from new risk, else that it is reconciled; and whether nothing does."""
+    """Return what keeps the desk from new risk, else that it is reconciled; and whether it may take new risk."""
     if status.halt:
         return f"halted: {status.halt}", False
     if status.pause:
@@ -438,17 +438,17 @@ def first_named(names: Sequence[str]) -> str:
 
 
 def needs_accepting(status: DeskStatus) -> bool:
-    """Return whether the broker's word has to be accepted first; not where it was, and its report is awaited."""
+    """Return whether the broker's report has to be accepted first; False once it was, while that report is awaited."""
     return ACCEPT in status.then
 
 
 def resume_words(loss: str) -> tuple[str, ...]:
-    """Return the words of the resume that a desk with this `loss_to_reset` takes."""
+    """Return the words of the resume command for a desk with this `loss_to_reset`."""
     return ("resume", "--reset-limits") if loss else ("resume",)
 
 
 def _mark(state: State[Any], symbol: str) -> str:
-    """The last known price of a share, or mid of an option's quote; "" where there is neither."""
+    """Return the last known price of a share, or mid of an option's quote; "" without one."""
     mark, quote = state.marks.get(symbol), state.quotes.get(symbol)
     if mark is not None:
         return str(mark)
@@ -456,6 +456,6 @@ def _mark(state: State[Any], symbol: str) -> str:
 
 
 def _worth(state: State[Any], position: Position) -> Decimal:
-    """Value of a position at its mark, without a mark at its cost; USD, never negative."""
+    """Return the value of a position at its mark, without a mark at its cost; USD, never negative."""
     mark = _mark(state, position.symbol)
     return abs(Decimal(mark) * position.quantity if mark else position.cost) * position.multiplier

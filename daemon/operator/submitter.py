@@ -1,6 +1,6 @@
 """Submit events to a running desk and wait until each one is stepped and durable.
 
-For the event loop's thread alone, unless a method names another. Invariant: only events pass, so every operator's
+For the event loop's thread only, unless a method says otherwise. Invariant: only events pass, so every operator's
 action is journaled before it is acted on.
 """
 
@@ -20,7 +20,7 @@ from daemon.journal.rows import JournalError
 from daemon.operator.commands import CommandError
 
 DEADLINE_S = 10.0  # for a command to wait for the engine
-REFUSAL_EVERY_S = 10.0  # between two refused commands in the journal: a flood fills none
+REFUSAL_EVERY_S = 10.0  # between two refused commands in the journal, so that a flood does not fill it
 
 EventAt = Callable[[int], Event]
 """Makes an event of this time, in nanoseconds UTC."""
@@ -49,7 +49,7 @@ class Submitter:
         self._engine = engine
         self._put = put
         self._loop = asyncio.get_running_loop()
-        self._waiting: dict[int, asyncio.Future[tuple[int, Step]]] = {}  # by the identity of their events
+        self._waiting: dict[int, asyncio.Future[tuple[int, Step]]] = {}  # by `id` of their events
         self._clock_fault = clock_fault
         self.now_ns = now_ns
 
@@ -108,7 +108,7 @@ class Submitter:
             return durable
 
     def observe(self, event: Event, step: Step) -> None:
-        """See every step: resolve the future of a `submit` that waits for this event."""
+        """Observe every step: resolve the future of a `submit` that waits for this event."""
         if self._waiting and (waiting := self._waiting.get(id(event))) is not None and not waiting.done():
             waiting.set_result((self._engine.last_row, step))
 

@@ -31,28 +31,28 @@ class Daily(msgspec.Struct, frozen=True):
     last: str
     annual_return: float  # compounded, 252 sessions a year
     sharpe: float | None  # mean / deviation of the sessions' returns x sqrt(252), no interest; None where nothing moved
-    halted: int = 0  # of these sessions, at the end: after the one of the halt that still stands
+    halted: int = 0  # sessions at the end, after that of the halt that still lasts
 
 
 class QuotesUsed(msgspec.Struct, frozen=True):
     """Recorded option quotes of a replay, and what it filled at. `asked` is contracts times minutes."""
 
     file: str
-    synthetic: str  # what made the quotes up, "" for recorded ones
-    sessions: int  # of the tape
-    sessions_quoted: int  # of them with quotes on file
+    synthetic: str  # what generated the quotes, "" for recorded ones
+    sessions: int  # sessions of the tape
+    sessions_quoted: int  # of these, sessions with quotes on file
     first_date: str  # New York dates of the first and the last of these, "" where there is none
     last_date: str
-    asked: int  # by this run, for contracts that were watched, held or ordered
+    asked: int  # requests of this run, for contracts watched, held or ordered
     recorded: int
-    standing: int  # the last quote, of a source that has no row for a minute without a new one
+    standing: int  # times the last quote still counted: the source omits minutes without a new one
     missing: int
-    faulty_rows: int  # of the file, left out
+    faulty_rows: int  # faulty rows of the file, left out
     fills_recorded: int  # since the journal began
-    fills_modelled: int  # at Black-Scholes, because the minute had no quote
-    fills_compared: int  # with the Black-Scholes price of the same minute
-    paid_more_usd: float  # than at these prices, for what was bought
-    received_less_usd: float  # than at these prices, for what was sold
+    fills_modelled: int  # at Black-Scholes prices, because the minute had no quote
+    fills_compared: int  # fills compared with the Black-Scholes price of the same minute
+    paid_more_usd: float  # for purchases, more than at these prices
+    received_less_usd: float  # for sales, less than at these prices
 
 
 class Summary(msgspec.Struct, frozen=True):
@@ -60,7 +60,7 @@ class Summary(msgspec.Struct, frozen=True):
 
     strategy: str
     model: str
-    promoted: bool  # the model: without it no real money
+    promoted: bool  # whether the model is promoted, without which it trades no real money
     mode: str
     tape: str
     synthetic: bool
@@ -86,15 +86,15 @@ class Summary(msgspec.Struct, frozen=True):
     journal_events: int
     state_digest: str
     stopped_by: str
-    daily: Daily | None = None  # of daily desks alone
-    remarks: tuple[str, ...] = ()  # what the figures alone would hide, each with its cure
-    option_quotes: QuotesUsed | None = None  # of a replay with recorded ones alone
+    daily: Daily | None = None  # for daily desks only
+    remarks: tuple[str, ...] = ()  # facts that the figures hide, each with its cure
+    option_quotes: QuotesUsed | None = None  # for a replay with recorded quotes only
     exported: str = ""  # a model without a proven lead: "passive" or "unproven"; "" for others
-    claim: str = ""  # what the model claims, or why this desk claims no risk with it; "" where it claims nothing
-    rules: str = ""  # digest of the sizes, limits, gates and costs that the run ended with, as in a manifest
-    trades_over_night: int = 0  # of a desk that is flat before the close
-    entries_wanted: int = 0  # of an option desk: with a quoted contract, ordered or denied
-    entries_unaffordable: int = 0  # of these: the account was too small for one contract
+    claim: str = ""  # the model's claim, or why this desk makes no claim about risk with it; "" without a claim
+    rules: str = ""  # digest of the final sizes, limits, gates and costs, as in a manifest
+    trades_over_night: int = 0  # trades held overnight on a desk that should be flat before the close
+    entries_wanted: int = 0  # entries of an option desk with a quoted contract, ordered or denied
+    entries_unaffordable: int = 0  # of these, entries for which the account was too small for one contract
 
 
 def daily_figures(closes: Sequence[tuple[str, float]], halted_on: str = "") -> Daily:
@@ -230,7 +230,7 @@ def _usd(value: float) -> str:
 
 
 def sharpe_words(figures: Daily) -> str:
-    """Return ", Sharpe ratio …", nothing where no return differed from another."""
+    """Return ", Sharpe ratio …", or "" where all returns are equal."""
     return "" if figures.sharpe is None else f", Sharpe ratio {figures.sharpe:.2f}"
 
 
@@ -241,9 +241,9 @@ def _part(share: float) -> str:
 def show(
     console: Console, summary: Summary, equity: Sequence[Decimal], result: str = "", open_usd: float | None = None
 ) -> None:
-    """Print the summary as a table; of a replay that had ended before, its title says so.
+    """Print the summary as a table; the title says where a replay had ended before.
 
-    `result` is what the account came to, in words; `open_usd` the profit of what is still held at its last price.
+    `result` is the account's outcome in words; `open_usd` the profit of open positions at their last prices.
     """
     title = f"{summary.strategy} · {escape(summary.tape)}" + (" · SYNTHETIC bars" if summary.synthetic else "")
     if summary.bars and not summary.bars_per_s:

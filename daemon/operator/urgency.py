@@ -1,8 +1,8 @@
-"""The one table of how urgent each halt and alarm is, for every queue that may have to leave one out.
+"""The one table of how urgent each halt and alarm is, for every queue that may have to drop one.
 
-Grave: money or the way out is at stake, and a person must act now. It goes first and is never left out. A warning waits
-for the person's next look. A note is a single event that the desk dealt with. Every heading of docs/OPERATIONS.md
-stands here (a test compares them); a name that is in no heading is a warning.
+Grave: money or the way out is at stake, and a person must act now. It goes first and is never dropped. A warning waits
+for the person's next look. A note is a single event that the desk dealt with. Every heading of docs/OPERATIONS.md is in
+this table (a test compares them); any other name is a warning.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ volatility_unknown fraction_beside
 URGENCY: dict[str, Urgency] = dict.fromkeys(_HALTS.split(), Urgency.GRAVE) | {
     name: urgency for urgency, names in _ALARMS.items() for name in names.split()
 }
-"""Halts and alarms by name, the headings of docs/OPERATIONS.md."""
+"""Urgency of halts and alarms by name, the headings of docs/OPERATIONS.md."""
 
 
 def urgency_of(name: str, *, halts: bool = False) -> Urgency:

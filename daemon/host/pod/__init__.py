@@ -1,4 +1,4 @@
-"""`rltrader-pod`: what systemd does for the daemon on a host, done in a container that holds a Kubernetes Lease.
+"""`rltrader-pod`: systemd's tasks for the daemon, done in a container that holds a Kubernetes Lease.
 
-It imports nothing of the daemon: it has to live where the daemon does not start.
+It imports nothing of the daemon: it must run where the daemon does not start.
 """

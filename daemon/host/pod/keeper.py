@@ -1,7 +1,7 @@
 """Keep one program running as the systemd unit does, and only while the Lease is held.
 
 Invariant: the child runs only before `Tenure.until`; it is killed `MARGIN_S` earlier, and asked to stop `stop_s` before
-that. An API server that is away therefore does not disturb trading for most of the Lease's duration.
+that. So an unavailable API server does not disturb trading for most of the Lease's duration.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ NOTICE_BYTES = 4096
 
 
 class Notices:
-    """A notification socket for one child after another. `read` takes what has come; it never waits."""
+    """A notification socket for successive children. `read` takes the messages there are; it never waits."""
 
     def __init__(self, path: Path) -> None:
         path.unlink(missing_ok=True)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self._socket.bind(str(path))
         self.ready, self.progress_s = False, time.monotonic()
-        self.stopping_s: float | None = None  # since when the child stops
+        self.stopping_s: float | None = None  # since when the child is stopping
 
     def begin(self) -> None:
         """Forget the former child."""
@@ -55,15 +55,15 @@ class Notices:
         self._socket.close()
 
 
-OPERATOR_ERRED = 2  # exit code of a refusal: starting again changes nothing
+OPERATOR_ERRED = 2  # exit code of a refusal: a restart would change nothing
 MARGIN_S = 5.0
-RENEWAL_MOST_S = 20.0  # of one attempt
+RENEWAL_MOST_S = 20.0  # for one attempt
 READY_FILE, ALIVE_FILE, NOTIFY_SOCKET = "ready", "alive", "notify"
 
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """How long things take, in seconds; the defaults are those of systemd/rltraderd.service."""
+    """Durations in seconds; the defaults are those of systemd/rltraderd.service."""
 
     start_s: float = 900.0  # until READY=1
     watchdog_s: float = 60.0
@@ -79,7 +79,7 @@ def boot_time() -> float:
 
 
 class Supervisor:
-    """Run `command` again and again until a signal or a refusal. `folder` has what the probes look at.
+    """Run `command` again and again until a signal or a refusal. `folder` has the files for probes.
 
     The Lease counts by `clock`, which goes on while the machine sleeps; the child's times do not.
     """
@@ -122,7 +122,7 @@ class Supervisor:
         return 0
 
     def _may_run(self) -> bool:
-        """Return whether there is time left to run and to stop again."""
+        """Return whether there is time left to run and to stop before the Lease ends."""
         tenure = self._tenure
         return tenure is None or self._clock() < tenure.until - MARGIN_S - self._times.stop_s
 
@@ -141,7 +141,7 @@ class Supervisor:
         try:
             self._watch(child, began)
         finally:
-            child.kill()  # whatever went wrong here: the lease is given back without a child alone
+            child.kill()  # in any case: the lease is released only without a child
             code = child.wait()
         _print(f"the child ended with {code}")
         return code
@@ -150,7 +150,7 @@ class Supervisor:
         """Return when the child has ended or must be killed; ask it to stop first where there is time."""
         asked_at: float | None = None
         while child.poll() is None:
-            now = time.monotonic()  # no machine that slept is a child that made no progress
+            now = time.monotonic()  # sleep of the machine must not count as a child without progress
             if reason := self._reason_to_kill(now, began, asked_at):
                 _print(f"the child is killed: {reason}")
                 return
@@ -173,7 +173,7 @@ class Supervisor:
         return ""
 
     def _look(self, *, ready: bool = False) -> None:
-        """Wait a moment; keep the probes' files as things stand."""
+        """Wait a moment; update the probes' files."""
         self._notices.read()
         if os.getpid() == INIT:
             reap_orphans(self._child)
@@ -191,7 +191,7 @@ class Supervisor:
             self._look()
 
     def _renew(self) -> None:
-        """Acquire the Lease and renew it until the end: the API server must hold up nothing else."""
+        """Acquire the Lease and renew it until the end, in a thread: the API server must delay nothing else."""
         tenure, former = self._tenure, ""
         while tenure is not None and not self._end_event.is_set():
             try:
@@ -215,23 +215,23 @@ class Supervisor:
         if self._tenure is None:
             return
         self._renewing.join(RENEWAL_MOST_S)
-        if not self._renewing.is_alive():  # else a request under way could take back what is given back here
-            with contextlib.suppress(ApiError):  # it runs out by itself
+        if not self._renewing.is_alive():  # else a request under way could take the Lease again
+            with contextlib.suppress(ApiError):  # it expires by itself
                 self._tenure.release()
 
 
-INIT = 1  # of a container's processes: orphans become its children
+INIT = 1  # process id in a container to which orphans are reparented
 
 
 def reap_orphans(child: subprocess.Popen[bytes] | None) -> None:
-    """Take the exit codes of children that are not `child`: what a killed program left behind, and each keeps a number.
+    """Reap children other than `child`, left by a killed program, since each keeps a process number.
 
     Docker's limit of processes counts them, so that after enough crashes no program could be started.
     """
     with contextlib.suppress(ChildProcessError):
         while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
             if child is not None and ended.si_pid == child.pid and child.returncode is None:
-                return  # `child.poll` is about to take it
+                return  # `child.poll` takes this one
             os.waitpid(ended.si_pid, os.WNOHANG)
 
 

@@ -1,9 +1,9 @@
-"""Hold a Kubernetes Lease: at most one holder, and the moment until which it is certainly this one.
+"""Hold a Kubernetes Lease: at most one holder, and the time until which it is certainly this one.
 
-Two holders never agree on a wall clock, and need not: a holder counts from before its own request, a candidate from
-after it saw the record last change, each on a clock of its own that also counts suspended time. So a holder that stops
-by `until` has stopped before any candidate may begin. The record is that of client-go's leader election; the cluster's
-API server is asked with the pod's own service account.
+Holders need not agree on a wall clock: a holder counts from before its own request, a candidate from after it saw the
+record last change, each on a clock of its own that includes suspended time. So a holder that stops by `until` has
+stopped before any candidate may begin. The record is that of client-go's leader election; the cluster's API server is
+called with the pod's own service account.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ class LeaseApi(Protocol):
 
 
 class Tenure:
-    """This holder's hold on the Lease. `attempt` again and again; what needs it may run until `until`."""
+    """This holder's hold on the Lease. Call `attempt` repeatedly; work that needs the Lease may run until `until`."""
 
     def __init__(self, api: LeaseApi, holder: str, duration_s: int, clock: Callable[[], float]) -> None:
         """`holder` names this holder and nothing else; `clock` gives seconds that never go back."""
         self.until = -math.inf
         self.other = ""
         self._api, self._holder, self._duration_s, self._clock = api, holder, duration_s, clock
-        self._other_record = ("", -math.inf)  # the other's record: resource version, and since when it stands
+        self._other_record = ("", -math.inf)  # the other's record: resource version, and since when it is unchanged
 
     @property
     def held(self) -> bool:
@@ -56,23 +56,23 @@ class Tenure:
         return self._clock() < self.until
 
     def attempt(self) -> bool:
-        """Acquire or renew once. Returns whether the Lease is held. Raises ApiError: what was held stays held."""
+        """Acquire or renew once; return whether the Lease is held. Raises ApiError, which does not end a held Lease."""
         lease = self._api.read()
         spec = lease.get("spec") or {}
         self.other = "" if spec.get("holderIdentity") in (None, "", self._holder) else str(spec["holderIdentity"])
         if self.other and not self._run_out(lease, spec):
-            self.until = -math.inf  # taken away by hand, or never held
+            self.until = -math.inf  # removed by hand, or never held
             return False
         time_before = self._clock()
         try:
             self._api.write({**lease, "spec": self._own_spec(spec)})
-        except Conflict:  # the next attempt reads who was first
+        except Conflict:  # the next attempt reads the winner
             return self.held
         self.until, self.other = time_before + self._duration_s, ""
         return True
 
     def release(self) -> None:
-        """Give the Lease back, so that the next holder need not wait. Only when nothing that needs it runs any more."""
+        """Release the Lease, so that the next holder need not wait. Only when nothing that needs it runs any more."""
         if not self.held:
             return
         self.until = -math.inf
@@ -82,14 +82,14 @@ class Tenure:
             self._api.write({**lease, "spec": {**spec, "holderIdentity": "", "leaseDurationSeconds": 1}})
 
     def _run_out(self, lease: Lease, spec: Mapping[str, Any]) -> bool:
-        """Return whether the other's record has stood unchanged for its whole duration, as seen from here."""
+        """Return whether the other's record has been unchanged for its whole duration, as observed here."""
         version, now = str((lease.get("metadata") or {}).get("resourceVersion", "")), self._clock()
         if self._other_record[0] != version:
             self._other_record = (version, now)
         return now - self._other_record[1] > max(self._duration_s, int(spec.get("leaseDurationSeconds") or 0))
 
     def _own_spec(self, spec: Mapping[str, Any]) -> dict[str, Any]:
-        now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")  # for people: nothing here is decided by it
+        now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")  # for people only: no decision uses it
         renewed = spec.get("holderIdentity") == self._holder
         return {
             **spec,
@@ -102,7 +102,7 @@ class Tenure:
 
 
 ANSWER_BYTES_MAX = 2**20
-TEXT_MOST = 300  # letters of a refusal
+TEXT_MOST = 300  # characters of a refusal
 
 
 @dataclass(frozen=True, slots=True)

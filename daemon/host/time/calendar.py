@@ -31,9 +31,9 @@ from strategies.kit.contract import Session
 from strategies.kit.units import SECOND_NS
 
 NEW_YORK = ZoneInfo("America/New_York")
-SESSIONS_AROUND = 8  # sessions before and after one that come with it
+SESSIONS_AROUND = 8  # sessions returned before and after a session
 ANSWER_S = 600  # the library needs 0.5 s; a busy machine may need a minute
-_MARGIN_DAYS = 30  # calendar days that surely hold SESSIONS_AROUND sessions
+_MARGIN_DAYS = 30  # calendar days that certainly include SESSIONS_AROUND sessions
 
 
 class CalendarError(Exception):
@@ -74,13 +74,13 @@ class SessionCalendar:
         return cls(tuple(s for s in _sessions_since(int(begin[:4])) if s.date >= begin))
 
     def without(self, day: str) -> SessionCalendar:
-        """Return this calendar without the session of `day`, which was not held."""
+        """Return this calendar without the session of `day`, which did not take place."""
         return SessionCalendar(tuple(session for session in self.sessions if session.date != day))
 
     def closed_by(self, close_times: Mapping[str, str]) -> SessionCalendar:
-        """Return this calendar with earlier closes; `close_times` are New York's, `HH:MM` by date, others are left out.
+        """Return this calendar with earlier closes; `close_times` are New York's, `HH:MM` by date, others are ignored.
 
-        A time that cannot be read, or at which the session of this calendar is over or not begun, changes nothing.
+        An unreadable time, or one outside of the session, changes nothing.
         """
         return SessionCalendar(
             tuple([_closed_at(session, close_times.get(session.date, "")) for session in self.sessions])
@@ -143,14 +143,14 @@ def _moment(now_ns: int) -> str:
         return f"{now_ns} ns"
 
 
-@lru_cache(maxsize=4096)  # a history of days asks for the same ones again and again
+@lru_cache(maxsize=4096)  # a history of days repeats the same ones
 def midnight_ns(day: str) -> int:
     """Return midnight New York that begins `day` (`YYYY-MM-DD`), in nanoseconds UTC: the start of a one-day bar."""
     return int(datetime.combine(_date(day), datetime.min.time(), NEW_YORK).timestamp()) * SECOND_NS
 
 
 def _closed_at(session: Session, close_time: str) -> Session:
-    """Return the session with this earlier close, `HH:MM` in New York; as it is where that is none of it."""
+    """Return the session with this earlier close, `HH:MM` in New York; unchanged if the time is not within it."""
     try:
         close = datetime.combine(_date(session.date), time.fromisoformat(close_time), NEW_YORK)
     except ValueError:
@@ -203,7 +203,7 @@ def _cache_folder() -> Path:
 
 
 def _read_cache(name: str) -> tuple[Session, ...]:
-    """Read what was kept today by this user; empty where nothing is, or anything about it is odd."""
+    """Return today's cached sessions of this user; empty where there are none, or the file is odd."""
     try:
         folder = open_own_folder(_cache_folder())
         try:
@@ -217,7 +217,7 @@ def _read_cache(name: str) -> tuple[Session, ...]:
 
 
 def _keep(name: str, sessions: tuple[Session, ...]) -> None:
-    """Keep it for today, and nothing older; where it cannot be kept, the next start asks again."""
+    """Cache the sessions for today, and delete older files; without a cache the next start asks again."""
     with contextlib.suppress(OSError, RuntimeError):
         folder = _cache_folder()
         os.close(open_own_folder(folder, make_mode=0o700))

@@ -26,9 +26,8 @@ SLEW_PARTS = 1000  # a slewed clock gains or loses at most one part in this many
 class LeapWatch:
     """Compares both clocks at every reading, in either direction.
 
-    `lead_ns` is how far the host's clock is ahead of the time taken, `leaps` counts what was held back, `leap_ns` is
-    the newest of them. Gains and losses below `LEAP_NS` pass, but together no more than a slewed clock has.
-    Thread-safe.
+    `lead_ns` is how far the host's clock is ahead of the time used, `leaps` the number of leaps held back, `leap_ns`
+    the newest of them. Differences below `LEAP_NS` pass, up to the total drift of a slewed clock. Thread-safe.
     """
 
     __slots__ = ("_host_ns", "_lock", "_slack_ns", "_steady_ns", "lead_ns", "leap_ns", "leaps")
@@ -63,13 +62,13 @@ class LeapWatch:
             self._slack_ns -= abs(gained_ns)
 
     def go_on_by(self, ahead_ns: int) -> None:
-        """Shift the time by `ahead_ns` (may be negative); a rest below `LEAP_NS` follows the host."""
+        """Shift the time by `ahead_ns` (may be negative); a remainder below `LEAP_NS` follows the host."""
         self.lead_ns -= ahead_ns
         if abs(self.lead_ns) <= LEAP_NS:
             self.lead_ns = 0
 
 
-NAP_VIRTUAL_S = 60.0  # each nap is a step of the virtual clock, which tests alone use
+NAP_VIRTUAL_S = 60.0  # each nap is a step of the virtual clock, which only tests use
 NAP_S = 5.0  # longest sleep between readings of the clock: bounds the delay after a step or suspend
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -122,7 +121,7 @@ class Clock:
         self._source = source
         self._anchor_ns = anchor_ns
         self._sim_start_ns = sim_start_ns
-        # exact, however long it runs
+        # exact for any duration
         self._rate_numerator, self._rate_denominator = (1.0 if rate is None else rate).as_integer_ratio()
         self._steady = steady
         self.watch = watch
@@ -158,7 +157,7 @@ class Clock:
 
     @classmethod
     def virtual(cls, participant: Participant) -> Self:
-        """Return the time of the clock that `participant` has joined. The event loop must be its `VirtualLoop`."""
+        """Return the clock of virtual time that `participant` has joined. The event loop must be its `VirtualLoop`."""
         clock = cls(partial(virtual_time.wall_ns, participant), 0, 0, 1.0, participant.now_ns, LeapWatch())
         clock.participant = participant
         return clock
@@ -174,17 +173,17 @@ class Clock:
             self.stepped_back_ns = max(self.stepped_back_ns, self._newest_ns - real_ns)
             half_ns = (steady_ns - self._newest_steady_ns) // 2
             real_ns = self._newest_ns + half_ns
-            steady_ns = self._newest_steady_ns + 2 * half_ns  # an odd rest counts at the next reading
+            steady_ns = self._newest_steady_ns + 2 * half_ns  # an odd remainder counts at the next reading
         self._newest_ns, self._newest_steady_ns = real_ns, steady_ns
         return real_ns
 
     @property
     def held_back_ns(self) -> int:
-        """How far the host's clock is ahead of this one: by leaps that were held back, and by what corrected it."""
+        """How far the host's clock is ahead of this one, by leaps held back and by corrections."""
         return 0 if self.watch is None else self.watch.lead_ns * self._rate_numerator // self._rate_denominator
 
     def correct(self, ahead_ns: int, *, at_once: bool = False) -> None:
-        """Follow a clock that is `ahead_ns` of this one; needs a watch. Back it goes at half speed, or `at_once`.
+        """Follow a clock that is `ahead_ns` ahead of this one; needs a watch. It goes back at half speed, or `at_once`.
 
         `at_once` lets time decrease: only before any event was stamped.
         """

@@ -1,4 +1,4 @@
-"""The times of a trading day, and the scheduler that wakes the daemon at them. The step decides, not the jobs.
+"""The times of a trading day, and the scheduler that runs the daemon's jobs at them. The step decides, not the jobs.
 
 `plan` is pure. Invariant: a scheduled job runs once, however late, and a job that raises ends only itself.
 """
@@ -33,7 +33,7 @@ GIVE_UP = "give_up"
 CLOSE = "close"
 END_OF_DAY = "end_of_day"
 
-logging.getLogger("apscheduler").addHandler(logging.NullHandler())  # `log_problem` reports what it would print
+logging.getLogger("apscheduler").addHandler(logging.NullHandler())  # `log_problem` replaces its output
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class DayTimes:
     close_grace_s: int = 10  # after the close: the last bar comes about a second after its minute
     end_of_day_min: int = 30  # after the close
     basket: Basket | None = None
-    grid: Grid = MINUTES  # of a desk by the bar
+    grid: Grid = MINUTES  # grid of bars, for a desk by the bar
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ def decision_ns(session: Session, basket: Basket) -> int:
 
 
 def _leaving(session: Session, times: DayTimes) -> dict[str, int]:
-    """Return the moments in which the clock opens or closes positions."""
+    """Return the times at which the clock opens or closes positions."""
     if times.basket is None:
         return {
             FLATTEN_EXPIRY_DAY: flatten_from_ns(session, session.date, times.execution, times.grid),
@@ -111,7 +111,7 @@ class Schedule:
         self._clock = clock
         self._log_problem = log_problem
         self._look: asyncio.TimerHandle | None = None
-        self._waiting_jobs: dict[str, tuple[int, asyncio.TimerHandle]] = {}  # jobs of virtual time, until they are due
+        self._waiting_jobs: dict[str, tuple[int, asyncio.TimerHandle]] = {}  # jobs in virtual time that are not due
         self._scheduler = AsyncIOScheduler(
             timezone=UTC, job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
         )
@@ -179,7 +179,7 @@ class Schedule:
         await job()
 
     def _report_error(self, event: JobExecutionEvent) -> None:
-        if not isinstance(event.exception, asyncio.CancelledError):  # that one is our own stop
+        if not isinstance(event.exception, asyncio.CancelledError):  # cancelled by our own stop
             self._log_problem(event.job_id, f"{type(event.exception).__name__}: {event.exception}")
 
     def _left_out(self, event: JobSubmissionEvent) -> None:
@@ -187,7 +187,7 @@ class Schedule:
 
 
 def deadline_ns(session: Session, basket: Basket) -> int:
-    """Return the time after which nothing is decided for this session."""
+    """Return the time after which there is no decision for this session."""
     if basket.decide == "before_close":
         end_ns = session.close_ns - basket.end_before_close_min * MINUTE_NS
         return max(end_ns, decision_ns(session, basket) + MINUTE_NS)

@@ -24,10 +24,10 @@ from strategies.kit.quantity import from_json
 
 SOCKET = "control.sock"
 SIGNED_SOCKET = "signed.sock"
-WAITING = "signed"  # the folder of signed commands that wait for the daemon's start
+WAITING = "signed"  # folder of signed commands for the daemon's next start
 LINE_MOST = 4096  # bytes of a command, its newline included
 ANSWER_MOST = 1 << 20  # bytes
-LOOK_S = 5.0  # between two looks of who serves, whether the socket's file is there
+LOOK_S = 5.0  # between two checks by the server that the socket's file exists
 ANSWER_WITHIN_S = 10.0
 _PATH_MOST = 107  # bytes of a socket's path that the kernel takes (unix(7), sun_path)
 
@@ -44,7 +44,7 @@ class CommandRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class CommandAnswer(msgspec.Struct, frozen=True):
     """The daemon's answer. `seq` of the journaled event, 0 for none; `effects` name the event's immediate effects.
 
-    `refused` is why the command does nothing, "" where it does something.
+    `refused` is why the command has no effect, "" where it has one.
     """
 
     ok: bool
@@ -78,7 +78,7 @@ def address(state_dir: Path, name: str = SOCKET) -> Iterator[str]:
 
 
 def is_there(state_dir: Path, name: str, inode: tuple[int, int]) -> bool:
-    """Whether the socket's file is the one of this device and inode."""
+    """Return whether the socket's file is the one of this device and inode."""
     try:
         with address(state_dir, name) as path:
             facts = os.lstat(path)
@@ -99,7 +99,7 @@ def ask(state_dir: Path, request: CommandRequest | SignedCommand, within_s: floa
         try:
             with address(state_dir, name) as path:
                 connection.connect(path)
-            with contextlib.suppress(BrokenPipeError):  # refused before it was read: the answer has the reason
+            with contextlib.suppress(BrokenPipeError):  # refused before reading: the answer has the reason
                 connection.sendall(line)
             answer = _line(connection, within_s)
         except FileNotFoundError:
@@ -134,10 +134,10 @@ def leave(state_dir: Path, command: SignedCommand) -> None:
     place = state_dir / WAITING / f"{command.nonce}.json"
     try:
         write_whole(place, msgspec.json.encode(command))
-        place.chmod(0o644)  # whatever umask and group: the daemon is another user, and only its group enters the folder
+        place.chmod(0o644)  # despite the umask: the daemon is another user, and only its group may enter the folder
     except OSError as error:
         cure = "the daemon makes the folder when it starts with control.signed = true; on the host, rltraderctl does it"
-        if may_pass(error, place):  # the disk: rltraderctl needs it too
+        if may_pass(error, place):  # a fault of the disk, which rltraderctl needs too
             cure = "ask again when there is room; what cannot wait: on the host, rltraderctl panic needs no disk"
         raise ControlError(f"{place}: cannot be left there: {error.strerror}; {cure}") from None
 

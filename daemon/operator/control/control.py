@@ -45,11 +45,11 @@ from strategies.kit.units import SECOND_NS
 CHANNEL, SIGNED = "control", "signed"
 CLIENTS_MOST = 8
 CLIENT_TIMEOUT_S = 5.0  # for a client to send its line, and to take the answer
-WITHIN_S = 8.0  # for the engine to carry a command out: the answer is there before the client gives up
-WAITING_MOST = 100  # files of commands that wait for a start, in one batch
+WITHIN_S = 8.0  # for the engine to carry out a command, so that the answer comes before the client gives up
+WAITING_MOST = 100  # files of waiting commands read in one batch
 WAITING_BATCHES = 100
 _LEFT = re.compile(r"[0-9a-f]{32}\.json")
-QUOTED_MOST = 200  # letters of a client's line that an alarm repeats
+QUOTED_MOST = 200  # characters of a client's line quoted in an alarm
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid (unix(7), SO_PEERCRED)
 
 _decode = msgspec.json.Decoder(CommandRequest).decode
@@ -57,10 +57,10 @@ _encode = msgspec.json.Encoder(enc_hook=to_json).encode
 
 
 class CommandSocket:
-    """Serves one socket of `state_dir`: a line in, an answer out. Used on the event loop's thread alone.
+    """Serves one socket of `state_dir`: a line in, an answer out. Used on the event loop's thread only.
 
-    `answer(line, uid)` makes the answer; what it raises is one too. `refuse(reason)` is told of a client that sends no
-    proper line, and `stranger(uid)` says why a user may not ask, "" where it may.
+    `answer(line, uid)` makes the answer, also from its exception. `refuse(reason)` is called for a client that sends no
+    proper line; `stranger(uid)` returns why a user may not ask, "" where it may.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class CommandSocket:
         self._clients: set[asyncio.Task[None]] = set()
 
     async def run(self, log: Callable[..., None]) -> None:
-        """Serve until cancelled. Raises ControlError when the socket cannot be had, or its file is taken away."""
+        """Serve until cancelled. Raises ControlError when the socket cannot be made, or its file is removed."""
         listening, inode = listen(self._state_dir, self._name, self._mode)
         try:
             server = await asyncio.start_unix_server(self._serve, sock=listening, limit=LINE_MOST)
@@ -95,7 +95,7 @@ class CommandSocket:
             await asyncio.gather(*clients, return_exceptions=True)
 
     async def _stay(self, inode: tuple[int, int]) -> None:
-        """Return never. Raises ControlError when the socket's file is ours no more: no client reaches us then."""
+        """Return never. Raises ControlError when the socket's file is no longer ours, so that no client can connect."""
         while True:
             await asyncio.sleep(look_s(LOOK_S))
             if not is_there(self._state_dir, self._name, inode):
@@ -115,7 +115,7 @@ class CommandSocket:
                 async with asyncio.timeout(CLIENT_TIMEOUT_S):
                     writer.write(_encode(answer) + b"\n")
                     await writer.drain()
-        except (TimeoutError, OSError, asyncio.CancelledError):  # cancelled by `run` alone, and the task ends here
+        except (TimeoutError, OSError, asyncio.CancelledError):  # cancelled only by `run`, and the task ends here
             pass
         finally:
             writer.transport.abort()
@@ -148,8 +148,8 @@ class Commands:
         self._submitter, self._desk, self._log = submitter, desk, log
 
     async def carried_out(self, command: Command, channel: str) -> CommandAnswer:
-        """Submit the command. Raises CommandError and what `submit` does, but for its deadline."""
-        if command.name == "status":  # who may ask for it may read the journal, too
+        """Submit the command. Raises CommandError and what `submit` raises, except at its deadline."""
+        if command.name == "status":  # users who may ask for it may read the journal too
             return CommandAnswer(ok=True, status=status_of(self._submitter.state, self._desk))
         try:
             seq, step = await self._submitter.submit(event_of(command), WITHIN_S)
@@ -166,9 +166,9 @@ class Commands:
 
 
 class ControlServer:
-    """Serves `state_dir`/control.sock for the desk of this name. `allowed_uids` may command.
+    """Serves `state_dir`/control.sock for the desk of this name. Only `allowed_uids` may command.
 
-    `log` is called as `log(event, **fields)`. Used on the event loop's thread alone.
+    `log` is called as `log(event, **fields)`. Used on the event loop's thread only.
     """
 
     def __init__(
@@ -187,7 +187,7 @@ class ControlServer:
         self._users: dict[int, str] = {}
 
     async def run(self) -> None:
-        """Serve until cancelled. Raises ControlError when the socket cannot be had."""
+        """Serve until cancelled. Raises ControlError when the socket cannot be made."""
         self._users = await asyncio.to_thread(_user_names, self._allowed_uids)
         await self._socket.run(self._log)
 
@@ -212,9 +212,9 @@ class ControlServer:
 
 
 class SignedServer:
-    """Serves `state_dir`/signed.sock: commands signed by a key of the judge, whoever brings them.
+    """Serves `state_dir`/signed.sock: commands signed by a key of the judge, from any user.
 
-    The group of the state directory may connect: it reads the journal already, and without a key it moves nothing.
+    The state directory's group may connect: it can read the journal anyway, and without a key it can change nothing.
     """
 
     def __init__(
@@ -226,7 +226,7 @@ class SignedServer:
         self._socket = CommandSocket(state_dir, SIGNED_SOCKET, 0o660, self._answer, self._refuse)
 
     async def run(self) -> None:
-        """Carry out what waited, then serve until cancelled. Raises ControlError when the socket cannot be had."""
+        """Carry out waiting commands, then serve until cancelled. Raises ControlError when no socket can be made."""
         await self._carry_out_waiting()
         await self._socket.run(self._log)
 
@@ -239,10 +239,10 @@ class SignedServer:
 
     async def _carry_out_waiting(self) -> None:
         """Carry out the commands that were left for this start; each file is gone afterwards."""
-        for _ in range(WAITING_BATCHES):  # what somebody without a key left before it keeps no command back
+        for _ in range(WAITING_BATCHES):  # files left without a key before it delay no command
             try:
                 waiting = await asyncio.to_thread(_waiting, self._state_dir / WAITING)
-            except OSError as error:  # the socket is served all the same
+            except OSError as error:  # the socket is served anyway
                 self._refuse(f"what was left for this start cannot be read: {error.strerror}")
                 return
             finished_rows = [await self._is_done(name, payload) for name, payload in waiting]
@@ -250,7 +250,7 @@ class SignedServer:
                 return
 
     async def _is_done(self, name: str, payload: bytes) -> bool:
-        """Carry out what was left in a file, or refuse it; returns whether the file is gone."""
+        """Carry out or refuse the command in a file; return whether the file is gone."""
         verdict = self._judge.judge(payload, channel=SIGNED, waited=True)
         if isinstance(verdict, CommandRefusal):
             self._refuse(f"left for this start: {verdict.reason}")
@@ -271,10 +271,10 @@ class SignedServer:
 
 
 def _waiting(folder: Path) -> list[tuple[str, bytes]]:
-    """Return what lies in the folder for commands, oldest first, and make the folder where there is none.
+    """Return the files in the folder of commands, oldest first; create the folder if missing.
 
-    Its group may put files there and takes none away that are another's (mode 1770; systemd's RestrictSUIDSGID
-    forbids a set-group-ID bit, on folders too). Unreadable ones stay. Raises OSError.
+    Its group may add files but not remove others' (mode 1770; systemd's RestrictSUIDSGID forbids a set-group-ID bit, on
+    folders too). Unreadable files stay. Raises OSError.
     """
     folder.mkdir(exist_ok=True)
     descriptor = open_own_folder(folder)
@@ -296,7 +296,7 @@ def _waiting(folder: Path) -> list[tuple[str, bytes]]:
 
 
 def listen(state_dir: Path, name: str = SOCKET, mode: int = 0o600) -> tuple[socket.socket, tuple[int, int]]:
-    """Bind the socket, of this mode from the first moment; returns it with the device and inode of its file.
+    """Bind the socket, with this mode from the start; return it with the device and inode of its file.
 
     A dead daemon's socket is replaced. Raises ControlError where a process listens, or no socket can be made.
     """
@@ -305,10 +305,10 @@ def listen(state_dir: Path, name: str = SOCKET, mode: int = 0o600) -> tuple[sock
     try:
         with address(state_dir, name) as path:
             _clear(place, path)
-            os.fchmod(server.fileno(), mode)  # before it has a name: bind gives its file this mode (Linux, unix_bind)
+            os.fchmod(server.fileno(), mode)  # before it has a name: bind gives the file this mode (Linux, unix_bind)
             server.bind(path)
             if mode != 0o600:
-                Path(path).chmod(mode)  # what the umask took
+                Path(path).chmod(mode)  # restores bits that the umask removed
             stat = Path(path).lstat()
             _check_mode(place, Path(path), stat.st_mode, mode)
         server.setblocking(False)
@@ -346,7 +346,7 @@ def _clear(place: Path, path: str) -> None:
         except ConnectionRefusedError:
             Path(path).unlink()
             return
-        except BlockingIOError:  # its queue is full: it lives
+        except BlockingIOError:  # its queue is full: the daemon lives
             pass
     raise ControlError(f"{place}: another process listens here: end it, or use another state directory")
 
@@ -366,7 +366,7 @@ def peer_uid(writer: asyncio.StreamWriter) -> int:
 
 
 def _user_names(uids: Collection[int]) -> dict[int, str]:
-    """Return the users' names that this host knows. Not for the event loop: it may wait for a directory service."""
+    """Return the users' names known to this host. Not on the event loop: it may wait for a directory service."""
     names = {}
     for uid in uids:
         with contextlib.suppress(KeyError):

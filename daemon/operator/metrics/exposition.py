@@ -155,13 +155,13 @@ PROCESS_METRICS: dict[str, Declared] = {
     "process_open_fds": Declared(GAUGE, (), "Number of open file descriptors."),
     "process_max_fds": Declared(GAUGE, (), "Maximum number of open file descriptors."),
 }
-"""Of prometheus_client's own collector."""
+"""Metrics of prometheus_client's own collector."""
 
 METRICS |= PROCESS_METRICS
 
 
 GATEWAY_ALARMS: tuple[str, ...] = tuple(name for name in ALARMS if name.startswith("gateway_"))
-"""Those that the gateway raises."""
+"""Alarms that the gateway raises."""
 
 GATEWAY_METRICS: dict[str, Declared] = {
     "rltrader_gateway_equity_usd": Declared(
@@ -192,7 +192,7 @@ GATEWAY_METRICS: dict[str, Declared] = {
     ),
     "rltrader_gateway_commit_seconds": Declared(HISTOGRAM, (), "How long a commit of its journal took."),
 } | PROCESS_METRICS
-"""Of `rltrader-gateway`, whose label `desk` is always `gateway`."""
+"""Metrics of `rltrader-gateway`, whose label `desk` is always `gateway`."""
 
 
 _FAMILIES: dict[str, type[_Family]] = {
@@ -220,7 +220,7 @@ class Exposition:
         family.add_metric((self._desk, *labels.values()), value)
 
     def add_histogram(self, name: str, bounds: Iterable[float], cumulative: list[int], total: float) -> None:
-        """Add a histogram: for each bound how many values did not exceed it, their number, and their sum."""
+        """Add a histogram: for each bound the number of values up to it, then their number and their sum."""
         family = self._families[name]
         assert isinstance(family, HistogramMetricFamily)
         buckets = tuple(zip((*map(str, bounds), "+Inf"), cumulative, strict=True))
@@ -239,7 +239,7 @@ class Exposition:
 
 
 def table() -> str:
-    """The vocabulary as a Markdown table: what docs/MONITORING.md shows."""
+    """Return the vocabulary as the Markdown table in docs/MONITORING.md."""
     lines = ["| metric | kind | labels (and `desk`) | meaning |", "|---|---|---|---|"]
     for name, metric in (METRICS | GATEWAY_METRICS).items():
         labels = ", ".join(f"`{label}`" for label in metric.labels)

@@ -1,4 +1,4 @@
-"""What only a task of its own can measure: the lag of the trading loop, and the size of the write-ahead log."""
+"""Measurements that need a task of their own: the lag of the trading loop, and the size of the write-ahead log."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class LoopLag:
     ) -> None:
         self.buckets = Buckets(BOUNDS_S)
         self._monotonic, self._sleep = monotonic, sleep
-        self._peaks: deque[tuple[float, float]] = deque()  # (moment, lag), lags falling: the first is the largest
+        self._peaks: deque[tuple[float, float]] = deque()  # (time, lag), lags descending: the first is the largest
 
     async def run(self) -> None:
         """Measure until cancelled; a loop in virtual time is never late."""
@@ -49,7 +49,7 @@ class LoopLag:
     def _note(self, now: float, lag_s: float) -> None:
         self.buckets.add(lag_s)
         peaks = self._peaks
-        while peaks and peaks[-1][1] <= lag_s:  # those before it that are no larger can never be the maximum again
+        while peaks and peaks[-1][1] <= lag_s:  # earlier ones that are no larger can never be the maximum again
             peaks.pop()
         peaks.append((now, lag_s))
         while peaks[0][0] < now - WINDOW_S:

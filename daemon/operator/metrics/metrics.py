@@ -54,16 +54,14 @@ class ScrapeSources(NamedTuple):
     journal: Path
     latency: Latency
     lag: LoopLag
-    intake: Callable[[], tuple[int, int]]  # events that wait, events dropped
+    intake: Callable[[], tuple[int, int]]  # events waiting, events dropped
     mqtt: Callable[[], Counts] | None = None
     shadow: Callable[[], str] | None = None  # version of the shadow model, "" for none
-    trainer: Callable[[], tuple[int, int]] | None = (
-        None  # when the desk's trainer was last seen to write (ns; 0: never), and its row
-    )
+    trainer: Callable[[], tuple[int, int]] | None = None  # time of the trainer's last write (ns; 0: never), and its row
 
 
 class DeskLabels(NamedTuple):
-    """What does not change of the desk. `actions` are the strategy's, none where they are continuous."""
+    """Constants of the desk. `actions` are the strategy's, none where they are continuous."""
 
     name: str
     strategy: str
@@ -109,7 +107,7 @@ class Metrics(Collector):
         self._began_ns = self._began_ns or event.time_ns
         if isinstance(event, BarClosed) and self._minutes:
             end_ns = bar_end_ns(event.bar.start_ns, self._bar_ns, step.state.session.session)
-            if end_ns >= self._began_ns:  # what this process could not have had sooner is no lag of the feed
+            if end_ns >= self._began_ns:  # bars from before this process do not show a lag of the feed
                 self._bar_lag.add(max(event.time_ns - end_ns, 0) / SECOND_NS)
         if step.effects:
             self._note_questions(step)
@@ -124,14 +122,14 @@ class Metrics(Collector):
                     self._orders[kind] += 1
 
     def log_event(self, name: str) -> None:
-        """Count a log event that a metric needs; one thread logs all events of one connection."""
+        """Count a log event that a metric needs; all events of one connection come from one thread."""
         if (stream := STREAMS.get(name)) is not None:
             self._reconnects[stream] += 1
         elif name == "alarm_command_failed":
             self._command_failures += 1
 
     def drifted(self, version: str, feature_psi_max: float, action_psi: float, beyond: int) -> None:
-        """Keep the newest look at the drift of a version; `beyond`: how many quantities are an alarm."""
+        """Keep the newest measurement of a version's drift; `beyond`: how many quantities raise an alarm."""
         self._drift = _Drift(version, feature_psi_max, action_psi, beyond)
 
     # --- the scrape's thread --------------------------------------------------------------------------------------
@@ -247,7 +245,7 @@ class Metrics(Collector):
             scrape.add("rltrader_trainer_sign_timestamp_seconds", written_ns / SECOND_NS)
             scrape.add("rltrader_trainer_row", row)
         journal = self._sources.journal
-        with contextlib.suppress(OSError):  # no series is an answer too; the rest of the scrape goes on
+        with contextlib.suppress(OSError):  # a missing series is an answer too; the rest of the scrape goes on
             scrape.add("rltrader_journal_bytes", journal.stat().st_size)
             scrape.add("rltrader_journal_wal_bytes", wal_bytes(journal))
             scrape.add("rltrader_disk_free_bytes", shutil.disk_usage(journal.parent).free)

@@ -1,6 +1,6 @@
 """The metrics' HTTP server: prometheus_client's application on the loopback address, in a thread and a loop of its own.
 
-A client is answered once its request is there: whoever is silent, or asks byte by byte, keeps nobody waiting.
+A client is answered when its whole request has come: a silent or slow one delays no other.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from daemon.host.loopback import ADDRESS, listen
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-HOSTS = ("127.0.0.1", "localhost", "[::1]", "")  # as whom a client may ask for us; the port is that of its tunnel
-CLIENT_TIMEOUT_S = 5.0  # for a client to ask, and to take the answer
-CLIENTS_MOST = 16  # at once: of more the oldest is dropped, so that they take no files from trading
+HOSTS = ("127.0.0.1", "localhost", "[::1]", "")  # accepted host names; the port may be a tunnel's
+CLIENT_TIMEOUT_S = 5.0  # for a client to send its request, and to take the answer
+CLIENTS_MOST = 16  # at once: beyond that the oldest is dropped, so that trading keeps its files
 HEAD_MOST = 16 * 1024  # bytes of a request
 
 
 async def serve(registry: CollectorRegistry, port: int, log: Callable[..., None]) -> None:
-    """Serve on the loopback address until cancelled. Raises OSError where the port cannot be had."""
+    """Serve on the loopback address until cancelled. Raises OSError where the port is not available."""
     listening = listen("metrics.port", port, "end what has it, or choose another")
     scrapes, loop = _Scrapes(_application(registry)), asyncio.SelectorEventLoop()
     url = f"http://{ADDRESS}:{listening.getsockname()[1]}/metrics"
@@ -56,10 +56,10 @@ class _Scrapes:
         self._clients: dict[asyncio.StreamWriter, None] = {}  # the oldest first
 
     async def serve(self, listening: socket.socket) -> None:
-        """Serve until it is over. Whoever was accepted by then is still answered: none is left with an open socket."""
+        """Serve until it is over, then answer all accepted clients: none keeps an open socket."""
         async with await asyncio.start_server(self._client, sock=listening, limit=HEAD_MOST):
             await self.over.wait()
-            asyncio.get_running_loop().remove_reader(listening)  # to close while accepting would leave one open
+            asyncio.get_running_loop().remove_reader(listening)  # closing while accepting would leave one open
             while clients := asyncio.all_tasks() - {asyncio.current_task()}:  # each ends within CLIENT_TIMEOUT_S
                 await asyncio.wait(clients)
 

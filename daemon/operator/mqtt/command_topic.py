@@ -1,4 +1,4 @@
-"""Handle the topic of signed commands: each is checked, passed to the submitter, and answered."""
+"""The topic of signed commands: each is checked, passed to the submitter, and answered."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from daemon.operator.submitter import DurableEvent, EventAt, Refusals
 from strategies.kit.quantity import to_json
 from strategies.kit.units import SECOND_NS
 
-COMMANDS_MOST = 64  # carried out at the same moment
+COMMANDS_MOST = 64  # under way at once
 RESPONSE_TOPIC_MOST = 256
 CORRELATION_MOST = 256
 
@@ -100,6 +100,6 @@ class CommandTopic:
             return
         if any(sign in topic for sign in "+#\0") or len(correlation or b"") > CORRELATION_MOST:
             return
-        with contextlib.suppress(MqttError):  # the command was carried out all the same
+        with contextlib.suppress(MqttError):  # the command was carried out anyway
             answering = properties(correlation=correlation)
             await client.publish(topic, self._encode(response), qos=1, properties=answering)

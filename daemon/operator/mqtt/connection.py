@@ -23,13 +23,13 @@ from daemon.config.tables import MqttTable
 
 ANSWER_S = 10.0  # timeout of each request to the broker
 CLOSE_TIMEOUT_S = 0.7  # for each of the last messages and the disconnect
-INCOMING_MOST = 64  # messages that wait to be looked at; further ones are lost
-INCOMING_BYTES = 16_384  # larger ones the broker keeps to itself
-ANSWER_BYTES = 256 * 1024  # of an answer with the desk's whole status: one of 500 positions has 70,000
-INFLIGHT_MOST = 32  # messages under way that want a confirmation
-EXPIRY_S = 60  # telemetry that no client took by then is worth nothing
+INCOMING_MOST = 64  # unread messages; further ones are lost
+INCOMING_BYTES = 16_384  # the broker does not send larger ones
+ANSWER_BYTES = 256 * 1024  # of an answer with the desk's whole status: one with 500 positions has 70,000
+INFLIGHT_MOST = 32  # unconfirmed messages under way
+EXPIRY_S = 60  # older telemetry is worthless
 
-_properties: Callable[[int], Any] = Properties  # paho's is without types
+_properties: Callable[[int], Any] = Properties  # paho's has no types
 _SILENT = logging.getLogger("rltrader.mqtt.silent")
 _SILENT.addHandler(logging.NullHandler())
 _SILENT.propagate = False
@@ -52,7 +52,7 @@ class MqttBroker:
 
     @classmethod
     def of(cls, table: MqttTable, username: str | None = None) -> Self:
-        """Return the broker of `[mqtt]`; `username` takes the place of the table's."""
+        """Return the broker of `[mqtt]`; `username` replaces the table's."""
         name = table.username if username is None else username
         return cls(table.host, table.port, table.tls, table.ca_file, name, table.keepalive_s)
 
@@ -70,7 +70,7 @@ def password_of(table: MqttTable) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class MqttSettings:
-    """The broker, what topics begin with, and whether commands are taken. Waits in seconds."""
+    """The broker, the prefix of topics, and whether commands are accepted. Waits in seconds."""
 
     broker: MqttBroker
     desk: str
@@ -85,12 +85,12 @@ class MqttSettings:
 
 
 class _MqttClient(Client):
-    """aiomqtt's client, and a way to drop a connection that never came up: aiomqtt leaves its socket open."""
+    """aiomqtt's client, which can also drop a connection that never came up: aiomqtt leaves its socket open."""
 
     async def enter(self) -> None:
         """Connect. A cancellation waits for the thread that connects: else its socket comes up later and stays open."""
         self._thread_done = asyncio.Event()
-        on_disconnect = self._disconnected  # aiomqtt forgets a connection that is lost in the middle of this
+        on_disconnect = self._disconnected  # aiomqtt forgets a connection that is lost during this
         on_disconnect.add_done_callback(_look)
         entering = asyncio.ensure_future(self.__aenter__())
         try:
@@ -104,7 +104,7 @@ class _MqttClient(Client):
             raise MqttError("the broker took the connection and closed it at once")
 
     def take_at_most(self, most: int) -> None:
-        """Lose the connection at a larger packet: paho would hold all of what a broker says that it sends, 256 MB."""
+        """Drop the connection at a larger packet: paho would buffer whatever size a broker announces, up to 256 MB."""
         receive: Callable[[int], bytes] = self._client._sock_recv
 
         def receive_at_most(bufsize: int) -> bytes:
@@ -160,7 +160,7 @@ async def connect(
         max_queued_incoming_messages=incoming_most,
         max_inflight_messages=INFLIGHT_MOST,
         properties=connect_properties,
-        socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],  # a halt does not wait for an acknowledgement
+        socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],  # a halt must not wait for an acknowledgement
         tls_context=_tls(broker.ca_file) if broker.tls else None,
     )
     client.pending_calls_threshold = 2 * INFLIGHT_MOST
@@ -175,7 +175,7 @@ async def connect(
         yield client
     finally:
         client.timeout = CLOSE_TIMEOUT_S
-        with contextlib.suppress(MqttError):  # it is gone already, or does not answer the disconnect
+        with contextlib.suppress(MqttError):  # already gone, or it does not answer the disconnect
             await client.__aexit__(None, None, None)
         await client.drop()
 
@@ -211,7 +211,7 @@ def still_wanted() -> None:
 def safe_text(error: BaseException, password: str | None) -> str:
     """Return an error as one line for the log, with the password hidden."""
     text = f"{type(error).__name__}: {error}"
-    text = text.replace(password, "[hidden]") if password else text  # before the cut: a part of it reveals much, too
+    text = text.replace(password, "[hidden]") if password else text  # before the cut: a part of it reveals much too
     return text.replace("\n", " ")[:300]
 
 

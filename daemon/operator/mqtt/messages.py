@@ -1,7 +1,7 @@
-"""Telemetry as the broker's readers see it: one structure a topic, JSON with its version and schema's name.
+"""Telemetry messages: one structure for each topic, as JSON with its version and schema's name.
 
-Pure, for the side thread: what the trading loop left (rows, events, states) in, messages out. `rltraderctl reference`
-prints the JSON Schemas. Money is USD as text, times nanoseconds UTC.
+Pure, for the side thread: the trading loop's rows, events and states in, messages out. `rltraderctl reference` prints
+the JSON Schemas. Money is USD as text, times nanoseconds UTC.
 """
 
 from __future__ import annotations
@@ -214,7 +214,7 @@ class KnownBar(msgspec.Struct, frozen=True, gc=False):
 
 
 class Alarm(msgspec.Struct, frozen=True, gc=False):
-    """An alarm as the trading loop leaves it."""
+    """An alarm, as the trading loop queues it."""
 
     alarm: str
     detail: str
@@ -253,16 +253,16 @@ TOPICS: dict[str, type[Message]] = {
     "chain": ChainMessage,
     "heartbeat": Heartbeat,
 }
-"""Below `<prefix>/<desk>/`."""
+"""Topic below `<prefix>/<desk>/` -> type of its messages."""
 
 
 def message_of(topic: str, thing: Any, desk: str) -> Message:
-    """Return a topic's thing as its message. Raises KeyError for an unknown pair of topic and type."""
+    """Return an item of a topic as its message. Raises KeyError for an unknown pair of topic and type."""
     return _MAKE[topic, type(thing)](thing, desk)
 
 
 def telemetry_of(counts: Counts, reconnects: int, desk: str) -> TelemetryMessage:
-    """The outbox's figures as a message."""
+    """Return the outbox's counts as a message."""
     return TelemetryMessage(
         desk=desk,
         offered=counts.offered,
@@ -293,17 +293,17 @@ def _denial(row: DecisionRow, desk: str) -> DenialMessage:
 
 
 def _common_fields(kind: type[Message], thing: msgspec.Struct) -> dict[str, Any]:
-    """Return the fields of a message that its thing has too."""
+    """Return the fields that a message shares with its item."""
     return {name: getattr(thing, name) for name in kind.__struct_fields__ if name in thing.__struct_fields__}
 
 
 def _whole(kind: type[Message]) -> Callable[[Any, str], Message]:
-    """Return the maker of a message whose fields are all of its thing."""
+    """Return the maker of a message that has all fields of its item."""
     return lambda thing, desk: kind(desk=desk, **_common_fields(kind, thing))
 
 
 def _model(outcome: Literal["verified", "promoted", "refused"]) -> Callable[[Any, str], ModelMessage]:
-    """Return the maker of the news of a model; one that was refused before it was read has no version."""
+    """Return the maker of a model's message; a version refused before it was read has no name."""
     return lambda event, desk: ModelMessage(
         desk=desk, what=outcome, **{"version": ""} | _common_fields(ModelMessage, event)
     )
@@ -331,7 +331,7 @@ _MAKE: dict[tuple[str, type], Callable[[Any, str], Message]] = {
 
 
 def schemas() -> dict[str, str]:
-    """Each schema's file name and text (JSON Schema 2020-12), those of commands and answers among them."""
+    """Return {file name: text} of each schema (JSON Schema 2020-12), including those of commands and answers."""
     from daemon.operator.signing import SignedCommand
 
     kinds: dict[str, Any] = {**TOPICS, "response": ResponseMessage, "command": SignedCommand, "guard": GuardBeat}

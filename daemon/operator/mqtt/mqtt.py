@@ -38,14 +38,14 @@ from daemon.pacing import back_off_s
 from strategies.kit.quantity import to_json
 
 CHAIN = "chain"  # the journal's newest head
-HEARTBEAT = "heartbeat"  # of a desk with a guard; the newest alone counts, and no broker keeps one
-CONFIRMED = frozenset(("status", "orders", "fills", "alarms", CHAIN))  # sent at QoS 1: until the broker has them
+HEARTBEAT = "heartbeat"  # of a desk with a guard; only the newest counts, and no broker retains it
+CONFIRMED = frozenset(("status", "orders", "fills", "alarms", CHAIN))  # sent at QoS 1, until the broker confirms
 HEARTBEAT_S = 30.0
 STEADY_S = 30.0  # after a connection of this length the next wait is short again
 PAYLOAD_MOST = 200_000  # bytes; the broker's own limit is 256 KiB
-CUT_OFTEN = 3  # short connections, one after the other: of two clients of one name each ends the other's
+CUT_OFTEN = 3  # successive short connections: two clients of one name end each other's
 _NAMESAKE = ": is there another desk of this name? Each ends the other's connection: give each its own desk.name"
-NAME_ROUNDS = 200_000  # of PBKDF2: a broker's log holds client names, and shall not give a weak password away
+NAME_ROUNDS = 200_000  # rounds of PBKDF2: client names in a broker's log must not reveal a weak password
 
 
 class MqttSide:
@@ -72,9 +72,9 @@ class MqttSide:
         self._commands = CommandTopic(settings, judging, submit, log) if judging is not None else None
         self._hears_guard = hears_guard  # takes each message of the desk's guard
         self._encode = msgspec.json.Encoder(enc_hook=to_json).encode
-        self._hand: dict[int, Item] = {}  # taken out of the outbox and not confirmed, in their order
+        self._hand: dict[int, Item] = {}  # taken from the outbox and not confirmed, in their order
         self._taken_count = 0
-        self._retained_payloads: dict[str, bytes] = {}  # by topic: a broker that restarts has forgotten them
+        self._retained_payloads: dict[str, bytes] = {}  # by topic: a restarted broker has forgotten them
         self._reason = ""  # why the connection was lost, as logged last
         self.reconnects = 0
 
@@ -103,7 +103,7 @@ class MqttSide:
         """Back off: the ceiling doubles with each failure, the wait is drawn below it (full jitter, with a floor)."""
         least_s, most_s = self._settings.wait_least_s, self._settings.wait_most_s
         wait_s = max(least_s, back_off_s(failures + 1, least_s, most_s, _DRAW.random(), sure=0.0))
-        if reason != self._reason:  # the same trouble again needs no further line
+        if reason != self._reason:  # a repeated cause is not logged again
             self._reason = reason
             drop_count = self._outbox.counts().dropped
             self._log(
@@ -203,7 +203,7 @@ class MqttSide:
 
     async def _publish_all(self, client: Client) -> NoReturn:
         """Publish the outbox's items; at most `INFLIGHT_MOST` wait for their confirmation."""
-        window = asyncio.Semaphore(INFLIGHT_MOST // 2)  # the other half is for answers and the heartbeat
+        window = asyncio.Semaphore(INFLIGHT_MOST // 2)  # the other half is kept for answers and the heartbeat
         async with asyncio.TaskGroup() as confirmations:
             while True:
                 item = await self._outbox.get()
@@ -238,7 +238,7 @@ class MqttSide:
         """Return the message as JSON; None where it cannot be encoded or is too large: a retry would not help."""
         try:
             payload = self._encode(self._message(item))
-        except Exception:  # a bug costs its message alone
+        except Exception:  # a bug costs only its message
             return None
         if len(payload) > PAYLOAD_MOST:
             return None

@@ -1,7 +1,7 @@
 """The queue of messages for the broker: the trading thread puts, the side thread takes; neither waits.
 
-Without locks: one thread alone puts, one alone takes, and each counts only what it does itself; a deque's and a dict's
-single operations are atomic. Invariant: offered = published + dropped + conflated + refused + waiting.
+Without locks: only one thread puts, only one takes, and each counts only its own operations; single operations of a
+deque and a dict are atomic. Invariant: offered = published + dropped + conflated + refused + waiting.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-REST_S = 0.01  # after an empty take: the least time between two wake-ups by the trading thread
+REST_S = 0.01  # after an empty take, the least time between two wake-ups by the trading thread
 
 
 class Item(NamedTuple):
-    """An item to publish under a topic. Of a retained topic only the newest counts."""
+    """An item to publish under a topic. On a retained topic only the newest counts."""
 
     topic: str
     thing: object
@@ -29,8 +29,8 @@ class Counts(NamedTuple):
     offered: int
     published: int
     dropped: int  # the queue was full
-    conflated: int  # a newer one of a retained topic took its place
-    refused: int  # could not be encoded, or is larger than the broker takes
+    conflated: int  # replaced by a newer one of a retained topic
+    refused: int  # could not be encoded, or too large for the broker
     waiting: int
 
 
@@ -40,9 +40,9 @@ class Outbox:
     def __init__(self, limit: int) -> None:
         self._queue: deque[Item] = deque(maxlen=limit)
         self._newest: dict[str, Item] = {}
-        self._retries: deque[Item] = deque()  # taken and not published: first in line
-        self._queued_count = self._retained_count = 0  # put; counted by the thread that puts
-        self._taken_count = self._retained_taken_count = self._hand = 0  # by the thread that takes
+        self._retries: deque[Item] = deque()  # taken and not published: next to be taken
+        self._queued_count = self._retained_count = 0  # counted by the thread that puts
+        self._taken_count = self._retained_taken_count = self._hand = 0  # counted by the thread that takes
         self._published_count = self._refused_count = self._retry_conflations = 0
         self._turn = False
         self._armed = False
@@ -71,7 +71,7 @@ class Outbox:
     async def get(self) -> Item:
         """Wait, without polling, for the next item: one given back, else in turns a retained topic and the oldest."""
         while (item := self._take()) is None:
-            await asyncio.sleep(REST_S)  # what comes in the meantime needs no wake-up
+            await asyncio.sleep(REST_S)  # items put meanwhile need no wake-up
             if self._queue or self._newest:
                 continue
             loop, arrival = asyncio.get_running_loop(), asyncio.Event()
@@ -151,7 +151,7 @@ class Outbox:
             self._taken_count += 1
         else:
             return None
-        self._turn = item.retained  # where both wait they take turns: neither delays the other
+        self._turn = item.retained  # retained topics and others take turns
         self._hand += 1
         return item
 

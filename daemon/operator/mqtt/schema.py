@@ -1,4 +1,4 @@
-"""JSON Schemas of what programs read: one for each structure."""
+"""JSON Schemas of the structures that programs read."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def schema_of(kind: Any) -> dict[str, Any]:
 
 
 def _of_quantity(kind: Any) -> dict[str, Any]:
-    """Return the schema of a quantity: whole, or the plain text of a fraction."""
+    """Return the schema of a quantity: an integer, or a fraction as plain text."""
     if kind is not Quantity:
         raise NotImplementedError(kind)
     return {"anyOf": [{"type": "integer"}, {"type": "string", "pattern": r"^-?\d+\.\d{1,9}$"}]}
 
 
 def schema_text(schema: Mapping[str, Any]) -> str:
-    """Return a schema as its file holds it."""
+    """Return a schema as the text of its file."""
     return json.dumps(schema, indent=2) + "\n"
