@@ -36,9 +36,9 @@ from daemon.operator.log import Log
 from strategies.kit.contract import AnyStrategy
 from strategies.registry import configured
 
-CALLERS = ("desks/guarded.py", "models/runtime.py")  # who calls a strategy, and its model
-SWITCH_S = 0.0005  # the journal's thread gives the interpreter back this soon: ten times sooner than the default
-GC_THRESHOLD = 1_000_000  # allocations between two searches for cycles: the step makes none
+CALLERS = ("desks/guarded.py", "models/runtime.py")  # files whose frames call a strategy or its model
+SWITCH_S = 0.0005  # the journal's thread releases the interpreter after this: a tenth of the default
+GC_THRESHOLD = 1_000_000  # allocations between two collections of cycles: the step makes no cycles
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +50,10 @@ class Start:
     model: LoadedModel
     code: str  # digest of the deciding code
     account_number: str = ""  # the expected one, "" for any
-    origins: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # limit -> where it was set
+    origins: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # source -> limits set there
     refused: str = ""  # why there is no model
-    hung: str = ""  # how and where the strategy or its model hung in the last run, or ended it
-    mistakes: str = ""  # of the configuration, and what takes its place
+    hung: str = ""  # how and where the strategy or its model hung or crashed in the last run
+    mistakes: str = ""  # mistakes in the configuration, and what replaces it
 
     def events(self, now_ns: int) -> tuple[RunStarted | ModelVerified | ModelRefused | HaltRequested, ...]:
         """Return the start-up events, at `now_ns` UTC."""
@@ -94,7 +94,7 @@ class Start:
 
 @dataclass(slots=True)
 class AssembledDesk:
-    """An engine that is ready to run, and what it begins with."""
+    """An engine that is ready to run, and its start-up events."""
 
     engine: Engine
     start: Start
@@ -114,7 +114,7 @@ def prepare_interpreter() -> None:
 
 
 RECORDED = STOCK_FEEDS[0]
-"""The feed of a replay, whose bars are on file; a live desk's `auto` was replaced by a name before."""
+"""The feed of a replay, whose bars are on file; a live desk's `auto` is replaced by a name before."""
 
 
 @dataclass(slots=True)
@@ -127,10 +127,10 @@ class CheckedDesk:
     model: LoadedModel
     policy: OnnxPolicy | NoPolicy
     refused: str = field(default="", kw_only=True)
-    """Why the configured version was refused and another one answers instead, or none; "" if it was not."""
+    """Why the configured version was refused, so that another one or none answers; "" if it was not."""
 
     def identity(self, mode: str, account: str) -> dict[str, str]:
-        """The journal's meta rows that every kind of desk has, without the epoch."""
+        """Return the meta rows that every kind of desk's journal has, except the epoch."""
         desk = self.settings.desk
         return {
             "mode": mode,
@@ -164,8 +164,8 @@ class OpenDesk:
     ) -> AssembledDesk:
         """Wire the engine. `outside` is a real broker (None: a paper broker, or none).
 
-        `account_number` is the expected one, "" for any; `serve` takes the questions that another process answers;
-        `ended_in` says in which call of the strategy runs ended again and again.
+        `account_number` is the expected one, "" for any; `serve` gets the questions that another process answers;
+        `ended_in` names the strategy's call in which runs ended repeatedly.
         """
         settings, model = self.checked.settings, self.checked.model
         identity, origins = identity_of(self.state_dir.meta), origins_of(settings)
@@ -222,15 +222,15 @@ def open_desk(
 
 
 def say_held(path: Path, log: Log) -> None:
-    """Log who has the state directory: a start waits for him, and says nothing meanwhile."""
+    """Log which process holds the state directory, since a start waits for it silently."""
     if holder := process_of(path):
         log("state_dir_held", state_dir=str(path), process=holder, wait_s=LOCKED_S)
 
 
 def _writer(settings: DeskSettings, state_dir: StateDir, recovery: Recovered, log: Log) -> JournalWriter:
-    """Return the writer. A desk that holds something goes on without its reserve for a full disk.
+    """Return the writer. A desk that holds something starts without a disk reserve if that fails.
 
-    Where there may be room later, only a halted one does: it takes no new risk, and a resume asks for the reserve.
+    Where room may be freed later, only a halted desk does so: it takes no new risk, and a resume needs the reserve.
     """
     state, mib = recovery.machine.state, settings.journal.ballast_mib
     try:
@@ -248,7 +248,7 @@ def _recover(settings: DeskSettings, state_dir: StateDir) -> Recovered:
 
 
 def announce(desk: OpenDesk, log: Log) -> None:
-    """Log what starts: desk and journal, model, changed rules, what was recovered."""
+    """Log the start: desk and journal, model, changed rules, result of the recovery."""
     checked_desk, recovery, meta = desk.checked, desk.recovered, desk.state_dir.meta
     settings, model, machine = checked_desk.settings, checked_desk.model, recovery.machine
     log(
@@ -277,7 +277,7 @@ def announce(desk: OpenDesk, log: Log) -> None:
 
 
 def _announce_model(checked_desk: CheckedDesk, feed: str, log: Log) -> None:
-    """Log the model, and what a person should know of it."""
+    """Log the model, and what a person should know about it."""
     model, manifest, trading = checked_desk.model, checked_desk.model.manifest, checked_desk.settings.trading()
     symbols = configured(checked_desk.strategy.spec)
     denial = not_promoted_words(manifest, trading, symbols)

@@ -43,9 +43,9 @@ def configured_desk() -> Path | None:
 
 
 class Journaled(msgspec.Struct, frozen=True):
-    """Facts of a journal outside the state: limits of the newest start, symbols that the newest decision left alone.
+    """Facts of a journal outside the state: limits of the newest start, symbols left alone by the newest decision.
 
-    And how many alarms the New York day of the newest event raised, with the newest one's name.
+    Also the number of alarms on the New York day of the newest event, and the newest one's name.
     """
 
     limits: tuple[Limit, ...] = ()
@@ -62,12 +62,12 @@ def journal_facts(reader: JournalReader, machine: Machine) -> Journaled:
 
 
 def alarms_of(reader: JournalReader, machine: Machine) -> tuple[int, str]:
-    """Read how many alarms the day of the newest event raised, and the newest one's name."""
+    """Return the number of alarms on the day of the newest event, and the newest one's name."""
     return alarms_since_midnight(reader, machine.state.now_ns) if machine.state.seq else (0, "")
 
 
 def desk_status(path: Path, meta: dict[str, str], machine: Machine, facts: Journaled) -> DeskStatus:
-    """Return the status of the desk in the folder `path`: what every command shows of it, as a table or as JSON."""
+    """Return the status of the desk in the folder `path`, as every command shows it, as a table or as JSON."""
     return replace(
         status_of(machine.state, meta.get("desk", "")),
         state_dir=str(path),
@@ -93,9 +93,9 @@ def desk_of(path: Path) -> DeskStatus:
 
 
 def shown_desk(reader: JournalReader) -> tuple[Recovered, str]:
-    """Recover a desk to look at it. The text says why its own strategy cannot be imported, "" where it can.
+    """Recover a desk to show it. The text says why its own strategy cannot be imported, "" where it can.
 
-    What the journal keeps of the strategy is enough for what the desk is and holds, as at a start. Raises JournalError.
+    The journal keeps enough of the strategy to show the desk and its positions, as at a start. Raises JournalError.
     """
     try:
         return recovered_desk(reader), ""

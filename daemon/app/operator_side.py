@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 class BrokerKeys(NamedTuple):
-    """The MQTT password, the keys that verify commands, and the guard's. Never printed."""
+    """The MQTT password, the keys that verify commands, and the guard's key. Never printed."""
 
     password: str | None
     commands: Mapping[str, Key]
@@ -63,7 +63,7 @@ def broker_keys(settings: DeskSettings) -> BrokerKeys:
 
 
 def signed_keys(settings: DeskSettings) -> BrokerKeys:
-    """Return those of `[mqtt]` and of signed commands alone. Raises ConfigError."""
+    """Return only those of `[mqtt]` and of signed commands. Raises ConfigError."""
     password, mqtt = None, settings.mqtt
     if mqtt.enabled:
         from daemon.operator.mqtt.connection import password_of
@@ -91,7 +91,7 @@ Notify = Callable[..., None]
 
 
 class Measuring:
-    """The measurements that the settings enable. `works` run as tasks, `observers` see every step."""
+    """The measurements enabled in the settings. `works` run as tasks, `observers` see every step."""
 
     def __init__(
         self,
@@ -131,7 +131,7 @@ class Measuring:
 
 
 def _why_a_trainer(settings: DeskSettings) -> str:
-    """Return why there has to be a trainer, "" where the desk needs none."""
+    """Return why there must be a trainer, "" where the desk needs none."""
     if settings.policy.answers == "served":
         return 'policy.answers = "served": each decision is a HOLD'
     if settings.exploration.kind != "none":
@@ -211,15 +211,15 @@ def _drift_watch(
 
 
 SHUTDOWN_TIMEOUT_S = 2.0
-JOURNALS_READ = 2  # for the ids of signed commands: a rotation may have been at this start
-DESK_OF_A_REPLAY = "replay"  # appended to the desk's name in telemetry, so that no replay passes for the desk itself
+JOURNALS_READ = 2  # journals read for ids of signed commands: this start may have rotated
+DESK_OF_A_REPLAY = "replay"  # appended to the desk's name in telemetry, so that no replay is taken for the desk
 
 Observer = Callable[[Event, Step], None]
 
 
 @dataclass(frozen=True, slots=True)
 class DeskPorts:
-    """How the operator's side reaches the desk's source of events. The defaults are a replay's."""
+    """Connections of the operator's side to the desk's source of events. The defaults are a replay's."""
 
     put: Callable[[Event], None]
     now_ns: Callable[[], int]
@@ -231,7 +231,7 @@ class DeskPorts:
 class OperatorSide:
     """Displays, commands and model choice of one desk. `observe` must see every step; run `works` as tasks.
 
-    Make it on the event loop, after the engine. `notify` logs, and raises an alarm where the event is one.
+    Create it on the event loop, after the engine. `notify` logs, and raises an alarm where the event is one.
     """
 
     def __init__(
@@ -305,7 +305,7 @@ class OperatorSide:
         )
 
     def _telemetry(self, name: str, keys: BrokerKeys, judge: Judge | None, side: list[tuple[str, Work]]) -> Outbox:
-        """Add the MQTT client, which calls the desk `name` in topics, to the works of the side thread; its outbox."""
+        """Add the MQTT client, with the desk's `name` in topics, to the works of the side thread; return its outbox."""
         from daemon.operator.announce import Announcer
         from daemon.operator.mqtt.connection import MqttBroker, MqttSettings
         from daemon.operator.mqtt.mqtt import MqttSide
@@ -339,13 +339,13 @@ class OperatorSide:
         if any(key.scope for key in keys.values()):
             journal = self._desk.checked.settings.paths.state_dir / FILE
             done_ids = list(journaled_ids(parts_of(journal)[-JOURNALS_READ:]))
-        known_ns = 0 if desk.identity.by_tape else desk.now_ns  # of a replay that is the tape's time
+        known_ns = 0 if desk.identity.by_tape else desk.now_ns  # a replay's would be the tape's time
         judge = Judge(name, keys, host_ns, known_ns, done_ids)
         self._observers.append(("signed commands", judge.observe))
         return judge
 
     def _guard_link(self, name: str, key: Key | None, notify: Notify) -> GuardLink | None:
-        """Return the link to the guard, of a desk that sends orders and has one."""
+        """Return the link to the guard, if the desk sends orders and has one."""
         if key is None or self.submitter.state.identity.mode not in BROKER_MODES:
             return None
         from daemon.operator.guard_link import GuardLink
@@ -355,7 +355,7 @@ class OperatorSide:
         return GuardLink(settings.guard, name, key, self.submitter, publish, notify, settings.clock.rate)
 
     def _hear_guard(self, payload: bytes) -> None:
-        """Pass a message of the guard on. On the side thread."""
+        """Pass a message of the guard on. Called on the side thread."""
         if self._guard is not None:
             self._guard.hear(payload)
 
@@ -392,7 +392,7 @@ class OperatorSide:
     # --- the trading loop -----------------------------------------------------------------------------------------
 
     def observe(self, event: Event, step: Step) -> None:
-        """Show a step to all observers; one that raises is logged and left out.
+        """Pass a step to all observers; one that raises is logged and removed.
 
         An error in `Models`, which decides which model answers, ends the daemon instead; the next start recovers.
         """
@@ -406,7 +406,7 @@ class OperatorSide:
 
     @property
     def symbols_used(self) -> frozenset[str]:
-        """The symbols whose quotes the ladder's shadow needs between two bars."""
+        """Return the symbols whose quotes the ladder's shadow needs between two bars."""
         return frozenset() if self._ladder is None else self._ladder.symbols_used
 
     def failed(self, name: str, problem: str) -> None:
@@ -414,7 +414,7 @@ class OperatorSide:
         self._log("task_failed", task=name, problem=problem)
 
     async def prepare(self) -> None:
-        """Load a candidate before the first event, so that a replay asks it from the first bar on."""
+        """Load a candidate before the first event, so that a replay asks it from the first bar."""
         if self._prepare is not None:
             await self._prepare()
 
@@ -424,7 +424,7 @@ class OperatorSide:
         if self._side is not None:
             try:
                 self._side.start()
-            except RuntimeError as error:  # no thread is left: the desk trades without
+            except RuntimeError as error:  # no thread is available: the desk trades without
                 self._side = None
                 self.failed("operator's thread", f"{type(error).__name__}: {error}")
 

@@ -1,4 +1,4 @@
-"""Run a replay: the tape as the engine's source, its progress, and the summary at its end."""
+"""Run a replay: the tape as the engine's source, its progress, and the final summary."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class ReplayRun:
     desk: AssembledDesk
     source: ReplaySource
     tape: TapeSource | DailyTapeSource | QuotedTape
-    bars_before: int  # bars in the journal when it began
+    bars_before: int  # bars in the journal at its begin
     operator: OperatorSide
 
 
@@ -148,7 +148,7 @@ async def run_replay(
     prepare_interpreter()
     began = time.perf_counter()
     try:
-        log.tape_time = progress is not None  # for a person: when it was on the tape
+        log.tape_time = progress is not None  # for a person: the tape's time
         _on_signals(engine, run.source, log)
         await _root(run, log, progress)
         wall_s = time.perf_counter() - began
@@ -233,7 +233,7 @@ async def _watch(engine: Engine, log: Log, progress: Callable[[State[Any]], None
         while True:
             progress(engine.machine.state)
             await asyncio.sleep(0.2)
-    except Exception as error:  # it ends alone: in the task group it would end the engine too
+    except Exception as error:  # only it ends: in the task group it would end the engine too
         log("progress_failed", problem=f"{type(error).__name__}: {error}")
 
 

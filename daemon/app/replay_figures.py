@@ -35,13 +35,13 @@ from strategies.kit.quantity import from_json
 from strategies.kit.units import DAY_S
 
 _EVENTS = msgspec.json.Decoder(SessionScheduled | ContractsListed | BarClosed | OrderFilled, dec_hook=from_json)
-CURVE_POINTS = 600  # of the end summary's equity curve
+CURVE_POINTS = 600  # points of the summary's equity curve
 
 
 def equity_curve(reader: JournalReader) -> list[Decimal]:
     """Return at most `CURVE_POINTS` equity values, evenly spaced over the rows, with the last one.
 
-    They begin with the row before the first fill, as the sessions of the result do: nothing could be earned before.
+    They begin with the row before the first fill, like the result's sessions: nothing could be earned before.
     """
     began = "(SELECT coalesce(max(time_ns), 0) FROM equity WHERE time_ns < (SELECT min(time_ns) FROM fills))"
     rows = int(reader.query(f"SELECT count(*) AS rows FROM equity WHERE time_ns >= {began}")[0]["rows"])
@@ -68,15 +68,15 @@ def session_ends(reader: JournalReader) -> list[tuple[str, float]]:
 
 
 def halt_date(state: State[Any]) -> str:
-    """Return the New York date of the halt that stands, "" for none."""
+    """Return the New York date of the present halt, "" for none."""
     halt = state.risk.halt
     return new_york_text(halt.since_ns)[:10] if halt is not None else ""
 
 
 class FillComparison(NamedTuple):
-    """Fills next to Black-Scholes prices of the same minutes; USD, without fees."""
+    """Fills compared with Black-Scholes prices of the same minutes; USD, without fees."""
 
-    fills: int = 0  # for which there is such a price
+    fills: int = 0  # fills with such a price
     paid_more: Decimal = Decimal(0)  # for what was bought
     received_less: Decimal = Decimal(0)  # for what was sold
 
@@ -115,7 +115,7 @@ def _with(comparison: FillComparison, fill: OrderFilled, cents: tuple[int, int])
 
 
 def quotes_used(replay: TapeReplay, tape: object, market: Any, reader: JournalReader) -> QuotesUsed | None:
-    """Return what a replay did with recorded option quotes, None without any; `market` is its paper broker's state."""
+    """Return a replay's use of recorded option quotes, None without any; `market` is its paper broker's state."""
     if replay.quotes is None or not isinstance(tape, QuotedTape):
         return None
     counts, file = tape.quote_counts, replay.quotes.file
@@ -140,8 +140,8 @@ def quotes_used(replay: TapeReplay, tape: object, market: Any, reader: JournalRe
     )
 
 
-IMPLIED = "option quotes"  # how `convert --from implied-bars` begins to name what its bars are made of
-FAR_APART = 0.25  # of the equity: more is no rounding to shares
+IMPLIED = "option quotes"  # begins the source text of bars by `convert --from implied-bars`
+FAR_APART = 0.25  # part of the equity: a larger distance is not from rounding to shares
 ANOTHER = "It is the strategy's passive one: RLTRADER_POLICY__VERSION=VERSION runs another (rltraderctl models list)."
 
 
@@ -155,10 +155,10 @@ def remarks(
     quote_use: QuotesUsed | None = None,
     nights: int = 0,
 ) -> tuple[str, ...]:
-    """Return one sentence, with its cure, for each thing that the figures of a replay that ended would hide.
+    """Return one sentence, with its cure, for each fact that the figures of an ended replay would hide.
 
-    `ends` are the equity at each session's end, see `session_ends`; `nights` the trades held over a night by a desk
-    that is flat before the close.
+    `ends` are the equity at each session's end, see `session_ends`; `nights` the trades held overnight by a desk that
+    should be flat before the close.
     """
     departures = () if quote_use is None else _of_quotes(replay, quote_use)
     remarks_of_nights = () if not nights else (_over_night(nights, state.stats.trades),)
@@ -172,7 +172,7 @@ def remarks(
 
 
 def _of_halt(state: State[Any], ends: Sequence[tuple[str, float]]) -> Iterator[str]:
-    """Yield since when the desk was halted, and what the figures were up to then."""
+    """Yield since when the desk was halted, and the figures up to then."""
     halt, date = state.risk.halt, halt_date(state)
     sessions = sum(day > date for day, _ in ends[1:])
     if halt is None or not sessions:
@@ -189,7 +189,7 @@ def _of_halt(state: State[Any], ends: Sequence[tuple[str, float]]) -> Iterator[s
 
 
 def _of_claim(state: State[Any], ends: Sequence[tuple[str, float]]) -> Iterator[str]:
-    """Yield what went beyond the risk that the model claims for this desk: a replay judges nothing."""
+    """Yield what exceeded the risk that the model claims for this desk, since a replay judges no claim."""
     claim = None if isinstance(state.claim, UnsetType) else state.claim.claim
     if claim is None:
         return
@@ -218,7 +218,7 @@ def _over_night(nights: int, trades: int) -> str:
 
 
 def _of_quotes(replay: TapeReplay, quote_use: QuotesUsed) -> Iterator[str]:
-    """Yield in what the fills differ from fills at recorded quotes of the desk's own market."""
+    """Yield how the fills differ from fills at recorded quotes of the desk's own market."""
     underlying, quotes = replay.strategy.spec.symbols[0], replay.quotes
     if quote_use.synthetic:
         yield f"The option quotes are made up ({quote_use.synthetic}): the result says nothing about a market."
@@ -242,7 +242,7 @@ def _of_quotes(replay: TapeReplay, quote_use: QuotesUsed) -> Iterator[str]:
 
 
 def _departures(replay: TapeReplay) -> Iterator[str]:
-    """Yield where the desk, its bars or its volatility are not those of a live desk with the strategy's rules."""
+    """Yield how desk, bars or volatility differ from a live desk with the strategy's rules."""
     quotes, spec = replay.quotes, replay.strategy.spec
     rules, usual = _rules(replay.settings.trading()), _rules(trading_for(spec.name))
     other = [f"{key} {value} (the strategy's: {usual[key]})" for key, value in rules.items() if value != usual[key]]
@@ -261,7 +261,7 @@ def _departures(replay: TapeReplay) -> Iterator[str]:
 
 
 def _rules(trading: Trading) -> dict[str, object]:
-    """Return the rules that decide a result, by dotted key."""
+    """Return the rules that affect a result, by dotted key."""
     return {f"{table}.{key}": value for table in TABLES for key, value in asdict(getattr(trading, table)).items()}
 
 
@@ -283,7 +283,7 @@ def _remarks(
     if replay.info.resorted:
         yield f"{replay.tape.name} was not in order of time: its rows were sorted."
     yield from _left_out(replay, counts)
-    yield from (one for one in counts.of_bars if one != counts.absent or stats.decisions)  # `_no_trade` says it else
+    yield from (one for one in counts.of_bars if one != counts.absent or stats.decisions)  # else `_no_trade` says it
     if baskets.apart > FAR_APART:
         yield (
             f"The weights held were {100 * baskets.apart:.0f} % of the equity from those wanted, mean of all baskets: "
@@ -306,7 +306,7 @@ def _remarks(
 
 
 def _left_out(replay: TapeReplay, counts: TapeCounts) -> Iterator[str]:
-    """Yield why rows of minutes lie outside of the sessions: their times are hours off, all or those of some days."""
+    """Yield why rows of minutes lie outside of the sessions: all or some days' times are hours off."""
     if replay.info.interval_s >= DAY_S or not counts.outside_hours:
         return
     left_out = counts.left_out
@@ -327,7 +327,7 @@ def _shift_text(hours: int) -> str:
 
 
 def _no_trade(replay: TapeReplay, state: State[Any]) -> str:
-    """Return why nothing was ever traded."""
+    """Return why there was no trade at all."""
     stats, spec = state.stats, replay.strategy.spec
     if not stats.decisions and replay.absent:
         return f"No decision was made: the tape has no bars of {names_of(replay.absent)}. Pass one that has them."

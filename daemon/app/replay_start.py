@@ -28,7 +28,7 @@ from daemon.tapes.quotes.tape import OptionQuotes, QuotedTape, option_quotes
 from strategies.kit.contract import Spec
 from strategies.registry import configured
 
-REPLAY, RECORDED_QUOTES = "replay", "recorded"  # modes: with the option market of the paper broker, with quotes on file
+REPLAY, RECORDED_QUOTES = "replay", "recorded"  # modes: with the paper broker's option market, with recorded quotes
 PAPER_ACCOUNT = "paper"
 
 
@@ -59,18 +59,18 @@ class TapeReplay(CheckedDesk):
     def source(self, skip: int = 0, machine: Machine | None = None) -> TapeSource | DailyTapeSource | QuotedTape:
         """Return the tape's feed events after the first `skip`, which are in the journal.
 
-        Which recorded quotes are among them depends on what the desk of `machine` uses then.
+        The recorded quotes among them are those that the desk of `machine` uses then.
         """
         return _SOURCES[self.strategy.spec.decides](self, skip, machine)
 
     @property
     def absent(self) -> tuple[str, ...]:
-        """Return the desk's symbols that the tape has no row of."""
+        """Return the desk's symbols without a row on the tape."""
         return tuple(symbol for symbol in self.strategy.spec.symbols if not self.info.rows_by_symbol.get(symbol))
 
     @property
     def bars(self) -> int:
-        """Return roughly how many bars the desk will see, the total of its progress bar."""
+        """Return about how many bars the desk will see, for its progress bar."""
         spec = self.strategy.spec
         if self.info.interval_s < spec.bar_interval_s:
             return self.info.dates * len(spec.symbols)
@@ -84,7 +84,7 @@ class TapeReplay(CheckedDesk):
         quotes = "" if self.quotes is None else f"{self.quotes.sha256}|{self.quotes.root}|{self.quotes.closes_name}|"
         trading = self.settings.trading()
         if not isinstance(trading.protection, UnsetType) and trading.protection.rest_at_broker == AUTO:
-            trading = replace(trading, protection=UNSET)  # no stop of a replay
+            trading = replace(trading, protection=UNSET)  # a replay rests no stop
         rules = msgspec.to_builtins(trading)
         for table in TABLES:
             for key in changes_nothing(getattr(trading, table)):

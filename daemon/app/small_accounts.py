@@ -1,8 +1,8 @@
-"""Which option entries an account cannot pay for, and which single setting makes them fit.
+"""Option entries that an account cannot pay for, and a single setting that would make them fit.
 
-Those of a replay are read from its journal; before one, entries are tried all over a tape. Contracts are priced by the
-modelled option market (docs/PAPER.md) at the bar of each decision. Size, premium and spread are judged: whether the
-other gates would let the entry pass is left open.
+Those of a replay are read from its journal; before one, entries are tried over a whole tape. Contracts are priced by
+the modelled option market (docs/PAPER.md) at the bar of each decision. Only size, premium and spread are judged: other
+gates might still deny the entry.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ from strategies.kit.quantity import from_json
 from strategies.kit.units import MINUTE_NS
 
 SIZE = ("order_quantity", "order_notional", "gross_exposure", "buying_power")
-"""Gates that deny an entry because of what it costs."""
+"""Gates that deny an entry for its cost."""
 DELTAS = tuple(step / 100 for step in range(45, 4, -5))
 FRACTIONS = tuple(step / 100 for step in range(5, 101, 5))
-ENOUGH = 0.9  # of the entries: a setting by which so many fit is named, else the best
-EVERY_MIN = 30  # of a session: an entry of each side is tried
-HINTED = 400  # of the entries that cost too much: as many, evenly, are priced for the hint
+ENOUGH = 0.9  # part of the entries that a setting must make fit to be named; else the best is
+EVERY_MIN = 30  # minutes of a session between two tries of an entry of each side
+HINTED = 400  # most entries that cost too much, evenly chosen, to be priced for the hint
 _event = msgspec.json.Decoder(SessionScheduled | ContractsListed | BarClosed, dec_hook=from_json)
 _gates = msgspec.json.Decoder(dict[str, str])
 _target = msgspec.json.Decoder(Target)
 
 
 class Entries(NamedTuple):
-    """Entries with a quoted contract: how many were wanted, and how many of them cost too much."""
+    """Numbers of entries with a quoted contract: wanted, and too expensive."""
 
     wanted: int = 0
     unaffordable: int = 0
-    hint: str = ""  # what would have fitted, "" where nothing is known to
+    hint: str = ""  # setting that would have made them fit, "" if none is known
 
 
 class _Entry(NamedTuple):
@@ -111,7 +111,7 @@ def tried_entries(feed: Iterable[Event], trading: Trading, underlying: str) -> E
 
 
 def _with_listings(feed: Iterable[Event], trading: Trading, underlying: str) -> Iterator[Event]:
-    """A tape's events with the contracts that the paper broker lists for them."""
+    """Yield a tape's events with the contracts that the paper broker lists for them."""
     broker = PaperBroker(trading, underlying)
     state = broker.start()
     for event in feed:
@@ -121,7 +121,7 @@ def _with_listings(feed: Iterable[Event], trading: Trading, underlying: str) -> 
 
 
 def tried_words(entries: Entries, cash_usd: Decimal) -> str:
-    """Return what share of the entries tried on a tape cost too much, and what fits them; "" where none was priced."""
+    """Return which part of entries tried on a tape cost too much, and what fits them; "" if none was priced."""
     if not entries.wanted:
         return ""
     tries_text = f"a call and a put each {EVERY_MIN} minutes, by the modelled option market"
@@ -137,13 +137,13 @@ def _part(count: int, of: int) -> str:
 
 
 def _costs_too_much(denials: dict[str, str]) -> bool:
-    """Return whether the cost of an entry is what denies it: not that it is larger than an order may be."""
+    """Return whether its cost denies an entry, and not a size above an order's limit."""
     quantity = denials.get("order_quantity", "")
     return quantity.startswith("quantity 0") or any(gate in denials for gate in SIZE[1:])
 
 
 def unaffordable_words(entries: Entries) -> str:
-    """Return the remark about entries that cost too much, with what would have fitted."""
+    """Return the remark on entries that cost too much, with the setting that would have fitted."""
     part = _part(entries.unaffordable, entries.wanted)
     hint_text = f"By the modelled option market {entries.hint}." if entries.hint else "No quote tells what would fit."
     return (
@@ -153,7 +153,7 @@ def unaffordable_words(entries: Entries) -> str:
 
 
 def _hint(trading: Trading, scenes_by_entry: Sequence[tuple[_Entry, _Scene]]) -> str:
-    """Return by which one setting how many of the entries would have fitted, the most first; "" without a market."""
+    """Return the single setting with which most entries would have fitted, and how many; "" without a market."""
     if not scenes_by_entry:
         return ""
     days, delta = trading.contracts.min_days, trading.contracts.delta_target
@@ -204,7 +204,7 @@ def _fits(trading: Trading, entry: _Entry, scene: _Scene) -> bool:
 
 
 def _quote(trading: Trading, entry: _Entry, scene: _Scene) -> Quote | None:
-    """Return the option market's quote of the contract that these rules choose; None where there is none."""
+    """Return the option market's quote of the contract that these rules choose; None without one."""
     market, rule = scene.market, trading.contracts
     expiries = market.listed_expiries(rule.min_days, rule.max_days)
     years = market.years(expiries[0], entry.time_ns) if expiries else None
@@ -224,12 +224,12 @@ def _quote(trading: Trading, entry: _Entry, scene: _Scene) -> Quote | None:
 
 
 def _scene_events(reader: JournalReader) -> Iterator[Event]:
-    """The journal's events that scenes are made of."""
+    """Return the journal's events from which scenes are made."""
     return map(_event.decode, reader.payloads("SessionScheduled", "ContractsListed", "BarClosed"))
 
 
 def _scenes(events: Iterable[Event], times: Collection[int] | None = None) -> Iterator[tuple[int, _Scene]]:
-    """Give the market at each bar with a volatility, with its time; `times` leaves all others out."""
+    """Yield (time, market) at each bar with a volatility; only those of `times`, if given."""
     session: SessionScheduled | None = None
     market: SessionMarket | None = None
     strikes: tuple[float, ...] = ()

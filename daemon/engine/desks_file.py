@@ -36,9 +36,9 @@ class DesksFileError(StateDirError):
 
 
 class NamedDesk(msgspec.Struct, frozen=True):
-    """A desk of the file. Without `config` it can be shown, not started; without `credentials` the environment's.
+    """A desk of the file. Without `config` it can be shown, not started; without `credentials` it uses the environment.
 
-    `name` "": the desk of a folder, which its journal names.
+    `name` "": the desk of a folder, named by its journal.
     """
 
     name: str
@@ -48,7 +48,7 @@ class NamedDesk(msgspec.Struct, frozen=True):
 
 
 class ReadableDesks(msgspec.Struct):
-    """The desks as far as they can be read, and the problems so far."""
+    """The desks read so far, and the problems so far."""
 
     desks: list[NamedDesk] = []
     problems: list[str] = []
@@ -72,9 +72,9 @@ def read_desks(path: Path) -> tuple[NamedDesk, ...]:
 
 
 def desks_at(place: Path) -> tuple[NamedDesk, ...]:
-    """Return the desks of a start file; of a folder those with a journal in it or one level below, by path, unnamed.
+    """Return the desks of a start file; for a folder those with a journal in it or one level below, by path, unnamed.
 
-    This is what `--desks` names wherever it is an option. Raises StateDirError: unreadable, or no desk there.
+    This is what every `--desks` option names. Raises StateDirError: unreadable, or no desk there.
     """
     if place.is_file():
         return read_desks(place)
@@ -164,7 +164,7 @@ def _wrong(where: str, table: Mapping[str, object]) -> Iterator[str]:
 def shared_possessions(
     desks: Sequence[NamedDesk], possessions: Callable[[NamedDesk], Iterable[tuple[str, str, str]]]
 ) -> Iterator[str]:
-    """Yield what two desks have in common of the `possessions` of a desk alone: what it is, its key, the cure."""
+    """Yield what two desks share of `possessions` that each desk must have alone: the thing, its key, the cure."""
     first_owners: dict[tuple[str, str], NamedDesk] = {}
     for desk in desks:
         for label, key, cure in possessions(desk):
@@ -179,7 +179,7 @@ def _possessions(desk: NamedDesk) -> Iterator[tuple[str, str, str]]:
 
 
 def tables_of(path: Path) -> Mapping[str, Any]:
-    """Return the tables of a desk's configuration, empty where it cannot be read: the daemon reports that."""
+    """Return the tables of a desk's configuration, empty if unreadable: the daemon reports that."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):

@@ -44,10 +44,10 @@ from daemon.journal.writer import JournalWriter
 
 DIGEST_EVERY = 1000  # chained events
 YIELD_EVERY = 16  # events between two turns of the event loop
-SEAL_EVERY = 64  # events that become rows in one go
-GC_YOUNG = 10_000  # allocations that a search for cycles is worth
-RELEASE_MOST_S = 60.0  # an order is queued at once: whatever takes longer never ends
-SNAPSHOT_DELAY = 2  # a busy session has a snapshot after this many `snapshot_events`; a quiet moment has one sooner
+SEAL_EVERY = 64  # events turned into rows at once
+GC_YOUNG = 10_000  # allocations between two young collections
+RELEASE_MOST_S = 60.0  # orders are queued at once: a release that takes longer hangs
+SNAPSHOT_DELAY = 2  # times `snapshot_events`: when a busy session gets a snapshot; a quiet moment gets one sooner
 
 
 class Policy(Protocol):
@@ -72,7 +72,7 @@ class EventSource(Protocol):
         """Return the next event if it is there already, else None."""
 
     async def next(self) -> Event | None:
-        """Wait for the next event; None when there will be no more."""
+        """Wait for the next event; None at the end."""
 
 
 class Outside(Protocol):
@@ -132,7 +132,7 @@ class Engine:
         self._snapshot_events = snapshot_events
         self._chain = HashChain(recovery.last_id + 1, recovery.head)
         self._batch = CommitBatch()
-        self._steps: list[tuple[int, Event, Sequence[AnyEffect]]] = []  # not among the batch's rows yet
+        self._steps: list[tuple[int, Event, Sequence[AnyEffect]]] = []  # not turned into rows yet
         self._snapshot_seq = self.machine.state.seq - recovery.replayed
         self._snapshot_row = -1
         self._snapshot_head = ""
@@ -153,17 +153,17 @@ class Engine:
         """
         live = self._outside is not None or not self.machine.state.identity.by_tape
         same_code = self._recovery.own(self._code, _libraries_of(startup))
-        if same_code and not live:  # before any rule of the new start checks the time: as if there had been no restart
+        if same_code and not live:  # before any rule of the new start checks the time, as without a restart
             await self._finish()
         for start_event in startup:
             await self._step(start_event)
             adopt_trading(self.machine)
         if self._recovery.handover is not None:  # first: all later requests find a halted desk
             await self._step(replace(self._recovery.handover, time_ns=self.machine.state.now_ns))
-        if not same_code or live:  # what follows is this code's, and time went on outside: journal that first
+        if not same_code or live:  # this code continues, and time has passed outside: journal that first
             await self._finish()
         if self._recovery.code and not (same_code and self._recovery.anchored):
-            self._snapshot(kept=True)  # verify with this code starts here
+            self._snapshot(kept=True)  # `verify` with this code starts here
         if self.machine.market_state is not None:
             await self._step(broker_snapshot(self.machine.market_state, self.machine.state.now_ns))
             await self._drain()
@@ -198,7 +198,7 @@ class Engine:
         self.stopped_by = reason
 
     async def reserve(self) -> None:
-        """Make the reserve again that a full disk took, and go on. Raises JournalError without room for it."""
+        """Restore the disk reserve after a full disk took it, and go on. Raises JournalError without room for it."""
         await self._writer.reserve()
         self._ending = ""
 
@@ -294,7 +294,7 @@ class Engine:
         self._observe(event, step)
 
     async def _finish(self) -> None:
-        """Step the last run's queue, and again the event that ended it."""
+        """Step the last run's queue, and repeat the event that ended it."""
         if self._recovery.raised is not None:
             await self._retry(self._recovery.raised)
         await self._drain()
@@ -320,7 +320,7 @@ class Engine:
         if self._shadow is not None and self._shadow.shadow is not None:
             if self._leaving is not None or self._failure is not None:
                 await self._settle()  # effects of the answer leave first
-                due = False  # else both answers go into one commit: a crash takes neither alone
+                due = False  # else both answers share a commit: a crash loses both or none
             shadow_answer = self._shadow.shadow_answer(question, self.machine.state)
             due |= shadow_answer is not None and self._take(shadow_answer)
         if due:
@@ -365,7 +365,7 @@ class Engine:
     # --- the journal ----------------------------------------------------------------------------------------------
 
     def _seal(self) -> None:
-        """Turn what was stepped into rows of the batch, all in one go: code and bytes are then in the cache."""
+        """Turn stepped events into rows of the batch, many at once: code and bytes stay in the processor's cache."""
         entries, entry = self._batch.entries, self._chain.entry
         for seq, event, effects in self._steps:
             entries.append(entry(seq, event, encode_effects(effects)))
@@ -392,9 +392,9 @@ class Engine:
             self._snapshot()
 
     def _snapshot(self, *, kept: bool = False) -> None:
-        """Write a snapshot of now after the events of the batch."""
+        """Write a snapshot of the present state after the events of the batch."""
         row = self.last_row
-        if row == self._snapshot_row:  # nothing happened since
+        if row == self._snapshot_row:  # no event since
             return
         self._batch.snapshots.append(snapshot_of(self.machine, row, self._code, kept=kept))
         self._snapshot_row, self._snapshot_head = row, self.chain_head
@@ -441,7 +441,7 @@ class Engine:
 
 
 async def _released(outside: Outside, effects: Sequence[AnyEffect]) -> None:
-    """Hand effects over. Raises ReleaseFailed where that does not return: until then no event is stepped."""
+    """Hand effects over. Raises ReleaseFailed when that does not return: no event is stepped meanwhile."""
     try:
         async with asyncio.timeout(RELEASE_MOST_S) as limit:
             await outside.release(effects)

@@ -50,12 +50,12 @@ class Follower:
         self.generation = 0
         self._machine: Machine | None = None
         self._reader: JournalReader | None = None
-        self._file: tuple[str, int, int] | None = None  # name, device and inode of the open journal
+        self._file: tuple[str, int, int] | None = None  # name, device, inode of the open journal
         self._row: bytes | None = None  # hash of row `last_id`; None: not read yet
         self._head = b""  # hash of the last chained row
         self._code = ""  # digest of this code, for the journal's strategy
         self._run_code = ""
-        self._astray = ""  # why only a newer snapshot of this code leads beyond `last_id`; "": nothing is in the way
+        self._astray = ""  # why only a newer snapshot of this code can continue after `last_id`; "": no obstacle
 
     @property
     def machine(self) -> Machine | None:
@@ -106,7 +106,7 @@ class Follower:
             stat = path.stat()
         except FileNotFoundError:
             raise JournalError(f"{self.path}: no journal here; is this the right state directory?") from None
-        file = (path.name, stat.st_dev, stat.st_ino)  # a log is found by the name with which its file was opened
+        file = (path.name, stat.st_dev, stat.st_ino)  # SQLite finds a log by the name with which the file was opened
         if self._reader is not None and file == self._file:
             return self._reader
         self._close()
@@ -199,7 +199,7 @@ class Follower:
         if entry.id != self.last_id + 1 or not is_whole(entry, self._head):
             raise _Astray(f"{self.path}: damaged at event row {entry.id} ({entry.kind}); run rltraderctl verify")
         if entry.kind == "CodeChanged" and '"damaged":true' in entry.payload:
-            # a row that was whole when it was stepped here may be damaged since, and left out
+            # a row stepped here may have been damaged since, and left out
             raise _Astray(self._other_code(entry, "the desk went on from a state of its own, its snapshot is awaited"))
         step: Step | None = None
         follows = True
@@ -215,7 +215,7 @@ class Follower:
                 elif entry.kind == "RunStarted":
                     adopt_trading(machine)
                     self._run_code = msgspec.json.decode(entry.payload)["code"]
-        except Exception as error:  # whatever a strategy raises that passed in the desk
+        except Exception as error:  # any error of a strategy that did not raise in the desk
             raise _Astray(self._other_code(entry, str(error))) from error
         if not follows:
             raise _Astray(self._other_code(entry, "its effects differ"))

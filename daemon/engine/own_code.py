@@ -1,9 +1,9 @@
-"""A strategy of one's own that ends the process: in a start, or later, by what its calls changed in the process.
+"""Watch for an own strategy that ends the process: during a start, or later by what its calls changed in the process.
 
-While it is imported, or steps the journal again, no error says so, and each further start would end there. So its calls
-are noted until the desk runs, and after two ends of a day it counts as one that cannot be imported: what stands in for
-it leaves what is held. So does one whose runs end again and again though nobody stopped them: memory that it takes, a
-module that it changed. Its calls while the journal is stepped again would do the same to a desk that asks it nothing.
+While it is imported, or steps the journal again, no error shows this, and each further start would end there. So its
+calls are noted until the desk runs, and after two such ends in a day it counts as not importable: a stand-in leaves its
+positions. The same holds if its runs end repeatedly without being stopped, for example by its use of memory or a
+changed module. Its calls while the journal is stepped again could do that even to a desk that does not ask it.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from strategies.kit.entry import told_of_calls
 from strategies.registry import STRATEGIES
 
 START_FILE = "start_call"  # in the state directory, until the desk runs
-RUN_FILE = "own_runs"  # how many runs of the day nobody stopped
+RUN_FILE = "own_runs"  # number of the day's runs that ended unstopped
 _marks: list[CallMark] = []
 _run_marks: list[CallMark] = []  # one at most
 
 
 def watch_start(place: Path, strategy: str = "") -> None:
-    """Note the calls of own code until `end_watch`; refuse its import where it ended two processes today.
+    """Note the calls of own code until `end_watch`; refuse its import if it ended two processes today.
 
-    `strategy` is the one that is asked for, a file by its whole path; "" for that of the journal in `place`.
+    `strategy` is the configured one, a file by its full path; "" for that of the journal in `place`.
     """
     with contextlib.suppress(StateDirError, JournalError, OSError, ValueError):
         enter(place)
@@ -56,24 +56,24 @@ def watch_start(place: Path, strategy: str = "") -> None:
 
 
 def unstopped_runs() -> int:
-    """Return how many runs of the day ended after calls of own code, though nobody stopped them; 0 if not the last."""
+    """Return the day's number of runs that ended, unstopped, after calls of own code; 0 if the last was stopped."""
     return next((mark.unstopped for mark in _run_marks if mark.ended_after), 0)
 
 
 def begin_run() -> None:
-    """Note that a run goes on with own code, until `end_run`: where it is stopped, or ends in order."""
+    """Note that a run continues with own code, until `end_run`."""
     for mark in _run_marks:
         mark.note("")
 
 
 def end_run() -> None:
-    """Note that the run was stopped."""
+    """Note that the run ended in order, or was stopped."""
     for mark in _run_marks:
         mark.stopped()
 
 
 def end_watch(place: Path, *, passed: bool) -> None:
-    """End the notes. `passed`: own code came through the start, and earlier ends are forgotten."""
+    """End the notes. `passed`: own code completed the start, and earlier ends are forgotten."""
     for mark in _marks:
         told_of_calls.remove(mark.note)
         mark.close()
@@ -84,7 +84,7 @@ def end_watch(place: Path, *, passed: bool) -> None:
 
 
 def _digest(strategy: str) -> str:
-    """Return what changes with the file, and with those next to it that it imports."""
+    """Return a digest of the file and the neighbours that it imports."""
     from strategies.kit.own.load import digest_of_place
 
     return hashlib.sha256(f"{strategy} {digest_of_place(strategy)}".encode()).hexdigest()[:12]

@@ -53,8 +53,8 @@ from strategies.registry import strategy as strategy_named
 def code_digest(strategy: str = "") -> str:
     """Return 12 hex digits over the sources of `strategies` and `daemon.core`, the deciding code.
 
-    Files of all subfolders count, each by its path within its package. Of a strategy of one's own its files as they
-    were imported count too. Raises OwnStrategyError where those cannot be imported.
+    Files of all subfolders count, each by its path within its package, and the imported files of an own strategy.
+    Raises OwnStrategyError where those cannot be imported.
     """
     digest = hashlib.sha256()
     for package in (strategies, daemon.core):
@@ -190,7 +190,7 @@ def adopt_trading(machine: Machine) -> None:
         machine.market = machine.core.desk.paper(machine.state.trading, machine.state.identity.mode)
 
 
-_RAISED: tuple[type[Exception], ...] = (Exception,)  # whatever a strategy raises where it passed before
+_RAISED: tuple[type[Exception], ...] = (Exception,)  # any error of a strategy that did not raise before
 _BEFORE_A_RETRY = frozenset((CodeChanged.__name__, HaltRequested.__name__))
 _LEFT = (SubmitOrder, CancelOrder, WatchContracts)  # journaled effects that matter outside
 _LEFT_NAMES = frozenset(kind.__name__ for kind in _LEFT)
@@ -216,18 +216,18 @@ class Recovered(NamedTuple):
     machine: Machine
     last_id: int
     head: bytes
-    code: str  # of the last run, "" on a fresh journal
+    code: str  # code of the last run, "" on a fresh journal
     raised: Entry | None  # the last event before the start-up rows, when its step raised
-    anchored: bool  # the code of the last run has a snapshot of its own, or wrote the journal from its first row
+    anchored: bool  # the last run's code has its own snapshot, or wrote the journal from the first row
     fed: int  # feed events that the source must skip
     replayed: int  # events stepped after the snapshot
     passed_over: tuple[str, ...] = ()  # snapshots that could not be used, newest first, and why
-    libraries: str = ""  # that the last run computed with, "" when not noted
-    raised_before: bool = False  # the strategy raised in `raised`, and before in that session, since a resume
+    libraries: str = ""  # libraries of the last run, "" if not recorded
+    raised_before: bool = False  # the strategy raised in `raised`, and earlier in that session, since a resume
     handover: CodeChanged | None = None  # to be journaled first by the next run, at the time of the last event
 
     def own(self, code: str, versions: str) -> bool:
-        """Return True when the last run used this very code and these libraries, and all of it follows again."""
+        """Return True when the last run used this very code and these libraries, and all of its rows follow again."""
         return (self.code, self.libraries) == (code, versions) and self.handover is None
 
 
@@ -268,9 +268,9 @@ class _Recovery:
         self._replay_count = 0
         self._foreign_events = 0  # events of other code since the snapshot, or since this code took over
         self._differences = 0
-        self._difference = ""  # the first one
-        self._former = ""  # whose events those are
-        self._damaged = False  # a row was
+        self._difference = ""  # the first difference
+        self._former = ""  # code that wrote those events
+        self._damaged = False  # a row was damaged
 
     def restore(self) -> None:
         """Restore the newest snapshot that is whole and readable; without one, start at the first row."""
@@ -308,7 +308,7 @@ class _Recovery:
             "SELECT payload FROM events WHERE kind = 'RunStarted' AND id <= ? ORDER BY id DESC LIMIT 1", (self.last_id,)
         )
         start_payload = rows[0]["payload"] if rows else self._base.started if self._base is not None else ""
-        with contextlib.suppress(msgspec.DecodeError):  # damaged, before the snapshot: not needed
+        with contextlib.suppress(msgspec.DecodeError):  # a damaged row before the snapshot is not needed
             event = decode_event(start_payload)
             return event.libraries if isinstance(event, RunStarted) else ""
         return ""
@@ -325,7 +325,7 @@ class _Recovery:
             if entry.seq is not None:
                 self._count(entry.seq)  # after a row that was left out
             if entry.raised:
-                self._failed_entry = entry if _is_event(entry) else None  # what cannot be read is not retried
+                self._failed_entry = entry if _is_event(entry) else None  # an unreadable one is not retried
             elif self._failed_entry is not None and not self._precedes(self._failed_entry, entry):
                 self._failed_entry = None
         if entry.seq is not None:
@@ -334,11 +334,11 @@ class _Recovery:
         self.last_id = entry.id
 
     def _precedes(self, failed_entry: Entry, entry: Entry) -> bool:
-        """Return whether a start journals this before it steps the event that raised once more."""
+        """Return whether a start journals this before it repeats the event that raised."""
         return entry.startup or (entry.kind in _BEFORE_A_RETRY and entry.payload != failed_entry.payload)
 
     def _raised_before(self) -> bool:
-        """Return whether the strategy had raised before in that session, on whatever event, since a resume."""
+        """Return whether the strategy had raised earlier in that session, on any event, since a resume."""
         if self._failed_entry is None or not self._failed_entry.strategy_raised:
             return False
         sql = """SELECT * FROM events WHERE id < ? AND typeof(effects) = 'text' AND typeof(time_ns) = 'integer'
@@ -364,7 +364,7 @@ class _Recovery:
         missing = f", {gap} rows are missing" if gap else ""
         self._damaged = True
         self._note(where, f"damaged, left out{missing}")
-        # recorded effects left the process, whatever caused them
+        # recorded effects left the process, for any cause
         with contextlib.suppress(ValueError, TypeError, AttributeError):
             if sent_effects := left_of(entry.effects):
                 self._machine.take(ClockTicked(self._machine.state.now_ns), sent_effects)
@@ -388,7 +388,7 @@ class _Recovery:
             if not self._first[0]:
                 self._first = (event.code, event.libraries)
         elif isinstance(event, CodeChanged) and self._run_code == self._code:
-            self._foreign_events = self._differences = 0  # this code took over here before
+            self._foreign_events = self._differences = 0  # this code had taken over here before
         if entry.seq is not None and self._run_code != self._code:
             self._foreign_events, self._former = self._foreign_events + 1, self._run_code
         if self._differences and isinstance(event, FEED_EVENTS):
@@ -434,7 +434,7 @@ class _Recovery:
         machine = self._machine
         fed_count = machine.state.fed + left_out_count(self._reader)
         if self._failed_entry is not None and isinstance(decode_event(self._failed_entry.payload), FEED_EVENTS):
-            fed_count += 1  # the engine retries it by itself
+            fed_count += 1  # the engine retries it itself
         return Recovered(
             machine,
             self.last_id,
@@ -500,7 +500,7 @@ def left_of(effects: str) -> tuple[AnyEffect, ...]:
 
 
 def left_out_count(reader: JournalReader) -> int:
-    """Count quarantined feed events: the source gave them, the state never counted them."""
+    """Count quarantined feed events: the source emitted them, the state never counted them."""
     base = base_of(reader.meta())
     kinds = [kind.__name__ for kind in FEED_EVENTS]
     sql = f"SELECT count(*) AS n FROM events WHERE seq IS NULL AND kind IN ({','.join('?' * len(kinds))})"

@@ -41,7 +41,7 @@ from daemon.journal.rows import (
 from strategies.kit.contract import Session
 
 _NAMED = re.compile(r"\d{12,}-\d{12,}\.sqlite")  # a rotated file, by its first and its last row
-_SINCE = {"orders": "updated_ns"}  # the column that dates a read model's rows: time_ns, but for these
+_SINCE = {"orders": "updated_ns"}  # the time column of a read model: `time_ns`, except for these
 
 
 class Rotation(NamedTuple):
@@ -122,13 +122,13 @@ def newest_whole(reader: JournalReader) -> Snapshot | None:
 
 
 def rotate(state_dir: Path) -> Rotation:
-    """Put the end of a stopped desk's journal in its place; the former file goes to `rotated`, unchanged.
+    """Replace a stopped desk's journal by a new file with its end; the former file goes to `rotated`, unchanged.
 
-    The caller holds the directory's lock, and the newest snapshot stands at the last row. Raises JournalError, OSError.
+    The caller holds the directory's lock, and the newest snapshot is at the last row. Raises JournalError, OSError.
     """
     journal = state_dir / FILE
     log = journal.with_name(f"{journal.name}-wal")
-    if log.exists():  # even an empty one: the last to close would put later rows into the old file
+    if log.exists():  # even an empty one: closing it last would put later rows into the old file
         raise JournalError(
             f"{log}: another process still has the journal open (status --watch, a sqlite3 shell?): end it, then rotate"
         )
@@ -161,21 +161,21 @@ def rotate(state_dir: Path) -> Rotation:
     journal.rename(old)
     try:
         sync(folder, state_dir)  # the old file's new name is durable before another takes its place
-        finish(state_dir)  # a start does it if this process ends here
+        finish(state_dir)  # if this process ends here, a start does it
     except OSError as error:
         raise JournalError(f"{journal}: its rotation is not complete: {error}; the next start completes it") from error
     return Rotation(old, row, head.hex(), journal_stat.st_size, journal.stat().st_size)
 
 
 def standing(state_dir: Path) -> Path:
-    """Return the journal's file; after a killed rotation, the one that will take its place."""
+    """Return the journal's file; after a killed rotation, the one that will replace it."""
     return file_there(state_dir / FILE)
 
 
 def finish(state_dir: Path) -> None:
     """Complete or undo a killed rotation.
 
-    Between its last two steps the new file takes its place, before them it is removed. Called with the directory's lock
+    Between its last two steps the new file is put in place, before them it is removed. Called with the directory's lock
     held. Raises JournalError where the new file follows none of the rotated ones.
     """
     journal = state_dir / FILE
@@ -192,7 +192,7 @@ def finish(state_dir: Path) -> None:
 
 
 def parts_of(journal: Path) -> list[Path]:
-    """Return the existing files of a journal, oldest first; its own is the last. Files of other names are not its."""
+    """Return the existing files of a journal, oldest first, its own file last. Other names are ignored."""
     old_files = (journal.parent / ROTATED).glob("*.sqlite")
     return [*sorted(file for file in old_files if _NAMED.fullmatch(file.name)), journal]
 
@@ -216,7 +216,7 @@ def growth_bytes(journal: Path) -> int:
 
 
 def former_rows_text(reader: JournalReader) -> str:
-    """Return, as the end of a message, which file has the rows before this one's; "" where none has."""
+    """Return, as the end of a message, which file has the earlier rows; "" without one."""
     base = base_of(reader.meta())
     if base is None:
         return ""
@@ -247,7 +247,7 @@ def check_follows(old: Path, new: Path) -> None:
 
 LOCK_FILE = "lock"
 REPORTS = "reports"
-PID_DIGITS = 10  # of a process id, at most
+PID_DIGITS = 10  # most digits of a process id
 _CURES = {
     "mode": "use the mode it was made in, or another --state-dir",
     "account": "use the account it was made for, or another --state-dir",
@@ -340,7 +340,7 @@ def _open_state(path: Path, lock: IO[str], identity: dict[str, str], epoch: str)
         check_identity(path, meta, identity)
         for key in (STRATEGY_FROM, STRATEGY_SPEC, TAPE_DATES):
             value = identity.get(key, "")
-            if value and meta.get(key) != value:  # the strategy's file moved, or the journal is an older code's
+            if value and meta.get(key) != value:  # the strategy's file moved, or older code wrote the journal
                 journal.note(key, value)
                 meta[key] = value
     except BaseException:
@@ -400,7 +400,7 @@ def locked_by(path: Path) -> str:
 
 
 def last_locked_by(path: Path) -> str:
-    """Return the process id of the daemon that held the directory last, running or not, or "". Tries no lock.
+    """Return the process id of the daemon that last held the directory, running or not, or "". Tries no lock.
 
     Raises StateDirError for a link, OSError.
     """
@@ -411,8 +411,8 @@ def last_locked_by(path: Path) -> str:
 def process_of(path: Path) -> str:
     """Return the process id of the daemon that runs on a state directory, "" for none.
 
-    The daemon's lock is tried only where the process that it names lives (the number may belong to another one by
-    now): a trial holds the lock for a moment, and a daemon that starts at that moment would be refused.
+    The lock is tried only if the named process lives (perhaps another one with that number): a trial holds the lock for
+    a moment, and a daemon starting then would be refused.
     """
     try:
         holder = last_locked_by(path)
@@ -421,7 +421,7 @@ def process_of(path: Path) -> str:
         try:
             os.kill(int(holder), 0)
         except PermissionError:
-            pass  # it lives, as another user
+            pass  # it lives, under another user
         except (ProcessLookupError, OverflowError):
             return ""
         return locked_by(path)
@@ -488,7 +488,7 @@ MIB = 2**20
 
 
 class NotAtRest(JournalError):
-    """The journal's end is no place where the next file can begin."""
+    """The journal's end is no point where the next file can begin."""
 
 
 def rotate_after_recovery(state_dir: StateDir, recovery: Recovered) -> Rotation:

@@ -1,7 +1,7 @@
 """Verify a journal against its events: hashes, effects, digests, snapshots and read models; no weights.
 
 Every row is hashed again; every event is stepped again with its own code version; the first difference is named.
-Segments of other code are checked by their hashes alone, and reported as such.
+Segments of other code are checked by their hashes only, and reported as such.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from daemon.journal.rows import (
 from strategies.kit.contract import AnyStrategy
 
 Registry = Callable[[str, tuple[str, ...], str], AnyStrategy]
-"""A strategy by its name, for symbols, () for its own, and a model configuration, "" for its own."""
-ATTEMPTS = 3  # when a daemon starts to write the file of a stopped desk
+"""Function from name, symbols (() for its own) and model configuration ("" for its own) to a strategy."""
+ATTEMPTS = 3  # when a daemon starts to write to a stopped desk's file
 
 
 class Verified(msgspec.Struct):
@@ -50,7 +50,7 @@ class Verified(msgspec.Struct):
     read_model_rows: int = 0
     before: int = 0  # rows in earlier files
     other_code: dict[str, int] = {}  # code version -> rows checked by hash alone
-    other_libraries: dict[str, int] = {}  # versions that wrote them -> rows checked by hash alone for that reason
+    other_libraries: dict[str, int] = {}  # other versions -> rows checked by hash alone for that reason
     difference: str = ""
 
 
@@ -91,7 +91,7 @@ def _attempt(path: Path, code: str, registry: Registry, tick: Callable[[int], No
                     report.difference = str(difference)
                 has_moved = reader.moved()
             finally:
-                reader.close()  # first: while it reads, the other cannot be folded
+                reader.close()  # first: while it reads, the other's log cannot be folded
                 rebuilt.close()
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         report.difference = f"the file cannot be read: {error}"
@@ -118,15 +118,15 @@ class _Verification:
         self._tick = tick
         self._batch = CommitBatch()
         self._machine: Machine | None = None
-        self._based = False  # the first snapshot, at the first row, is where this file continues another
+        self._based = False  # this file continues another one at its first snapshot, at the first row
         self._own = False  # the machine is at this row, stepped by its own code
         self._whole = True  # no row was left unstepped
-        self._resumed_ns = 0  # when stepping began again after unstepped rows: earlier trades are not whole
-        self._handovers: list[int] = []  # rows at which other code took over: pending items may be overwritten there
+        self._resumed_ns = 0  # when stepping resumed after unstepped rows: earlier trades are incomplete
+        self._handovers: list[int] = []  # rows at which other code took over, which may overwrite pending items
         self._run_code = self._run_libraries = ""
-        self._unlike = False  # the loaded libraries gave another result than those of this run
-        self._turned = False  # other code took over and has no snapshot yet: its first one is kept
-        self._again = False  # a later run has no snapshot yet: kept too, where it passed over a damaged one that was
+        self._unlike = False  # the loaded libraries gave other results than this run's
+        self._turned = False  # other code took over without a snapshot yet: its first one is kept
+        self._again = False  # a later run without a snapshot yet: kept too, if it skipped a damaged kept one
         self._digests = reader.digests()
         self._snapshots = {s.event_id: s for s in reader.snapshots()}
 
@@ -240,7 +240,7 @@ class _Verification:
 
     def _count_foreign_row(self) -> None:
         self._whole = False
-        if self._based:  # this row is in the file before, too
+        if self._based:  # the former file has this row too
             return
         made_with, key = self._report.other_code, self._run_code
         if self._unlike:
@@ -253,7 +253,7 @@ class _Verification:
             effects = reapply(machine, entry, self._batch.rows)
         except Divergence as error:
             raise _Different(f"{where}: {error}") from error
-        except Exception as error:  # whatever a strategy raises that passed in the desk
+        except Exception as error:  # any error of a strategy that did not raise in the desk
             raise _Different(f"{where}: {type(error).__name__}: {error}") from error
         if effects != entry.effects:
             raise _Different(f"{where}: effects differ: journal {entry.effects[:300]}, replay {effects[:300]}")
@@ -313,7 +313,7 @@ class _Verification:
     def _check_read_models(self) -> None:
         tables = {row["name"] for row in self._reader.query("SELECT name FROM main.sqlite_schema WHERE type = 'table'")}
         for name, table in READ_MODELS.items():
-            if name not in tables:  # made before this table existed, and not written since
+            if name not in tables:  # older than this table, and not written since
                 continue
             ways = [("other", "main", "is missing or differs", self._rows_condition(name))]
             if self._whole:
@@ -352,7 +352,7 @@ class _Verification:
 
 
 def _place(entry: Entry) -> str:
-    """Return where an event stands: its row, by which a start names it too, and its sequence where it has one."""
+    """Return where an event is: its row, as a start names it, and its sequence if it has one."""
     sequence = "" if entry.seq is None else f", sequence {entry.seq}"
     return f"event row {entry.id}{sequence} ({entry.kind})"
 

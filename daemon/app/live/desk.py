@@ -110,7 +110,7 @@ class BrokerSide:
             self.trading.follow({order.client_order_id: order.order_id for order in orders_of_desk}, closings)
 
     def _put_market(self, event: Event) -> None:
-        """Put an event of the feed, in place of a faulty bar its refusal: no strategy sees it."""
+        """Emit an event of the feed; a faulty bar is replaced by its refusal, so that no strategy sees it."""
         if isinstance(event, BarClosed | BarCorrected) and (reason := bar_fault(event.bar)):
             bar = event.bar
             detail = values_text((bar.open, bar.high, bar.low, bar.close, bar.volume))
@@ -118,7 +118,7 @@ class BrokerSide:
         self._intake.put(event)
 
     def _put_trading(self, account: AccountLock | None, event: Event) -> None:
-        """Put an event of the trading side, as the journal gives it back; lock the account of a report first."""
+        """Emit an event of the trading side in the journal's form, after locking the account of a report."""
         event = as_journaled(event)
         if isinstance(event, BrokerReported) and account is not None:
             account.claim_number(event.account)
@@ -129,7 +129,7 @@ class BrokerSide:
         await self.clock_check.at_start(self._connection.start_wait_s)
 
     def observe(self, event: Event, step: Step, used_beside: frozenset[str]) -> None:
-        """Pass a step's effects on to feed and orders; `used_beside` are symbols that a shadow's copies fill in."""
+        """Pass a step's effects on to feed and orders; `used_beside` are symbols in which a shadow's copies fill."""
         for effect in step.effects:
             if isinstance(effect, WatchContracts):
                 self.feed.watch(effect.symbols)
@@ -140,8 +140,8 @@ class BrokerSide:
         self.feed.attend(used_beside.union(symbols))
 
     async def catch_up(self) -> tuple[Session, Session | None]:
-        """Add the events that the journal lacks; returns the current or next session, and the journal's last one."""
-        if self.trading is not None:  # its report first: the sessions that follow know what the desk holds
+        """Add the events that the journal lacks; return the current or next session, and the journal's last one."""
+        if self.trading is not None:  # its report first: later sessions then know what the desk holds
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._connection.start_wait_s):
                     await self._ticks.until(lambda state: state.broker.reported_ns >= state.broker.started_ns)
@@ -163,8 +163,8 @@ class BrokerSide:
 BUSY_TICK_NS = SECOND_NS  # while something works at the broker or the policy
 HOLDING_TICK_NS = 5 * SECOND_NS
 IDLE_TICK_NS = 60 * SECOND_NS
-AROUND_NS = 1800 * SECOND_NS  # before an open and after a close a position is looked at as within the session
-LEAST_NAP_S = 0.02  # however fast a simulated clock runs
+AROUND_NS = 1800 * SECOND_NS  # a position this close to a session is watched as within it
+LEAST_NAP_S = 0.02  # least, however fast a simulated clock runs
 
 
 class Ticks:
@@ -172,7 +172,7 @@ class Ticks:
 
     def __init__(self, clock: Clock, intake: Intake, writer: JournalWriter, state: Callable[[], State[Any]]) -> None:
         self._clock, self._intake, self._writer, self._state = clock, intake, writer, state
-        self._probes: dict[int, asyncio.Future[None]] = {}  # by the identity of their ticks
+        self._probes: dict[int, asyncio.Future[None]] = {}  # by `id` of their ticks
         self._step_event = asyncio.Event()
         self._tick_ns, self._busier = IDLE_TICK_NS, asyncio.Event()
 
@@ -196,7 +196,7 @@ class Ticks:
             await self._nap(last_ns + every_ns - now_ns)
 
     async def _nap(self, left_ns: int) -> None:
-        """Wait a second of the clock. Virtual time: wait until a step needs a tick sooner, or the next one is due."""
+        """Wait a second of the clock; in virtual time until a step needs a tick sooner, or the next one is due."""
         if self._clock.participant is None:
             await asyncio.sleep(max(self._clock.real_s(BUSY_TICK_NS), LEAST_NAP_S))
             return
@@ -206,7 +206,7 @@ class Ticks:
                 await self._busier.wait()
 
     async def probe(self) -> None:
-        """Return when a tick was stepped and everything before it is in the journal."""
+        """Return when a tick was stepped and everything before it is durable."""
         tick = ClockTicked(self._clock.now_ns())
         probe: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._probes[id(tick)] = probe  # the watchdog and a stop may probe at the same time
@@ -225,7 +225,7 @@ class Ticks:
 
 
 def _tick_ns(state: State[Any], now_ns: int) -> int:
-    """The interval of ticks in this state at this time."""
+    """Return the interval of ticks in this state at this time."""
     waits = state.ask is not None or state.basket.waiting is not None or bool(state.pending_bars)
     at_work = any(order.purpose != "protection" for order in state.orders.values())
     if at_work or state.works or waits or state.risk.stopping:
@@ -294,16 +294,16 @@ async def stop_cleanly(name: str, live: Live, engine: Engine, intake: Intake, ti
 
 
 class StandDown:
-    """Stops all orders of the desk in `folder` once `rltraderctl panic` has written its file there, and while it lives.
+    """Stops all orders of the desk in `folder` after `rltraderctl panic` wrote its file there, while the panic runs.
 
-    What a failed panic leaves is the desk's to close.
+    After a failed panic the desk closes its own positions.
     """
 
     def __init__(self, folder: Path, live: Live, engine: Engine, intake: Intake, ticks: Ticks) -> None:
         self._folder, self._live, self._engine, self._intake, self._ticks = folder, live, engine, intake, ticks
 
     def at_start(self) -> None:
-        """Stand down if the file is there. Run it before any other outside event. A desk that sends nothing goes on."""
+        """Stand down if the file exists. Run before any other outside event. A desk that sends nothing goes on."""
         if not self._live.dry_run and (asker := panic_asker(self._folder)):
             self._stand_down(asker)
 
@@ -339,7 +339,7 @@ def settled(state: State[Any], *, flatten: bool) -> bool:
 
 
 def _uncovers(state: State[Any]) -> bool:
-    """Return whether a stop is on its way or taken away, for an order that was not sent yet: so it would end bare."""
+    """Return whether a stop is on its way or removed for an unsent order, so that the end would leave none."""
     if any(order.purpose == "protection" and order.status in (SUBMITTED, CANCELING) for order in state.orders.values()):
         return True
     symbols_sold = {order.symbol for order in state.orders.values() if order.side < 0}
@@ -357,7 +357,7 @@ HALF_HOUR_NS = 1_800 * SECOND_NS
 
 
 class Notifier:
-    """Logs an event; one that is an alarm is journaled too."""
+    """Logs an event; an alarm is journaled too."""
 
     def __init__(self, log: Log, intake: Intake, clock: Clock) -> None:
         self._log, self._intake, self._clock = log, intake, clock
@@ -369,7 +369,7 @@ class Notifier:
 
 
 class StatusLine:
-    """Keeps the line of `systemctl status` current and logs it now and then; reports a host clock that was set back."""
+    """Keeps the line of `systemctl status` current and logs it now and then; reports a host clock set back."""
 
     def __init__(self, live: Live, engine: Engine, service: Service, log: Log, notify: Callable[..., None]) -> None:
         self._live, self._engine, self._service, self._log, self._notify = live, engine, service, log, notify
@@ -394,10 +394,10 @@ class StatusLine:
 
 
 class StrategyCalls:
-    """Notes the calls of a strategy of one's own, in which the process may end without a word.
+    """Notes the calls of an own strategy, which may end the process silently.
 
     After the first such end of a day there is an alarm, and the event is stepped once more; `again` is the reason for a
-    halt after the second one. The code that ships with this project is not noted.
+    halt after the second one. Calls of shipped strategies are not noted.
     """
 
     def __init__(self, live: Live, folder: Path, notify: Callable[..., None]) -> None:
@@ -417,14 +417,14 @@ class StrategyCalls:
             notify("strategy_ended", call=f"none, but after those {whose}, as {unstopped_runs()} runs of this day")
 
     def start(self) -> None:
-        """Note them from now on."""
+        """Note the calls from now on."""
         if self._mark is not None:
             stands_in = isinstance(self._live.strategy, StandIn)
             end_watch(self._folder, passed=not stands_in)
             if not stands_in:
                 begin_run()
             told_of_calls.append(self._mark.note)
-            for number in (signal.SIGTERM, signal.SIGINT):  # it runs at once, within the call; the loop's part later
+            for number in (signal.SIGTERM, signal.SIGINT):  # it runs at once, within the call; the loop's later
                 signal.signal(number, self._stop)
 
     def _stop(self, *_: object) -> None:
@@ -437,7 +437,7 @@ class StrategyCalls:
             end_run()
 
     def forget(self) -> None:
-        """Count from zero again: the halt is in the journal."""
+        """Restart the counts: the halt is in the journal."""
         if self._mark is not None and self.again:
             self._mark.forget()
 
@@ -449,7 +449,7 @@ class StrategyCalls:
 
 
 class HeadPublisher:
-    """Publishes the chain's head where a writer of the journal can no longer change it."""
+    """Publishes the chain's head in places that a writer of the journal cannot change."""
 
     def __init__(self, engine: Engine, operator: OperatorSide, log: Log) -> None:
         self._engine, self._operator, self._log = engine, operator, log
@@ -476,7 +476,7 @@ PROBE_S = 20.0
 
 
 class LiveDesk:
-    """One run of a live desk: owns the parts, and their order at start and stop."""
+    """One run of a live desk: owns its parts, and starts and stops them in order."""
 
     def __init__(
         self, live: Live, desk: OpenDesk, log: Log, keys: BrokerKeys, account: AccountLock | None = None
@@ -611,7 +611,7 @@ class LiveDesk:
 
 
 async def _none_ends(engine: asyncio.Task[None], order_path: Sequence[asyncio.Task[None]]) -> None:
-    """Return when the engine has ended. Raises RuntimeError where a task without which it is blind ends before it."""
+    """Return when the engine has ended. Raises RuntimeError where a task of the order path ends before it."""
     ended_tasks, _ = await asyncio.wait((engine, *order_path), return_when=asyncio.FIRST_COMPLETED)
     by_itself = [task.get_name() for task in ended_tasks if task.cancelled() or task.exception() is None]
     if by_itself and engine not in ended_tasks:

@@ -1,6 +1,6 @@
-"""Which data feed a live desk uses where its configuration says `auto`: the best one that the account's plan allows.
+"""The data feed of a live desk whose configuration says `auto`: the best one that the account's plan allows.
 
-It is found out once for a desk, at its first start, and kept in its folder. So a desk never changes to a lesser feed by
+It is read once for a desk, at its first start, and kept in its folder. So a desk never changes to a lesser feed by
 itself, neither while it runs nor at a later start.
 """
 
@@ -26,12 +26,12 @@ CURE = 'set feed.name ("sip" or "iex") and feed.options ("opra" or "indicative")
 
 
 class FeedUnknown(MayPass):
-    """The broker cannot be asked for the account's data plan now."""
+    """The broker cannot be asked now for the account's data plan."""
 
 
 @dataclass(frozen=True, slots=True)
 class FeedChoice:
-    """Settings with a named feed, and how it was found; `how` is "" where the configuration names it."""
+    """Settings with a named feed, and its source; `how` is "" where the configuration names it."""
 
     settings: DeskSettings
     how: str = ""
@@ -39,7 +39,7 @@ class FeedChoice:
 
 
 async def choose_feed(settings: DeskSettings, keys: Credentials, clock: Clock) -> FeedChoice:
-    """Return the settings with the feed to use. Asks the broker at the first start of a desk alone; writes nothing.
+    """Return the settings with the feed to use. Asks the broker only at a desk's first start; writes nothing.
 
     Raises:
         FeedUnknown: the broker cannot be asked, and this desk has no journal that names its feed.
@@ -68,7 +68,7 @@ async def choose_feed(settings: DeskSettings, keys: Credentials, clock: Clock) -
 
 
 def keep_feed(state_dir: Path, choice: FeedChoice) -> None:
-    """Keep a choice for the later starts of this desk; where the folder cannot be written, the next one asks again."""
+    """Keep a choice for later starts of this desk; if the folder cannot be written, the next one asks again."""
     if choice.how and choice.asked and kept_feed(state_dir) is None:
         write_feed(state_dir, choice.settings.feed.name, choice.settings.feed.options)
 
@@ -84,8 +84,8 @@ async def _allowed_feeds(settings: DeskSettings, keys: Credentials, clock: Clock
 
 
 def _journal_feed(state_dir: Path) -> str:
-    """The feed that this folder's journal is bound to, "" without one."""
-    with contextlib.suppress(JournalError, OSError):  # what is wrong with it is said where it is opened
+    """Return the feed to which this folder's journal is bound, "" without one."""
+    with contextlib.suppress(JournalError, OSError):  # its fault is reported where it is opened
         name = (peek(state_dir) or {}).get("feed", "")
         return name if name in STOCK_FEEDS else ""
     return ""

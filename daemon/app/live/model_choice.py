@@ -1,7 +1,7 @@
 """Choose the model that a live desk starts with: the configured one, the last that answered, its champion, or none.
 
-None is for a desk that holds something, or has an order at work: exits by a rule need no model, and somebody has to
-watch. It starts halted, asks nobody, and takes a model as soon as the store has one and a person resumes.
+None is for a desk with a position or a working order: exits by a rule need no model, and the desk must be watched. It
+starts halted, asks no model, and takes one as soon as the store has one and a person resumes.
 """
 
 from __future__ import annotations
@@ -50,8 +50,7 @@ def choose_model(
 ) -> tuple[LoadedModel, OnnxPolicy | NoPolicy, str]:
     """Return the model, its policy, and why the configured one was refused (or "").
 
-    A desk that holds something, or has an order at work, gets `no_model` where none can be loaded. Raises ModelError
-    for any other.
+    A desk with a position or a working order gets `no_model` if none can be loaded. Raises ModelError for others.
     """
     try:
         return _choose(settings, strategy, dry_run=dry_run)
@@ -62,7 +61,7 @@ def choose_model(
 
 
 def no_model(settings: DeskSettings, strategy: AnyStrategy) -> LoadedModel:
-    """Return what stands in the place of a model that cannot be loaded: without a digest, a policy or a promotion."""
+    """Return a stand-in for a model that cannot be loaded: without a digest, a policy or a promotion."""
     spec, nowhere = strategy.spec, settings.paths.models_dir / strategy.spec.name / NO_MODEL
     training = Training("", "", "", synthetic=False, sessions=0, first_session="", last_session="", splits={})
     actions = () if spec.continuous else spec.actions
@@ -104,7 +103,7 @@ def _of_journal(settings: DeskSettings, read: Callable[[JournalReader], T]) -> T
 
 
 def check_still_held(settings: DeskSettings) -> None:
-    """Raise ConfigError where a file of one's own was edited so that its desk would leave alone what it holds."""
+    """Raise ConfigError where an own file was edited so that its desk would ignore its positions."""
     place = settings.paths.state_dir
     try:
         enter(place)
@@ -113,7 +112,7 @@ def check_still_held(settings: DeskSettings) -> None:
             return
         former, spec = spec_of(text), strategy_of(settings).spec
     except (StateDirError, JournalError, OSError, ValueError):
-        return  # a start says so itself
+        return  # a start reports that itself
     if former.name != spec.name or (former.kind == spec.kind and _symbols_of(former) <= _symbols_of(spec)):
         return
     state = state_if_held(settings)
@@ -149,7 +148,7 @@ def _choose(settings: DeskSettings, strategy: AnyStrategy, *, dry_run: bool) -> 
             raise
         with contextlib.suppress(ModelError):
             model, policy = _verify(settings, strategy, last.version, last)
-            if model.digest == last.digest:  # else it is another policy of the same name
+            if model.digest == last.digest:  # otherwise another policy of the same name
                 return model, policy, str(error)
         if (champion := _champion_of(settings, last.version)) is None:
             raise
@@ -160,7 +159,7 @@ def _choose(settings: DeskSettings, strategy: AnyStrategy, *, dry_run: bool) -> 
 
 
 class _LastAnswer(NamedTuple):
-    """The version that answered last, by the journal."""
+    """The version that answered last, from the journal."""
 
     version: str
     digest: str
@@ -183,7 +182,7 @@ def _verify(
 
 
 def _answered_last(settings: DeskSettings) -> _LastAnswer | None:
-    """Return it from the desk's journal, as `_of_journal`."""
+    """Return the version that answered last, from the desk's journal, as `_of_journal`."""
 
     def newest(reader: JournalReader) -> _LastAnswer | None:
         payload = reader.newest_of(ModelVerified.__name__, ModelPromoted.__name__)
@@ -194,7 +193,7 @@ def _answered_last(settings: DeskSettings) -> _LastAnswer | None:
 
 
 def _champion_of(settings: DeskSettings, version: str) -> LadderState | None:
-    """Return the climb of the canary that answered last, whose champion takes its place; None where it is no canary."""
+    """Return the climb of the canary that answered last, to be replaced by its champion; None if it is no canary."""
     state = _of_journal(settings, lambda reader: recovered_desk(reader, settings.trading()).machine.state)
     ladder = UNSET if state is None else state.ladder
     if ladder is UNSET or ladder.version != version:
@@ -204,7 +203,7 @@ def _champion_of(settings: DeskSettings, version: str) -> LadderState | None:
 
 WHO, WHY = "rltraderd", "the first version"
 WANTED = "policy.wait_for_first = true: the desk waits for its first model, and trades nothing"
-LOOK_S = 5.0  # between two looks; systemd's watchdog is fed at each
+LOOK_S = 5.0  # between two checks; systemd's watchdog is fed at each
 
 
 def wait_for_first(
@@ -217,7 +216,7 @@ def wait_for_first(
     """Return once there is a model to start with; at once unless `policy.wait_for_first` is set.
 
     A desk with a journal does not wait: its model is missing while positions may be open, and a person has to look.
-    What keeps the first model from coming is an alarm: a trainer that cannot, or a version that is refused.
+    Causes that keep the first model away raise alarms: a failing trainer, or a refused version.
 
     Raises:
         ConfigError: the settings name no strategy.
@@ -249,7 +248,7 @@ class _Alarms:
         self._raise(name, detail_of(fields))
 
     def refused(self, problem: str) -> None:
-        """Tell once why a version cannot be the first."""
+        """Report once why a version cannot be the first."""
         if wording(problem) not in self._refusals_told:
             self._refusals_told.add(wording(problem))
             self._raise("model_refused", problem)

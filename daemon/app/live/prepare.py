@@ -31,9 +31,9 @@ from strategies.kit.contract import AnyStrategy, Spec
 from strategies.kit.units import SECOND_NS
 
 DRY_RUN = "dry_run"
-QUOTES_MADE_UP = "option_quotes_synthetic"  # the key in the journal's meta: what made the option quotes up
-DAYS_A_SESSION = 1.5  # of the calendar, at most, over many sessions
-DAYS_MORE = 60  # days before those that a strategy's history needs
+QUOTES_MADE_UP = "option_quotes_synthetic"  # key in the journal's meta: the source of made-up option quotes
+DAYS_A_SESSION = 1.5  # calendar days a session, at most, over many sessions
+DAYS_MORE = 60  # extra days before those of a strategy's history
 _DAYS_BACK: dict[str, Callable[[Spec], float]] = {
     "bar": lambda _: 0,
     "session": lambda spec: DAYS_A_SESSION * spec.history_bars + DAYS_MORE,
@@ -65,11 +65,9 @@ def prepare_live(
 ) -> Live:
     """Check broker, model and calendar. Raises CalendarError, ConfigError, ModelError: nothing was written yet.
 
-    `clock` takes the place of the one that `[clock]` names.
-
-    If the configured model is refused, the last model in this desk's journal is used, unless it changed or fails a
-    check; `refused` is the reason. Where none can be loaded, a desk that is exposed starts without a model; a fresh
-    one, one that holds nothing, and a dry run raise.
+    `clock` replaces the one that `[clock]` names. If the configured model is refused, the last model in this desk's
+    journal is used, unless it changed or fails a check; `refused` is the reason. If none can be loaded, a desk that is
+    exposed starts without a model; a fresh one, one that holds nothing, and a dry run raise.
     """
     strategy = strategy_of(settings)
     prepare_types()
@@ -104,7 +102,7 @@ def account_lock(live: Live) -> AccountLock:
     settings = live.settings
     holder = Holder(settings.desk.name, str(settings.paths.state_dir.absolute()), os.getpid())
     lock = AccountLock(lock_folder(), holder, live.broker.service(settings))
-    with contextlib.suppress(OSError):  # the directory's own refusal has more details, here and where it is locked
+    with contextlib.suppress(OSError):  # a refusal of the directory itself has more details
         wait_until_free(settings.paths.state_dir)
     if not live.dry_run:
         lock.claim_key(live.credentials.key)

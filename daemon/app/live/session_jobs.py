@@ -23,7 +23,7 @@ from daemon.reports.end_of_day import newest_head, write_report
 from strategies.kit.contract import Session
 from strategies.kit.units import DAY_NS
 
-HISTORY_MIN = 15  # a daily desk asks for its history this long before its decision
+HISTORY_MIN = 15  # a daily desk requests its history this long before its decision
 END_OF_DAY_LEAST_MIN = 10  # a daily desk's bars are final before its report is written
 HORIZON_DAYS = 30  # warn when fewer days are left in the calendar
 
@@ -47,7 +47,7 @@ class SessionJobs:
         self._log, self._notify, self._probe, self._publish_head = log, notify, probe, publish_head
         self.schedule = Schedule(live.clock, lambda name, problem: notify("job_failed", job=name, problem=problem))
         self._times = _day_times(live, feed.close_grace_s)
-        self.traded: Session | None = None  # the state's session, as the jobs go by it
+        self.traded: Session | None = None  # the state's session, by which the jobs are planned
 
     def plan(self, session: Session) -> None:
         """Put the session's jobs on the schedule; those already due run at once, in order."""
@@ -62,7 +62,7 @@ class SessionJobs:
         )
 
     def follow(self, session: Session | None) -> None:
-        """Take the state's session over where it changed: if its close moved, the jobs that wait follow it."""
+        """Take over the state's session if it changed: waiting jobs follow a moved close."""
         self.traded = session
         if session is None:
             return
@@ -79,7 +79,7 @@ class SessionJobs:
         self.schedule.at(max(job.at_ns, self._live.clock.now_ns()), job.name, partial(self._late_report, session))
 
     async def _late_report(self, session: Session) -> None:
-        await self._probe()  # what the start put for the session is in the journal
+        await self._probe()  # the start's events for the session are in the journal
         await self._end_of_day(session)
 
     async def _do(self, job: Job, session: Session) -> None:
@@ -104,7 +104,7 @@ class SessionJobs:
         days = (last.close_ns - self._live.clock.now_ns()) // DAY_NS
         if days < HORIZON_DAYS:
             self._notify("calendar_ends", last=last.date, days=days)
-        low = await asyncio.to_thread(disk_is_low, journal)  # before the copy, which a full disk refuses
+        low = await asyncio.to_thread(disk_is_low, journal)  # before the copy, which would fail on a full disk
         if low is not None:
             self._notify("disk_low", free_mib=low[0], journal_mib=low[1])
         report = await asyncio.to_thread(write_report, journal, session)
@@ -115,7 +115,7 @@ class SessionJobs:
 
 
 def _day_times(live: Live, close_grace_s: int) -> DayTimes:
-    """Schedule the desk's jobs."""
+    """Return the times of the desk's jobs."""
     times = _TIMES[live.strategy.spec.decides](live.settings, close_grace_s)
     return replace(times, grid=live.strategy.spec.grid)
 
@@ -125,7 +125,7 @@ def _of_bars(settings: DeskSettings, close_grace_s: int) -> DayTimes:
 
 
 def _of_days(settings: DeskSettings, close_grace_s: int) -> DayTimes:
-    """The history is loaded before the decision; the day's bars are final some time after the close."""
+    """Return a daily desk's times: history before the decision, final bars some time after the close."""
     return DayTimes(
         settings.execution,
         warm_up_min=max(settings.feed.warm_up_min, settings.basket.before_open_min + HISTORY_MIN),

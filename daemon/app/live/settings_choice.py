@@ -1,8 +1,8 @@
-"""Choose the settings of a live desk whose configuration has mistakes, while it holds something: somebody has to watch.
+"""Choose the settings of a live desk with mistakes in its configuration while it holds something and must be watched.
 
-Such a desk starts halted. Nothing is mixed key by key: `[desk]`, `[paths]`, `[alpaca]` and `[clock]` must be whole, or
-the start is tried again; the tables that the step decides by come whole from the configuration, or whole from the last
-start in the journal; each other table is whole or has its defaults.
+Such a desk starts halted. Nothing is mixed key by key: `[desk]`, `[paths]`, `[alpaca]` and `[clock]` must be complete,
+or the start is retried; the tables of the step's rules come completely from the configuration, or completely from the
+last start in the journal; each other table is complete or has its defaults.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ WHOLE = ("desk", "paths", "alpaca", "clock")
 TRADING = tuple(name for name in Trading.__dataclass_fields__ if name in DeskSettings.model_fields)
 OTHERS = tuple(name for name in DeskSettings.model_fields if name not in (*WHOLE, *TRADING))
 JOURNAL = "the last start, in the journal"
-TOLD_FILE, TOLD_AGAIN_S = "not_started", 3600.0  # what the operator's program was told, and when it is told again
+TOLD_FILE, TOLD_AGAIN_S = "not_started", 3600.0  # the last alarm of the operator's program, and when it is repeated
 _ALARMS = re.compile(r"^\[alarms\].*?(?=^\[\w|\Z)", re.MULTILINE | re.DOTALL)
-_FOLDER = re.compile(r"""^[^#"'\n]*=[^#"'\n]*["']([^"'\n]+)["']""", re.MULTILINE)  # or what else a key names
+_FOLDER = re.compile(r"""^[^#"'\n]*=[^#"'\n]*["']([^"'\n]+)["']""", re.MULTILINE)  # the text of any key
 
 
 class NotWhole(MayPass):
-    """The desk in `place` holds something, and where or what it is cannot be read: exit code 1, tried again."""
+    """The desk in `place` holds something, and its place or identity cannot be read: exit code 1, retried."""
 
     alarm: ClassVar[str] = "configuration"
     holds: ClassVar[str] = "holds"
@@ -58,7 +58,7 @@ class NotWhole(MayPass):
 
 
 class NotRead(NotWhole):
-    """The journal in `place` cannot be read, so what the desk holds is not known: exit code 2, not tried again."""
+    """The journal in `place` cannot be read, so what the desk holds is unknown: exit code 2, not retried."""
 
     alarm, holds = "journal_damaged", "may hold"
 
@@ -106,16 +106,16 @@ def settings_of_a_held_desk(
 
 
 def _whole(config: Path | None, overrides: Mapping[str, object]) -> DeskSettings:
-    """Load the tables that must be whole. Raises ConfigError, also where the strategy left what its desk holds."""
+    """Load the tables that must be complete. Raises ConfigError, also if the strategy dropped what its desk holds."""
     settings = load(config, overrides, only=WHOLE)
     check_still_held(settings)
     return settings
 
 
 def _stand_in(config: Path | None, overrides: Mapping[str, object], place: Path) -> dict[str, object]:
-    """Let a stand-in take the place of the own strategy of this journal; return the keys of `[desk]` that name it.
+    """Replace the own strategy of this journal by a stand-in; return the keys of `[desk]` that name it.
 
-    None where the journal is no own strategy's, or where another one is asked for.
+    None where the journal is no own strategy's, or another one is configured.
     """
     with suppress(StateDirError, JournalError, OSError, ValueError):
         meta = peek(place) or {}
@@ -132,16 +132,16 @@ def _stand_in(config: Path | None, overrides: Mapping[str, object], place: Path)
 
 
 def watch_own_code(config: Path | None, overrides: Mapping[str, object]) -> None:
-    """Note what of one's own runs in this start (`watch_start`), before anything is imported."""
+    """Note calls of own code in this start (`watch_start`), before anything is imported."""
     strategy = ""
-    with suppress(OSError, ValueError, AttributeError):  # a configuration that cannot be read
+    with suppress(OSError, ValueError, AttributeError):  # unreadable configuration
         strategy = _strategy_asked_for(config, overrides)
     if place := next((place for place in _places(config, overrides) if place.is_dir()), None):
         watch_start(place, strategy)
 
 
 def _strategy_asked_for(config: Path | None, overrides: Mapping[str, object]) -> str:
-    """Return the strategy that is asked for, a file by its whole path; "" for the one that the journal has."""
+    """Return the configured strategy, a file by its full path; "" for the one in the journal."""
     text = overrides.get("desk.strategy") or os.environ.get("RLTRADER_DESK__STRATEGY")
     if not text and config is not None:
         text = tomllib.loads(config.read_text(encoding="utf-8")).get("desk", {}).get("strategy")
@@ -170,13 +170,13 @@ def _made_whole(
     changes: dict[str, Any] = {
         "desk": replace(settings.desk, account_number=settings.desk.account_number or state.broker.account)
     }
-    if "feed" in left_out:  # the journal's own: with another one its directory is refused
+    if "feed" in left_out:  # the journal's: with another feed its directory is refused
         changes["feed"] = FeedTable(name=_feed_of(settings))
-    if "policy" in left_out:  # whose keys sign a version is not known: only the one that answered last, by its digest
+    if "policy" in left_out:  # the signing keys are unknown: only the version that answered last, by its digest
         changes["policy"] = PolicyTable(version=NO_MODEL, poll_s=0)
     try:
         if stands_in:
-            raise refusal  # its own defaults are not known
+            raise refusal  # the strategy's defaults are unknown
         settings = load(config, overrides, only=(*keys_taken, *TRADING))
         rules = "trading rules from the configuration, whole"
     except ConfigError:
@@ -209,12 +209,12 @@ def _places(config: Path | None, overrides: Mapping[str, object]) -> Iterator[Pa
                 tables = tomllib.loads(text)
         paths = tables.get("paths")
         state_dir = paths.get("state_dir") if isinstance(paths, dict) else None
-        folders = [state_dir] if state_dir else [*_FOLDER.findall(text), STATE_DIR]  # the key itself may be mistaken
+        folders = [state_dir] if state_dir else [*_FOLDER.findall(text), STATE_DIR]  # the key may be the mistake
     yield from (Path(str(name)) for name in folders if name)
 
 
 def refused_while_held(config: Path | None, overrides: Mapping[str, object], problem: str) -> NotWhole | None:
-    """Return what a start that is refused for this problem is where the desk holds something; None where it does not.
+    """Return the error of a start refused for this problem while the desk holds something; None if it does not.
 
     Raises MayPass when the journal cannot be read now.
     """
@@ -223,7 +223,7 @@ def refused_while_held(config: Path | None, overrides: Mapping[str, object], pro
 
 
 def refused_unread(config: Path | None, overrides: Mapping[str, object], problem: str) -> NotRead | None:
-    """Return what a start that is refused for this problem is where no journal can be read; None where one can."""
+    """Return the error of a start refused for this problem where no journal can be read; None where one can."""
     place = next((place for place in _places(config, overrides) if _is_unreadable(place)), None)
     return None if place is None else NotRead(place, f"it cannot start: {problem}")
 
@@ -246,7 +246,7 @@ def _place_that_holds(config: Path | None, overrides: Mapping[str, object]) -> P
 
 
 def _may_hold(place: Path) -> bool:
-    """Return False where a broker's desk in this directory surely holds nothing. Raises MayPass."""
+    """Return False where a broker's desk in this directory certainly holds nothing. Raises MayPass."""
     try:
         if not place.is_dir():
             return False
@@ -259,7 +259,7 @@ def _may_hold(place: Path) -> bool:
             if last is None:
                 return False
             if not isinstance(snapshot, Snapshot) or not snapshot.whole or snapshot.event_id != last.id:
-                return _exposed(reader)  # it did not stop in order
+                return _exposed(reader)  # it did not stop cleanly
     except MayPass:
         raise
     except (StateDirError, JournalError, OSError):
@@ -270,7 +270,7 @@ def _may_hold(place: Path) -> bool:
 
 
 def _exposed(reader: JournalReader) -> bool:
-    """Return whether the desk holds something; True where it is not known for want of its strategy."""
+    """Return whether the desk holds something; True where that is unknown without its strategy."""
     try:
         return recovered_desk(reader).machine.state.exposed
     except JournalError as error:
@@ -289,7 +289,7 @@ def tell_not_started(config: Path | None, error: NotWhole, log: Log) -> None:
 
 
 def _alarms(config: Path | None) -> AlarmsTable:
-    """Return `[alarms]`, of a file that is no TOML by that table's own lines."""
+    """Return `[alarms]`; of a file that is not valid TOML, from that table's own lines."""
     try:
         return load(config, {}, only=("alarms",)).alarms
     except ConfigError:
@@ -304,12 +304,12 @@ def _alarms(config: Path | None) -> AlarmsTable:
 
 
 def _as_text(word: str) -> str:
-    """Return what names a path as text that can be written: its bytes need not be any."""
+    """Return a path's text with bytes that cannot be encoded replaced."""
     return word.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _told_lately(told_file: Path, problem: str) -> bool:
     return (
         told_file.read_text(encoding="utf-8", errors="replace") == problem
-        and abs(time.time() - told_file.stat().st_mtime) < TOLD_AGAIN_S  # ahead: the clock was set back
+        and abs(time.time() - told_file.stat().st_mtime) < TOLD_AGAIN_S  # newer than now: the clock was set back
     )

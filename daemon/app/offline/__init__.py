@@ -1,1 +1,1 @@
-"""What works without a running daemon: a stopped desk, a command for it, the rescue."""
+"""Operations without a running daemon: reading a stopped desk, a command for it, the rescue."""

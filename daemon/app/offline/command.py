@@ -67,12 +67,11 @@ def command_offline(
 ) -> tuple[State[Any], str]:
     """Step one operator's event into the journal of a stopped desk; durable when this returns.
 
-    Returns the state after it, and why the desk refuses the command ("" if it does not).
-
-    `event(now_ns)` makes it at the journal's time. Its effects (cancels, exits) follow when the daemon starts. As at a
-    start, a journal that other code wrote is taken over first, and a panic since the stop is journaled first. Where its
-    own strategy cannot be imported, what stands in for it steps the event, unless that has to be `by_its_strategy`.
-    Raises StateDirError while a daemon runs, JournalError for a damaged journal.
+    Returns the state after it, and why the desk refuses the command ("" if it does not). `event(now_ns)` makes it at
+    the journal's time. Its effects (cancels, exits) follow when the daemon starts. As at a start, a journal of other
+    code is taken over first, and a panic since the stop is journaled first. If its own strategy cannot be imported, a
+    stand-in steps the event, unless `by_its_strategy`. Raises StateDirError while a daemon runs, JournalError for a
+    damaged journal.
     """
     recovered = recovered_desk if by_its_strategy else _recovered_without_its_strategy
     with stopped_desk(path, recovered) as (state_dir, recovery):
@@ -101,7 +100,7 @@ def _recovered_without_its_strategy(reader: JournalReader) -> Recovered:
 
 
 def taken_over(recovery: Recovered, reader: JournalReader) -> list[Event]:
-    """Return what to journal first if other code or other libraries wrote the last rows."""
+    """Return the events to journal first if other code or other libraries wrote the last rows."""
     code = _code(recovery)
     if recovery.own(code, libraries()):
         return []
@@ -121,13 +120,13 @@ def _code(recovery: Recovered) -> str:
 
 
 def _panic_events(path: Path, machine: Machine) -> list[PanicNoticed]:
-    """Return the panic since this desk stopped: the command comes after it."""
+    """Return the panic since this desk stopped, which comes before the command."""
     asker = panic_asker(path)
     return [PanicNoticed(machine.state.now_ns, asker)] if asker and machine.market is None else []
 
 
 def _into(batch: CommitBatch, chain: HashChain, machine: Machine, event: Event) -> str:
-    """Step an event and put its rows and effects into the batch; returns why the desk refuses it, "" if it does not."""
+    """Step an event and add its rows and effects to the batch; return why the desk refuses it, "" if it does not."""
     step = machine.apply(event)
     adopt_trading(machine)
     entry = chain.entry(step.state.seq, event, encode_effects(step.effects))

@@ -1,8 +1,8 @@
 """`rltraderctl panic`: cancel all, close all at the broker. Needs only the configuration and the keys.
 
-No journal, lock, model or calendar is needed: it works with the daemon dead, running, or its journal corrupt. A file in
-the desk's folder makes a daemon that runs or starts there stand down: while the panic lives it sends nothing more, not
-even exits. What the panic leaves is then the desk's to close, as far as it is the desk's own.
+It needs no journal, lock, model or calendar, and works with the daemon dead, running, or its journal corrupt. A file in
+the desk's folder makes a daemon that runs or starts there stand down: while the panic runs it sends nothing, exits
+included. What the panic leaves the desk then closes itself, as far as it is its own.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from daemon.host.time.clock import Clock
 
 NOT_FLAT = 1
 DEADLINE_S = 240.0
-ASKED_MAX = 3  # times the account's number is asked for before all is closed unseen
+ASKED_MAX = 3  # requests for the account's number before all is closed unseen
 PAUSE_S = 1.0
 AGAIN = "to go on, run the same command again: rltraderctl panic"
-LEFT_TIMEOUT_S = 5.0  # longest wait for what is left, after Ctrl-C
+LEFT_TIMEOUT_S = 5.0  # longest wait for the list of what is left, after Ctrl-C
 STAND_DOWN_TIMEOUT_S = 3.0  # longest wait for a running daemon to stand down before orders are cancelled
 
 
@@ -59,12 +59,12 @@ async def _rescue(settings: DeskSettings, keys: Credentials, state_dir: Path) ->
             return EXIT_CODE
         return 0 if await _closed(broker.admin, state_dir) else NOT_FLAT
     finally:
-        with contextlib.suppress(Exception):  # the account's state is the result, whatever ends the connection
+        with contextlib.suppress(Exception):  # the account's state is the result, however the connection ends
             await in_time(broker.close, LEFT_TIMEOUT_S)
 
 
 async def _closed(admin: Admin, state_dir: Path) -> bool:
-    """Let the desk stand down, close everything, and leave the result for the desk. True for a flat account."""
+    """Let the desk stand down, close everything, and note the result for the desk. True for a flat account."""
     marker, flat = None, False
     try:
         marker = await _stand_down(state_dir)
@@ -83,7 +83,7 @@ async def _closed(admin: Admin, state_dir: Path) -> bool:
 
 
 async def _print_remains(admin: Admin) -> None:
-    """Print what is left, as far as the broker says it in a short time."""
+    """Print what is left, if the broker answers in a short time."""
     _go_on()
     print_line("interrupted")
     try:
@@ -95,7 +95,7 @@ async def _print_remains(admin: Admin) -> None:
 
 
 def _go_on() -> None:
-    """End the cancellation of this task, after Ctrl-C."""
+    """Clear the cancellation of this task, after Ctrl-C."""
     task = asyncio.current_task()
     assert task is not None
     task.uncancel()
@@ -103,7 +103,7 @@ def _go_on() -> None:
 
 async def _stand_down(state_dir: Path) -> Marker | None:
     """Leave the panic file and wait for a running daemon to stand down. None without a desk."""
-    with contextlib.suppress(StateDirError):  # the panic needs no right of that user: it goes on
+    with contextlib.suppress(StateDirError):  # the panic goes on without that user's rights
         enter(state_dir)
     try:
         marker = leave(state_dir, f"rltraderctl panic, user id {os.getuid()}")
