@@ -1,7 +1,7 @@
 """`rltrader-guard`: watches one desk from another host, and protects it when its host is gone.
 
-It reads the desk's own config.toml, needs the account's keys and the key that desk and guard share, and has no journal
-and no model. What it must remember, the desk's last heartbeat and whether it fenced the account, is one small file.
+It reads the desk's own config.toml, needs the account's keys and the key shared by desk and guard, and has no journal
+and no model. Its memory, the desk's last heartbeat and whether it fenced the account, is one small file.
 """
 
 from __future__ import annotations
@@ -57,13 +57,13 @@ from strategies.kit.quantity import from_json, to_json
 from strategies.kit.units import SECOND_NS
 
 TABLES = ("desk", "alpaca", "clock", "mqtt", "alarms", "guard", "log")
-"""Of config.toml, what a guard reads."""
-LAST_START = "last_start.json"  # beside what it remembers: the tables of the last start, by dotted keys
+"""Tables of config.toml that a guard reads."""
+LAST_START = "last_start.json"  # next to its memory: the tables of the last start, by dotted keys
 TURN_S = 1.0
-OPENS_MIN = 9 * 60 + 30  # of New York's day
-DAYS_MAX = 90  # whose corporate actions are asked for: a stop rests no longer
-CLOSING_S = 40.0  # for one call to close everything
-KEPT_EVERY_S = 60.0  # between two writes of what the guard remembers, where nothing but the counter changed
+OPENS_MIN = 9 * 60 + 30  # minutes of New York's day
+DAYS_MAX = 90  # most days of corporate actions requested: a stop rests no longer
+CLOSING_S = 40.0  # seconds for one call to close everything
+KEPT_EVERY_S = 60.0  # between two writes of the memory where only the counter changed
 FAILED = 1
 
 
@@ -72,12 +72,12 @@ _PARTS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def boot_s() -> float:
-    """Return seconds of this machine since its boot, those of its sleep included."""
+    """Return seconds since this machine's boot, suspended ones included."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Guard:
-    """One guard of one desk: its paths, its looks at the account, and what it does."""
+    """One guard of one desk: its paths, its looks at the account, and its actions."""
 
     def __init__(
         self,
@@ -97,8 +97,8 @@ class Guard:
             account, key, state_file, log, clock, now_s,
         )  # fmt: skip
         self._settings, self._life, self._counter = settings, clock.now_ns(), 0
-        self._unread = ""  # of heartbeats that this release cannot read
-        self._ahead_ns = 0  # of the broker's clock before this host's
+        self._unread = ""  # problem with heartbeats that this release cannot read
+        self._ahead_ns = 0  # by which the broker's clock is ahead of this host's
         paths: list[MqttPath | FolderPath] = []
         if mqtt.enabled:
             paths.append(MqttPath(MqttBroker.of(mqtt), password, mqtt.prefix, self._desk, key, self, table.beat_s))
@@ -106,7 +106,7 @@ class Guard:
             paths.append(FolderPath(Path(table.drop_dir), self._desk, key, self, table.beat_s))
         self._paths = tuple(paths)
         self._problems = dict.fromkeys((path.name for path in paths), "")
-        self._echo_counters = dict.fromkeys(self._problems, 0)  # the newest of its own messages that came back
+        self._echo_counters = dict.fromkeys(self._problems, 0)  # counter of the newest own message that came back
         rules = Rules(
             tuple(path.name for path in paths),
             table.act,
@@ -152,7 +152,7 @@ class Guard:
         self.watch.take_unread(beat.life, beat.counter, self._now_s())
 
     def take_echo(self, path: str, beat: GuardBeat) -> None:
-        """Take a guard's message from a path; a newer one of this guard shows that the path works."""
+        """Take a guard's message from a path; a newer one of this guard proves that the path works."""
         if beat.life == self._life and beat.counter > self._echo_counters[path]:
             self._problems[path], self._echo_counters[path] = "", beat.counter
             self._news.set()
@@ -196,7 +196,7 @@ class Guard:
                 await asyncio.sleep(TURN_S)
 
     async def _look_on(self) -> None:
-        """Look at the account until cancelled: at once after an act, never while one waits for its answer."""
+        """Look at the account until cancelled: at once after an action, never while one waits for its answer."""
         while True:
             await self._orders.join()
             await self.look()
@@ -206,7 +206,7 @@ class Guard:
                     await self._soon.wait()
 
     async def look(self) -> None:
-        """Read the account once, and give the answer or the problem to the watch."""
+        """Read the account once, and pass the answer or the problem to the watch."""
         beat, asked_s = self.watch.beat, self._now_s()
         silent = self.watch.silent_s(asked_s) >= self._rules.alarm_s
         since_ns = self._broker_ns() if beat is None else beat.time_ns - FRESH_NS
@@ -221,7 +221,7 @@ class Guard:
         self.watch.take_look(look, asked_s)
 
     async def _act_on(self) -> None:
-        """Carry out one request after another; what came of it the next look shows."""
+        """Carry out one action after another; the next look shows its effect."""
         while True:
             action = await self._orders.get()
             if self.watch.still_wants(action, self._now_s()):
@@ -254,7 +254,7 @@ class Guard:
             self._log("guard_answered", what=action_text, answer="done")
 
     async def _close(self, action: Action, show: Show) -> None:
-        """Close everything; stop asking once the desk is heard."""
+        """Close everything; stop repeating once the desk is heard."""
         closing = asyncio.ensure_future(panic(self._account.admin, show, deadline_s=CLOSING_S))
         try:
             while not (await asyncio.wait({closing}, timeout=TURN_S))[0]:
@@ -275,7 +275,7 @@ class Guard:
         self._alarms.raise_for("guard", alarm.name, alarm.detail, self._broker_ns())
 
     async def try_out(self, within_s: float) -> list[tuple[bool, str]]:
-        """Try each path and the account for at most `within_s`; return what was found: is it right, in words."""
+        """Try each path and the account for at most `within_s`; return each finding as (right, words)."""
         paths = [asyncio.ensure_future(path.run()) for path in self._paths]
         try:
             await self.look()
@@ -309,7 +309,7 @@ class Guard:
     # --- what it remembers -------------------------------------------------------------------------------------------
 
     def _remember(self) -> None:
-        """Write the memory where it changed; a new counter alone waits a minute. A failed write is tried again."""
+        """Write the memory if it changed, for a new counter alone once a minute. A failed write is repeated."""
         memory, file_memory = self.watch.memory, self._file_memory
         if replace(memory, beat=file_memory.beat) == file_memory:
             lately = self._now_s() - self._file_memory_s < KEPT_EVERY_S
@@ -318,7 +318,7 @@ class Guard:
         self._file_memory_s = self._now_s()
         try:
             write_whole(self._file, msgspec.json.encode(memory, enc_hook=to_json), 0o600)
-        except OSError as error:  # it goes on without
+        except OSError as error:  # the guard goes on without
             if not self._forgets:
                 self._log("guard_forgets", problem=str(error))
             self._forgets = True
@@ -327,13 +327,13 @@ class Guard:
 
 
 def memory_of(file: Path, desk: str, key: Key) -> Memory:
-    """Read the file of an earlier process; an empty memory where it is not genuine."""
+    """Read an earlier process's file; return an empty memory unless it is genuine."""
     try:
         data = file.read_bytes()
         memory: Memory = decode_with_type(_MEMORY.decode, data)
         if memory.beat is None:
             return memory
-        as_it_came = decode_with_type(_PARTS.decode, data)["beat"]  # with the fields of the release that wrote it
+        as_it_came = decode_with_type(_PARTS.decode, data)["beat"]  # with all fields of the release that wrote it
         return replace(memory, beat=genuine(bytes(as_it_came), Heartbeat, desk, key))
     except (OSError, Unreadable, OtherRelease):
         return NOTHING
@@ -344,9 +344,9 @@ def _content(beat: Heartbeat | None) -> object:
 
 
 def changed_days(since_ns: int, now_ns: int) -> tuple[str, ...] | None:
-    """Return the New York dates whose corporate actions a desk that was last heard at `since_ns` cannot know of.
+    """Return the New York dates whose corporate actions a desk last heard at `since_ns` cannot know.
 
-    None where they are too many to be asked for: a price of that time is not known to be right any more.
+    None where they are too many to request: prices of that time may be wrong by now.
     """
     first, last = new_york_date(since_ns), new_york_date(now_ns)
     if new_york_minute(since_ns) >= OPENS_MIN:
@@ -369,7 +369,7 @@ def _time_text(ns: int) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `rltrader-guard`; returns the exit code: 0 after a signal, 1 for a failed check, 2 for wrong use.
 
-    1 is also a fault of the system, which may pass: systemd starts the guard again.
+    1 also stands for a passing fault of the system: systemd restarts the guard.
     """
     options = _options(arguments)
     try:
@@ -380,7 +380,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class Prepared(NamedTuple):
-    """What a guard needs before it begins; `mistake` is why it begins by its last start. Never printed."""
+    """A guard's settings and keys at its begin; `mistake` is why they are the last start's. Never printed."""
 
     settings: DeskSettings
     keys: Credentials
@@ -391,9 +391,9 @@ class Prepared(NamedTuple):
 
 
 def _prepare(options: argparse.Namespace) -> Prepared:
-    """Raises ConfigError, and OSError for a folder that cannot be made.
+    """Return the settings and keys. Raises ConfigError, and OSError for a folder that cannot be made.
 
-    While the desk that it last heard held something, a configuration with a mistake leaves it what the last start had.
+    If the desk held something when last heard, a configuration with a mistake is replaced by that of the last start.
     """
     folder = options.state_dir or Path(os.environ.get("STATE_DIRECTORY", "guard"))
     try:
@@ -422,10 +422,10 @@ def _of_settings(settings: DeskSettings, folder: Path) -> Prepared:
 
 
 def _last_start(folder: Path) -> Prepared | None:
-    """Return what the last start had, where the desk held something when it was last heard; None elsewhere.
+    """Return the last start's settings, if the desk held something when it was last heard; else None.
 
-    What both hosts share may have been changed, so that it hears nothing of a desk that lives: it does only what harms
-    none. The environment counts for nothing: the mistake may stand there.
+    The paths shared by both hosts may have changed, so that it no longer hears a living desk: it then only does what
+    harms none. The environment is not used: the mistake may be there.
     """
     try:
         last = load(None, json.loads((folder / LAST_START).read_bytes()) | NO_STRATEGY, {}, only=TABLES)
@@ -440,7 +440,7 @@ def _last_start(folder: Path) -> Prepared | None:
 
 
 def _keep_start(folder: Path, settings: DeskSettings) -> None:
-    """Keep the tables for a later start; where the folder cannot be written, the ones before stay."""
+    """Keep the tables for a later start; if the folder cannot be written, the former ones stay."""
     tables = settings.model_dump(mode="json", include=set(TABLES))
     keys = {f"{name}.{key}": value for name, table in tables.items() for key, value in table.items()}
     with contextlib.suppress(OSError):

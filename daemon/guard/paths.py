@@ -1,7 +1,7 @@
-"""The ways by which a guard hears its desk, and itself: MQTT, and a folder that both hosts see.
+"""The paths on which a guard hears its desk, and itself: MQTT, and a folder that both hosts see.
 
-Each path sends the guard's own message and hands on what it brings: the desk's heartbeats, and that message as its
-echo. One that fails is tried again for ever.
+Each path sends the guard's own message and passes on what it receives: the desk's heartbeats, and that message as its
+echo. A path that fails is retried for ever.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ _PASSING = properties()
 
 
 class Ears(Protocol):
-    """Takes what the paths bring, and has the guard's own newest message."""
+    """Receives the messages of the paths, and provides the guard's own newest message."""
 
     def own_beat(self) -> GuardBeat:
-        """Return the guard's message, the next one with each call."""
+        """Return the guard's message; each call makes the next one."""
 
     def take_beat(self, path: str, beat: Heartbeat) -> None:
         """Take a genuine heartbeat of the desk."""
@@ -123,7 +123,7 @@ class FolderPath:
         self._folder, self._desk, self._key, self._ears, self._beat_s = folder, desk, key, ears, beat_s
 
     async def run(self) -> NoReturn:
-        """Write and read until cancelled; a folder that hangs holds back this path alone."""
+        """Write and read until cancelled; a folder that hangs holds back this path only."""
         while True:
             try:
                 guard_beat, beat = await asyncio.to_thread(self._exchange, self._ears.own_beat())

@@ -1,9 +1,9 @@
-"""What the guard knows, and what follows from it: pure, without network and clock.
+"""The guard's knowledge and its decisions: pure, without network and clock.
 
-News comes in by methods, each with the guard's own monotonic time in seconds; `turn` returns what is to be done now.
-The rule: silence counts when every path is silent while the guard's own echo comes back on each of them. It acts on
-what two looks at the account agree on, and only within the silence. It opens nothing, and takes no stop away but a
-second one of its own.
+News comes in by methods, each with the guard's own monotonic time in seconds; `turn` returns the actions due now. The
+rule: silence counts when every path is silent while the guard's own echo comes back on each of them. It acts on what
+two looks at the account agree on, and only during the silence. It opens no position, and removes no stop but a second
+one of its own.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from daemon.operator.heartbeat import FRESH_NS, FRESH_S, Heartbeat
 from strategies.kit.quantity import Quantity, exact, whole_of
 from strategies.kit.units import SECOND_NS
 
-STALL_S = 20.0  # between two turns: this host slept, so nothing was heard that may have been said
-LOOK_S = 15.0  # that a look at the account may take
-CLOCK_S = 5.0  # by which this host's clock may differ from the broker's
-AGAIN_S = 3600.0  # an alarm whose cause lasts is raised again after this
-CLOSE_AGAIN_S, CLOSE_AGAIN_MOST_S = 60.0, 600.0  # the broker's call to close everything, twice as long each time
-STOPS_MAX = 3  # of a symbol, within the times below
-TAKEN_S = 20 * 3600.0  # somebody takes them away; one for the day is needed again in the next session
+STALL_S = 20.0  # a longer pause between two turns means that this host slept and heard nothing
+LOOK_S = 15.0  # longest duration of a look at the account
+CLOCK_S = 5.0  # most that this host's clock may differ from the broker's
+AGAIN_S = 3600.0  # an alarm with a lasting cause is repeated after this
+CLOSE_AGAIN_S, CLOSE_AGAIN_MOST_S = 60.0, 600.0  # waits between calls to close everything, doubling
+STOPS_MAX = 3  # stops of a symbol within the times below
+TAKEN_S = 20 * 3600.0  # for stops that others remove; a stop for the day is needed again in the next session
 REFUSED_S = 600.0  # the broker refuses them: it may be for a while only
 FOR_EVER_NS = 2**62
 UNPROTECTED = "guard_unprotected"
@@ -93,9 +93,10 @@ Action = Alarm | Cancel | Rest | Close | Fence
 
 
 class Memory(msgspec.Struct, frozen=True):
-    """What outlives the guard's process: the signed heartbeat as it came, and whether the fence is this guard's.
+    """State that outlives the guard's process: the signed heartbeat as it came, and whether the fence is this guard's.
 
-    Of this silence: whether a fence was seen, which a person may have lifted since, and whether it closed everything.
+    And for this silence: whether a fence was seen, which a person may have lifted since, and whether it closed
+    everything.
     """
 
     beat: Heartbeat | None = None
@@ -108,41 +109,41 @@ NOTHING = Memory()
 
 
 class _Part(NamedTuple):
-    """What one stop covers: whole shares or contracts, or the fraction of a share, which has a stop of its own."""
+    """The scope of one stop: whole shares or contracts, or the fraction of a share, which has a stop of its own."""
 
     symbol: str
     fraction: bool
 
 
 class _Seen(NamedTuple):
-    """A look, and when it was asked for."""
+    """A look, and when it was requested."""
 
     look: AccountLook
     asked_s: float
 
 
 class Watch:
-    """One guard of one desk. `memory` is what an earlier run of the guard remembered."""
+    """One guard of one desk. `memory` is that of an earlier run of the guard."""
 
     def __init__(self, rules: Rules, began_s: float, memory: Memory = NOTHING) -> None:
         self._rules, beat = rules, memory.beat
         self.beat, self.fenced, self._was_fenced, self._closes = beat, memory.fenced, memory.fenced_once, memory.closes
-        self._lives = {} if beat is None else {beat.life: beat.counter}  # of each, the newest heartbeat's counter
+        self._lives = {} if beat is None else {beat.life: beat.counter}  # life -> its newest heartbeat's counter
         self._began_s = self._turned_s = self._awake_s = began_s
         self._heard_s: float | None = None  # when the desk was last heard; None until then
-        self._late_s = began_s - rules.act_s - rules.alarm_s  # when one last came late, of a wrong clock, or unread
-        self._echo_s = dict.fromkeys(rules.paths, began_s - 2 * rules.echo_s)  # the newest echo
+        self._late_s = began_s - rules.act_s - rules.alarm_s  # when a late, wrongly timed or unreadable one last came
+        self._echo_s = dict.fromkeys(rules.paths, began_s - 2 * rules.echo_s)  # time of the newest echo
         self._up_s = dict.fromkeys(rules.paths, began_s)  # since when each path carries the echo
         self._looks: list[_Seen] = []  # the newest two
         self._problem = "the account was not looked at yet"
-        self._alarm_times: dict[str, float] = {}  # open alarms, and when they were last raised
-        self._settled_s = began_s  # when the last look that was judged was asked for
-        self._acted_s = began_s  # when it last asked for something, or had an answer
-        self._closed_s = began_s  # when it last asked to close everything
-        self._close_again_s = 0.0  # after which it asks again; 0: not asked yet in this silence
-        self._fenced_s = began_s  # when it last asked for the fence
-        self._stop_times = defaultdict[_Part, list[float]](list)  # when it sent a stop of each in this silence
-        self._refusals: dict[_Part, str] = {}  # the broker's words about its last stop
+        self._alarm_times: dict[str, float] = {}  # open alarm -> when it was last raised
+        self._settled_s = began_s  # when the last judged look was requested
+        self._acted_s = began_s  # time of the last action or answer
+        self._closed_s = began_s  # time of the last request to close everything
+        self._close_again_s = 0.0  # wait before the next one; 0: none yet in this silence
+        self._fenced_s = began_s  # time of the last request for the fence
+        self._stop_times = defaultdict[_Part, list[float]](list)  # times of stops sent in this silence
+        self._refusals: dict[_Part, str] = {}  # the broker's refusal of its last stop
         self.state = "began"
 
     # --- news -------------------------------------------------------------------------------------------------------
@@ -150,8 +151,8 @@ class Watch:
     def take_beat(self, beat: Heartbeat, now_s: float, clock_ns: int) -> None:
         """Take a genuine heartbeat; `clock_ns` is the time by the broker's clock. An older one is ignored.
 
-        A new one of an earlier life counts too: the later one was a second desk of this name, and this one lives on.
-        Where it came late it tells nothing of what is held: it was held up, or the desk's clock was set back.
+        A new one of an earlier life counts: the later life was a second desk of this name, and the first still lives. A
+        late one does not show what is held: it was delayed, or the desk's clock was set back.
         """
         last_beat = self.beat
         age_s = (clock_ns - beat.time_ns) / SECOND_NS
@@ -170,24 +171,24 @@ class Watch:
             self._late_s = now_s
 
     def take_unread(self, life: int, counter: int, now_s: float) -> None:
-        """Take a genuine heartbeat of another release, which says nothing here but that the desk lives."""
+        """Take a genuine heartbeat of another release, which only shows that the desk lives."""
         if counter > self._lives.get(life, 0):
             self._lives[life] = counter
             self._late_s = now_s
 
     def take_echo(self, path: str, now_s: float) -> None:
-        """Take the guard's own message, as it came back on the path."""
+        """Take the guard's own message, which came back on the path."""
         if now_s - self._echo_s[path] > self._rules.echo_s:
             self._up_s[path] = now_s
         self._echo_s[path] = now_s
 
     def take_look(self, look: AccountLook, asked_s: float) -> None:
-        """Take a look at the account, and when it was asked for."""
+        """Take a look at the account, requested at `asked_s`."""
         self._looks = [*self._looks[-1:], _Seen(look, asked_s)]
         self._problem = ""
 
     def note_no_look(self, problem: str) -> None:
-        """Note that the account could not be looked at."""
+        """Note that the account could not be read."""
         self._problem = problem
 
     def note_refusal(self, stop: SubmitOrder, words: str) -> None:
@@ -195,22 +196,22 @@ class Watch:
         self._refusals[_part_of(stop.symbol, stop.quantity)] = words
 
     def carried_out(self, now_s: float) -> None:
-        """Note that an action has its answer: only looks from now on show its effect."""
+        """Note that an action was answered: only looks from now on show its effect."""
         self._acted_s = now_s
 
     @property
     def memory(self) -> Memory:
-        """What the next run of this guard has to know."""
+        """The state that this guard's next run needs."""
         return Memory(self.beat, self.fenced, self._was_fenced, self._closes)
 
     # --- what follows -----------------------------------------------------------------------------------------------
 
     def silent_s(self, now_s: float) -> float:
-        """Return seconds since the last of these: the desk was heard, this host was awake again, a path came back."""
+        """Return seconds since the last of these: the desk was heard, this host woke up, a path came back."""
         return now_s - max(self._heard_s or self._began_s, self._awake_s, *self._up_s.values())
 
     def still_wants(self, action: Action, now_s: float) -> bool:
-        """Return whether a waiting action is still to be done: not where the desk was heard meanwhile."""
+        """Return whether a waiting action is still due: not if the desk was heard meanwhile."""
         lifts = isinstance(action, Fence) and not action.on
         return lifts or (self.silent_s(now_s) >= self._rules.alarm_s and not self.blind(now_s))
 
@@ -224,7 +225,7 @@ class Watch:
         return [path for path in self._rules.paths if now_s - self._echo_s[path] > self._rules.echo_s]
 
     def account_findings(self) -> list[tuple[bool, str]]:
-        """Return what the newest look says of account and clock: whether it is right, in words."""
+        """Return findings on account and clock by the newest look, each as (right, words)."""
         if not self._looks:
             return [(False, f"account: {self._problem}")]
         look, beat = self._looks[-1].look, self.beat
@@ -237,7 +238,7 @@ class Watch:
         return [(right, account), (abs(look.ahead_s) <= CLOCK_S, ahead)]
 
     def turn(self, now_s: float) -> list[Action]:
-        """Return what is to be done now."""
+        """Return the actions due now."""
         rules, beat = self._rules, self.beat
         if now_s - self._turned_s > STALL_S:
             self._awake_s = now_s
@@ -270,7 +271,7 @@ class Watch:
         return actions
 
     def _case(self, name: str, is_so: bool, detail: str, now_s: float) -> list[Action]:
-        """Return the alarm where its cause is new or has lasted `AGAIN_S`; forget it where the cause is over."""
+        """Return the alarm if its cause is new or has lasted `AGAIN_S`; forget it when the cause is over."""
         if not is_so:
             self._alarm_times.pop(name, None)
         elif now_s - self._alarm_times.get(name, -AGAIN_S) >= AGAIN_S:
@@ -279,7 +280,7 @@ class Watch:
         return []
 
     def _unprotected_alarms(self, bare: Mapping[str, str], now_s: float) -> list[Action]:
-        """Return the alarm about holdings without a stop: at once for a new symbol, else each hour."""
+        """Return the alarm on holdings without a stop: at once for a new symbol, else each hour."""
         keys = [f"{UNPROTECTED} {symbol}" for symbol in bare]
         self._alarm_times = {
             key: at for key, at in self._alarm_times.items() if not key.startswith(UNPROTECTED) or key in keys
@@ -304,7 +305,7 @@ class Watch:
         ]
 
     def _of_account(self, look: AccountLook | None, now_s: float) -> list[Action]:
-        """Return alarms about the account and the clock."""
+        """Return alarms on the account and the clock."""
         wait_s = now_s - max(self._looks[-1].asked_s if self._looks else self._began_s, self._awake_s)
         lost = look is None and wait_s > 2 * self._rules.look_s + self._rules.alarm_s
         why = self._problem or "the broker still owes an answer"
@@ -318,13 +319,13 @@ class Watch:
         return actions
 
     def _is_its_own(self, look: AccountLook) -> bool:
-        """Return whether the account is the desk's, or the one behind the gateway through which it trades."""
+        """Return whether the account is the desk's, or that behind its gateway."""
         return self.beat is not None and (self.beat.account == look.number or self._is_shared(look))
 
     def _is_shared(self, look: AccountLook) -> bool:
         """Return whether the desk has a sub-account: the guard leaves others' holdings and purchases alone.
 
-        It then takes no fence and closes nothing: both would hit the others.
+        It then neither fences the account nor closes everything, which would hit the others.
         """
         return self.beat is not None and bool(look.number) and self.beat.account.startswith(f"{look.number}-")
 
@@ -333,7 +334,7 @@ class Watch:
         return self._looks[-1].look if self._looks and self._looks[-1].asked_s >= fresh_s else None
 
     def _may_act(self, look: AccountLook, silent_s: float, now_s: float) -> bool:
-        """Return whether to act on this look: two looks since the silence and since the last act, and no doubt."""
+        """Return whether to act on this look: the second one since the silence and the last action, and no doubt."""
         rules, beat = self._rules, self.beat
         assert beat is not None
         since_s = now_s - silent_s + rules.alarm_s
@@ -344,9 +345,9 @@ class Watch:
         return due and twice and not doubt
 
     def _ordered_s(self) -> float:
-        """Return when the desk last sent an order in its silence, by the account: it lives, its heartbeat alone is cut.
+        """Return when the desk last sent an order in its silence, by the account: then only its heartbeat is cut off.
 
-        An order that left just after the last heartbeat says nothing.
+        An order sent just after the last heartbeat proves nothing.
         """
         rules, beat = self._rules, self.beat
         if beat is None or not self._looks:
@@ -358,10 +359,10 @@ class Watch:
         return asked_s - (look.broker_ns - newest_ns) / second_ns if unheard else self._began_s - rules.act_s
 
     def _own_fence(self, look: AccountLook | None) -> list[Action]:
-        """Lift the guard's own fence where something is held after all, or others trade: an exit must find its way."""
+        """Lift the guard's own fence where something is held after all, or others trade: exits must be possible."""
         if look is None or not self.fenced:
             return []
-        if not look.fenced:  # the broker did not take it, or a person lifted it
+        if not look.fenced:  # the broker did not set it, or a person lifted it
             self.fenced = self._looks[-1].asked_s < self._fenced_s + LOOK_S
         elif (look.positions or self._is_shared(look)) and self._looks[-1].asked_s > self._settled_s:
             self._settled_s = self._looks[-1].asked_s
@@ -373,7 +374,7 @@ class Watch:
     # --- acting -----------------------------------------------------------------------------------------------------
 
     def _act(self, look: AccountLook, now_s: float) -> list[Action]:
-        """Cancel entries, rest what is missing or close everything; fence a flat account."""
+        """Cancel entries, rest missing stops or close everything; fence a flat account."""
         rules, beat, former = self._rules, self.beat, self._looks[0].look
         assert beat is not None
         self._settled_s = self._looks[-1].asked_s
@@ -403,7 +404,7 @@ class Watch:
         if closing and not stops and now_s - self._closed_s >= self._close_again_s:
             self._close_again_s = min(2 * self._close_again_s, CLOSE_AGAIN_MOST_S) if again else CLOSE_AGAIN_S
             self._closed_s, self._closes = now_s, True
-            self._stop_times.clear()  # the call takes the stops away
+            self._stop_times.clear()  # the call cancels the stops
             detail = f"it closes everything{' again' if again else ''}: {_positions_text(look.positions)}"
             actions += [Alarm("guard_acts", detail), Close()]
             self.state = "closing"
@@ -433,7 +434,7 @@ class Watch:
             sales = min(self._call_sales(look, symbol, holdings[symbol]), missing) if shared else 0
             missing -= sales
             expected = holdings[symbol] - sales + (hold.others if hold is not None else 0)
-            if type(expected) is int:  # a fraction, as a reinvested dividend leaves it, is not the desk's
+            if type(expected) is int:  # a fraction, as from a reinvested dividend, is not the desk's
                 has, had, missing = whole_of(has), whole_of(had), whole_of(missing)
             if sales and has > expected:
                 bare[symbol] = f"{sales} were sold by a call that names no owner: they may be its own, or another's"
@@ -469,9 +470,9 @@ class Watch:
         return stops, bare
 
     def _surplus(self, look: AccountLook) -> list[BrokerOrder]:
-        """Return the guard's stops that are too many, the newest first: others cover all that the desk holds.
+        """Return the guard's redundant stops, the newest first, where others cover all that the desk holds.
 
-        Two guards may rest one at the same moment. Where others hold the symbol too, the broker takes both.
+        Two guards may rest one at the same moment. Where others hold the symbol too, the broker accepts both.
         """
         over, names = list[BrokerOrder](), self._names()
         sales = [o for o in _open(look) if o.side < 0 and o.client_order_id.startswith(names)]
@@ -485,7 +486,7 @@ class Watch:
         return over
 
     def _names(self) -> tuple[str, str]:
-        """Return how the names of the desk's orders begin, and those of its guards."""
+        """Return the prefixes of the desk's order names and of its guards'."""
         assert self.beat is not None
         return self.beat.names, f"{self._prefix}-"
 
@@ -498,12 +499,12 @@ class Watch:
         return order.client_order_id.startswith(self._names()[1])
 
     def _may_rest(self, part: _Part, now_s: float) -> bool:
-        """Return whether another stop may be tried: not after three that the broker refused, or somebody took away."""
+        """Return whether to try another stop: not after three that the broker refused or others removed."""
         within_s = REFUSED_S if part in self._refusals else TAKEN_S
         return sum(now_s - at_s < within_s for at_s in self._stop_times[part]) < STOPS_MAX
 
     def _bare_quantities(self, look: AccountLook) -> dict[str, Quantity]:
-        """Return what the desk holds of each symbol and no order sells; others' sales count for their shares first."""
+        """Return the desk's quantity of each symbol that no order sells; others' sales count for their shares first."""
         bare, shared, names = dict(self._desk_holdings(look)), self._is_shared(look), self._names()
         foreign = {symbol: one.others for symbol, one in self.beat.holds.items()} if self.beat is not None else {}
         for order in _open(look):
@@ -521,9 +522,9 @@ class Watch:
         return bare
 
     def _desk_holdings(self, look: AccountLook) -> Mapping[str, Quantity]:
-        """Return what the desk holds of each symbol: by its last heartbeat, and its orders' fills since.
+        """Return the desk's quantity of each symbol: by its last heartbeat, and its orders' fills since.
 
-        The heartbeat has all that filled before it, so the times of two clocks decide nothing.
+        The heartbeat includes all earlier fills, so the two clocks need not agree.
         """
         beat = self.beat
         assert beat is not None
@@ -538,8 +539,8 @@ class Watch:
     def _call_sales(self, look: AccountLook, symbol: str, holding: Quantity) -> Quantity:
         """Return how much of this desk's `holding` the broker's close call may have sold without news of it.
 
-        The broker names such an order: of several sub-accounts it may be anybody's, but not of one that held less. It
-        is at the market, or, past a person's order, with a limit: one with a limit from before was no unheard call.
+        The broker names such an order: of several sub-accounts it may be any's that held enough. It is at the market
+        or, beyond a person's order, with a limit: one with a limit from before the silence was no such call.
         """
         assert self.beat is not None
         total, since_ns = exact(0), self.beat.time_ns - FRESH_NS
@@ -552,7 +553,7 @@ class Watch:
         return exact(total)
 
     def _exposure(self, look: AccountLook | None) -> str:
-        """Return what is at risk, in words; "" for nothing."""
+        """Return the desk's risk in words; "" for none."""
         beat = self.beat
         assert beat is not None
         if look is None:
@@ -574,7 +575,7 @@ class Watch:
         stops = [order for order in sales if isinstance(order.stop_price, Decimal)]
         parts = [f"holds {holdings}"] if holdings else []
         parts += [f"stops at rest: {len(stops)}"] if holdings else []
-        others = "" if shared else f", but {_positions_text(look.positions)}"  # of siblings it would name everything
+        others = "" if shared else f", but {_positions_text(look.positions)}"  # shared: the siblings' too
         parts += [f"has not {missing}, which the desk held{others}"] if missing and of_account else []
         parts += [f"{', '.join(working)} can still buy"] if working else []
         return "; ".join(parts)
@@ -585,7 +586,7 @@ def _open(look: AccountLook) -> list[BrokerOrder]:
 
 
 def _rest_of(order: BrokerOrder) -> Quantity:
-    """Return the quantity that an order may still fill; 0 of an order for an amount of USD."""
+    """Return the quantity that an order may still fill; 0 for an order in USD."""
     return max(exact(order.quantity - order.filled), 0)
 
 

@@ -1,6 +1,6 @@
 """Prints which version a demonstration runs: `python -m daemon.models STRATEGY`. Used by `make demo`.
 
-The store's `current`; where that is a passive policy that never trades, the newest learned version that traded in its
+The store's `current`, or, if that is a passive policy that never trades, the newest learned version that traded in its
 test. The rest of the line says so.
 """
 

@@ -1,4 +1,4 @@
-"""Start a module of this code as a child process that gets no key, no setting and one thread for each library."""
+"""Start a module of this code as a child process without keys or settings, and with one thread for each library."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ class GivenUp(Exception):
 
 
 class ChildProcess:
-    """A child that is asked once. `ask` blocks; `kill` ends it from another thread."""
+    """A child for a single request. `ask` blocks; `kill` ends it from another thread."""
 
     def __init__(self, deadline_s: float) -> None:
         self._deadline_s = deadline_s
         self._lock = threading.Lock()
         self.process: subprocess.Popen[bytes] | None = None
         self.killed = ""
-        """Why it was ended before it answered."""
+        """Why it was killed before its answer."""
 
     def ask(
         self, module: str, arguments: Sequence[str], question: Sequence[bytes], most: int, late: str
     ) -> tuple[bytes, int]:
-        """Return what `main()` of a module answers, `most` bytes of it, and how it ended: exit code or minus a signal.
+        """Return the output of a module's `main()`, at most `most` bytes, and its exit code or minus a signal.
 
-        After the deadline it is ended for the reason `late`. Raises GivenUp, and OSError where no process starts.
+        After the deadline it is killed for the reason `late`. Raises GivenUp, and OSError where no process starts.
         """
         with self._lock:
             if self.killed:
@@ -60,7 +60,7 @@ class ChildProcess:
             child = self.process
             if child is not None and child.returncode is None:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(child.pid, signal.SIGKILL)  # a child that was not waited for keeps its number
+                    os.killpg(child.pid, signal.SIGKILL)  # until it is waited for, a child keeps its number
 
 
 def start_child(module: str, arguments: Sequence[str] = ()) -> subprocess.Popen[bytes]:
@@ -77,7 +77,7 @@ def start_child(module: str, arguments: Sequence[str] = ()) -> subprocess.Popen[
 
 
 def _exchange(child: subprocess.Popen[bytes], question: Sequence[bytes], most: int) -> bytes:
-    """Send a child its bytes; return what it answers, `most` bytes of it. Unread or unsent data ends with it."""
+    """Send a child its bytes; return at most `most` bytes of its output. Unread or unsent data ends with it."""
     assert child.stdin is not None
     assert child.stdout is not None
     with child.stdout, contextlib.suppress(BrokenPipeError):
@@ -89,7 +89,7 @@ def _exchange(child: subprocess.Popen[bytes], question: Sequence[bytes], most: i
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of a child: no key or setting of this process, but the files of its strategies."""
+    """Return the environment of a child: no key or setting of this process, but the paths of own strategies."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     variables = {VARIABLE: places()}  # where strategies of one's own are
     return {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/nonexistent", **threads, **variables}

@@ -1,4 +1,4 @@
-"""What a desk risks, against what its model claims: verdicts are journaled, and the pointer follows them.
+"""The desk's risk against its model's claim: verdicts are journaled, and the pointer follows them.
 
 Only `daemon.core.risk.claim` judges. Invariant: a verdict is journaled as `ClaimJudged` before the pointer moves, and
 from that event on the version takes no new risk; after a crash the pointer follows the journal.
@@ -26,8 +26,8 @@ from daemon.models.store import check_rules, is_passive, load, versions
 from daemon.pacing import look_again
 
 WHO = "claim"
-FAILURES: tuple[type[Exception], ...] = (Exception,)  # of one look: the next one tries again
-REASON_MOST = 500  # letters of a problem that are logged
+FAILURES: tuple[type[Exception], ...] = (Exception,)  # of one check: the next one tries again
+REASON_MOST = 500  # characters of a problem that are logged
 
 
 class ClaimWatch:
@@ -39,12 +39,12 @@ class ClaimWatch:
     def __init__(self, desk: WatchedDesk, consequence: str, trading: Trading) -> None:
         self._desk, self._consequence, self._trading = desk, consequence, trading
         self._wake = asyncio.Event()
-        self._claim: object = None  # of the last step that was looked at
+        self._claim: object = None  # of the last step checked
         self._book: object = None
         self._problem = ""
 
     def observe(self, event: Event, step: Step) -> None:
-        """Look at once where the step left something to say."""
+        """Wake up if the step left a verdict to journal."""
         state = step.state
         if isinstance(state.claim, UnsetType) or (self._claim is state.claim and self._book is state.book):
             return
@@ -53,7 +53,7 @@ class ClaimWatch:
             self._wake.set()
 
     async def run(self) -> None:
-        """Look now, then each `poll_s` seconds and whenever something is to be said, until cancelled."""
+        """Check now, then each `poll_s` seconds and whenever there is a verdict, until cancelled."""
         await look_again(self._look_safely, self._wake, self._desk.poll_s)
 
     async def _look_safely(self) -> None:
@@ -63,7 +63,7 @@ class ClaimWatch:
             self._hold(f"{type(error).__name__}: {error}")
 
     async def look(self) -> None:
-        """Journal the verdict that is due, then let the pointer follow the journal."""
+        """Journal a due verdict, then let the pointer follow the journal."""
         state = self._desk.submitter.state
         verdict = rules.judge_claim(state.claim, state.book)
         if verdict is not None:
@@ -92,7 +92,7 @@ class ClaimWatch:
         )
 
     async def _former_if_any(self, state: State[Any]) -> str:
-        """Return the version that is to answer again; "" too where the store cannot say: no verdict waits for that."""
+        """Return the version to answer again; "" also if the store cannot say: no verdict waits for that."""
         try:
             return await asyncio.to_thread(self._former, state)
         except FAILURES as error:
@@ -102,7 +102,7 @@ class ClaimWatch:
     def _former(self, state: State[Any]) -> str:
         """Return the version before the running one, else a passive policy; "" where neither may answer.
 
-        None that a person holds back. Raises ModelError where it cannot be read which these are, OSError.
+        Versions held back by a person are excluded. Raises ModelError where these cannot be read, OSError.
         """
         shelf = self._desk.shelf
         broken_claims = state.claim.broken if isinstance(state.claim, ClaimState) else {}
@@ -117,7 +117,7 @@ class ClaimWatch:
         )
 
     def _may_answer(self, version: str, state: State[Any], *, passive: bool = False) -> bool:
-        """Return whether the store's checks, but for the trial, let a version answer in the running one's place."""
+        """Return whether the store's checks, except the trial, allow a version to replace the running one."""
         try:
             model = load(self._desk.models_dir, self._desk.strategy, version, self._desk.public_key)
             check_rules(model, self._desk.strategy, self._trading)
@@ -127,7 +127,7 @@ class ClaimWatch:
         return (is_passive(model.manifest) or not passive) and (model.manifest.promoted or not real)
 
     async def _align(self) -> None:
-        """Let `current` name the former version where the one that answers broke its claim; by hand it stays."""
+        """Set `current` to the former version if the answering one broke its claim, unless a person set it."""
         running, claim = self._desk.models.running.version, self._desk.submitter.state.claim
         broken_claim = claim.broken.get(running) if isinstance(claim, ClaimState) else None
         if broken_claim is None or not broken_claim.former:
@@ -152,13 +152,13 @@ class ClaimWatch:
         )
 
     def _hold(self, problem: str) -> None:
-        """Log once why nothing follows; the version takes no new risk meanwhile."""
+        """Log once why the pointer does not follow; the version takes no new risk meanwhile."""
         if self._problem != problem:
             self._problem = problem
             self._desk.log("claim_held", reason=printable(problem, REASON_MOST))
 
 
 def _versions_off_ladder(state: State[Any]) -> set[str]:
-    """Return the versions that left the ladder, but for the champion of the newest one."""
+    """Return the versions that left the ladder, except the newest one's champion."""
     ladder = state.ladder
     return {*ladder.judged} - {ladder.champion} if isinstance(ladder, LadderState) else set()

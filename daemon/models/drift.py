@@ -1,4 +1,4 @@
-"""Drift: what the running model meets and does against its training.
+"""Drift: the running model's inputs and actions against its training.
 
 It reads the journal's table `decisions` on a connection and a thread of its own. Its only effect on trading is a pause
 event, where configured. A difference within chance, or within the spread of the training data itself, is no alarm.
@@ -32,7 +32,7 @@ _PAUSED = (
     "SELECT max(time_ns) AS time_ns FROM events WHERE kind = 'PauseRequested' AND json_valid(payload) "
     "AND json_extract(payload, '$.who') = ? AND instr(json_extract(payload, '$.reason'), ?) = 1"
 )
-WHO = "drift"  # who asks for its pauses
+WHO = "drift"  # the name in its pauses
 
 
 class DriftLimits(msgspec.Struct, frozen=True):
@@ -102,7 +102,7 @@ def measure(journal: Path, manifest: Manifest, window: int, least: int) -> Drift
 
 
 def breaches(drift: DriftResult, limits: DriftLimits) -> tuple[str, ...]:
-    """Return texts of what exceeds its limit, largest first; () if nothing does."""
+    """Return texts for quantities beyond their limit, largest first; () for none."""
     far = [quantity for quantity in drift.features if quantity.beyond(limits.feature_psi_max)]
     texts = [f"{quantity.name} {quantity.psi:.2f}" for quantity in far[:NAMED]]
     if len(far) > NAMED:

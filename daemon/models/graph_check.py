@@ -17,16 +17,16 @@ from onnx import AttributeProto, TensorProto
 from daemon.models.pointer import ModelError
 
 BYTES_MAX = 64 * 2**20
-BYTES_OTHER_MAX = 2 * 2**20  # of everything but weights: nodes, names, texts, unknown fields
-ELEMENTS_MAX = 16 * 2**20  # of one tensor
-ELEMENTS_SUM_MAX = 64 * 2**20  # of all tensors together
-GROWN_MAX = 2**20  # of a tensor that an operator expands
+BYTES_OTHER_MAX = 2 * 2**20  # bytes of everything but weights: nodes, names, texts, unknown fields
+ELEMENTS_MAX = 16 * 2**20  # elements of one tensor
+ELEMENTS_SUM_MAX = 64 * 2**20  # elements of all tensors together
+GROWN_MAX = 2**20  # elements of a tensor that an operator expands
 NODES_MAX = 2_000
 NAMES_MAX = 10_000  # inputs and outputs of all nodes together
 LIST_MAX = 4_096  # numbers in one attribute
-TEXT_MAX = 200  # letters of a name or text
+TEXT_MAX = 200  # characters of a name or text
 RANK_MAX = 8
-ROUNDS_MAX = 8  # of inferring sizes
+ROUNDS_MAX = 8  # rounds of inferring sizes
 OUTPUTS_MAX = 16  # the answer, a memory and the heads
 IR_VERSIONS = range(7, 15)
 OPSETS = range(13, 29)
@@ -227,7 +227,7 @@ def _check_sizes(model: onnx.ModelProto, given_sizes: dict[str, int]) -> None:
         port.type.tensor_type.shape.dim[0].dim_value = 1
     port_names = {port.name for port in graph.output}
     for port in graph.output:
-        port.type.tensor_type.ClearField("shape")  # nor on its outputs: infer them like any other tensor
+        port.type.tensor_type.ClearField("shape")  # or on its outputs: infer them like any other tensor
     types = _infer_types(model)
     sizes = {name: size for name, size in given_sizes.items() if name not in port_names}
     for node in graph.node:
@@ -244,8 +244,8 @@ def _check_sizes(model: onnx.ModelProto, given_sizes: dict[str, int]) -> None:
 def _infer_types(model: onnx.ModelProto) -> dict[str, Any]:
     """Return each tensor's type as ONNX infers it. Changes `model`.
 
-    Inference does not always follow the sizes that a Reshape is given by other nodes. It keeps the number of elements:
-    where one size is left, that one follows, and the rest is inferred again.
+    Inference does not follow a Reshape whose sizes come from other nodes. It keeps the number of elements: if a single
+    size is missing, it follows from that, and the rest is inferred again.
     """
     reshapes = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "Reshape"}
     for _ in range(ROUNDS_MAX):
@@ -266,7 +266,7 @@ def _infer_types(model: onnx.ModelProto) -> dict[str, Any]:
 
 
 def _solved(output_type: Any, inputs: Any) -> bool:
-    """Fill in the one size that `output_type` lacks, from those of its inputs; True where there was one."""
+    """Fill in the single size that `output_type` lacks, from those of its inputs; True if there was one."""
     free = [dim for dim in output_type.shape.dim if not dim.HasField("dim_value")]
     sizes = [dim.dim_value for dim in output_type.shape.dim if dim.HasField("dim_value")]
     whole = inputs is not None and inputs.HasField("shape") and all(d.HasField("dim_value") for d in inputs.shape.dim)
@@ -290,7 +290,7 @@ def _output_elements(node: onnx.NodeProto, output: str, tensor_type: Any, sizes:
 
 
 def _elements(dims: Sequence[int], subject: str) -> int:
-    """Return the product of positive dimensions, 1 of none."""
+    """Return the product of positive dimensions, 1 for none."""
     if len(dims) > RANK_MAX or any(dim < 1 for dim in dims):
         raise _error(
             "shapes", f"{subject} has dimensions {_short(list(dims[:RANK_MAX]))}, expected up to 8 positive ones"
@@ -302,7 +302,7 @@ def _elements(dims: Sequence[int], subject: str) -> int:
 
 
 def _short(value: object) -> str:
-    """Return a text for the finding in one line of limited length, whatever the graph holds."""
+    """Return a text for the finding on one line of limited length, whatever the graph contains."""
     text = repr(value) if isinstance(value, str) else " ".join(str(value).split())
     return text if len(text) <= TEXT_MAX else f"{text[:TEXT_MAX]}…"
 

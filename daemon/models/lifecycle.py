@@ -28,7 +28,7 @@ from daemon.pacing import look_again
 from strategies.kit.contract import AnyStrategy
 from strategies.registry import configured
 
-REASON_MOST = 1000  # letters; a graph's own names reach into some errors
+REASON_MOST = 1000  # characters; some errors contain a graph's names
 _FAILURES: tuple[type[Exception], ...] = (Exception,)
 
 Role = Literal["live", "shadow"]
@@ -75,7 +75,7 @@ class Lifecycle:
         self._models_dir, self._strategy = models_dir, strategy
         self._versions: dict[Role, str] = {"live": version, "shadow": shadow}
         self._configured_shadow = shadow
-        self._judged_digest = ""  # the digest that the manifest of the version that climbs must have, "" for any
+        self._judged_digest = ""  # required digest of the climbing version's manifest, "" for any
         self._poll_s = poll_s
         self._open = partial(OnnxPolicy.open, strategy=strategy, provider=provider, threads=threads)
         self._public_key, self._trading, self._trial_s = public_key, trading, trial_s
@@ -86,7 +86,7 @@ class Lifecycle:
         models.on_shadow_off = self._shadow_off
 
     async def prepare(self) -> None:
-        """Load the candidate before the engine starts, so that a replay asks it from the first bar on."""
+        """Load the candidate before the engine starts, so that a replay asks it from the first bar."""
         while await self._settle("shadow"):
             pass
 
@@ -95,7 +95,7 @@ class Lifecycle:
         await look_again(self.look, self._wake, self._poll_s)
 
     def observe(self, event: Event, _: Step) -> None:
-        """Check now on a reload request, even what was refused before."""
+        """Check now on a reload request, including versions refused before."""
         if type(event) is ReloadRequested:
             self._refusals.clear()
             self._outcomes = {"live": None, "shadow": None}
@@ -103,7 +103,7 @@ class Lifecycle:
 
     @property
     def pinned(self) -> str:
-        """The version that `policy.version` names, whatever `current` does; "" where it follows that."""
+        """The version in `policy.version`, whatever `current` is; "" where it follows `current`."""
         return "" if self._versions["live"] == CURRENT else self._versions["live"]
 
     def wake(self) -> None:
@@ -111,7 +111,7 @@ class Lifecycle:
         self._wake.set()
 
     def climb(self, version: str, judged_digest: str = "") -> None:
-        """Let this version answer in shadow, in place of the configured one; "" for the configured one again.
+        """Let this version answer in shadow, replacing the configured one; "" restores that.
 
         `judged_digest` is the digest that its manifest must have, "" for any.
         """
@@ -149,7 +149,7 @@ class Lifecycle:
             self._refuse(role, sight, error)
             return False
         if await asyncio.to_thread(self._sight, role) != sight:
-            return True  # the newest name wins
+            return True  # the newest name counts
         self._outcomes[role] = now
         if role == "shadow":
             self._models.set_candidate(policy, model)
@@ -195,7 +195,7 @@ class Lifecycle:
             await asyncio.to_thread(trial.run, model, configured(spec), spec.config)
             return await asyncio.to_thread(self._open, model), model
         finally:
-            trial.kill()  # if this was cancelled, its thread ends with it
+            trial.kill()  # ends its thread if this was cancelled
 
     def _load(self, version: str, judged_digest: str) -> LoadedModel:
         model = load(self._models_dir, self._strategy, version, self._public_key, judged_digest)
@@ -217,7 +217,7 @@ class Lifecycle:
     # --- results ------------------------------------------------------------------------------------------------------
 
     async def _activate(self, policy: OnnxPolicy, model: LoadedModel) -> None:
-        """Stage it and submit the event; returns when it was stepped."""
+        """Stage it and submit the event; return when it was stepped."""
         self._models.stage(policy, model)
         previous, manifest = self._models.running.version, model.manifest
         symbols = configured(self._strategy.spec)
@@ -229,7 +229,7 @@ class Lifecycle:
             lambda now_ns: ModelPromoted(
                 now_ns, model.version, model.digest, is_promoted, manifest.training.feed, previous, claim
             ),
-            # however busy the engine is: staging another one now would leave this event without a policy
+            # without a deadline: staging another one now would leave this event without a policy
             deadline_s=None,
         )
 
@@ -242,7 +242,7 @@ class Lifecycle:
         outcome = self._outcomes["shadow"]
         if outcome is not None:
             self._refusals.add(("shadow", outcome[0]))
-        with contextlib.suppress(IntakeFull):  # trading meets a full intake too, and ends the process
+        with contextlib.suppress(IntakeFull):  # a full intake also stops trading, which ends the process
             self.report_refused(version, reason)
 
     def report_refused(self, version: str, reason: str) -> None:
@@ -253,7 +253,7 @@ class Lifecycle:
 
 @dataclass(frozen=True, slots=True)
 class WatchedDesk:
-    """A running desk as those see it that watch its model: the store, how often they look, and the desk's parts."""
+    """A running desk for the watchers of its model: the store, their poll interval, and the desk's parts."""
 
     models_dir: Path
     strategy: AnyStrategy

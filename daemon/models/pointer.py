@@ -1,10 +1,9 @@
 """Model names: the pointer files `current` and `candidate` of a strategy's shelf, and their history.
 
 The pointers are the single truth, `promotions.jsonl` is their history. Invariant: a change is recorded before it is
-made and made by one rename, so a reader sees the old name or the new one, and rollback knows both.
-
-A sticky shelf is shared: others add versions there. What they write in a pointer's or the history's place counts for
-nothing, and what was named once may not change: its manifest's digest is in the history.
+made and made by one rename, so a reader sees the old name or the new one, and rollback knows both. A sticky shelf is
+shared: others add versions there. Files of theirs with a pointer's or the history's name do not count, and a version
+once named may not change: the history has its manifest's digest.
 """
 
 from __future__ import annotations
@@ -28,21 +27,21 @@ from daemon.host.whole_files import sync, write_whole
 from strategies.kit.manifest import MANIFEST_FILE
 
 CURRENT = "current"
-"""The pointer to the live version; used as a version it means the one that this pointer names."""
+"""The pointer to the live version; given as a version, the one that it names."""
 CANDIDATE = "candidate"
 """The pointer to the candidate."""
 POINTERS = (CURRENT, CANDIDATE)
 PROMOTIONS_FILE = "promotions.jsonl"
 JUDGED = "judged version"
-"""The check of a version that was judged by its card."""
+"""Check that a version is the one judged by its card."""
 MISSING = "missing file"
-"""The check of a file that is not there, or cannot be read."""
+"""Check that a file exists and can be read."""
 
 NAME_BYTES_MAX = 256
 PROMOTIONS_BYTES_MAX = 16 * 2**20
-MANIFEST_BYTES_MAX = 2 * 2**20  # 40 times a real one; 16 MiB of nothing hold the interpreter, and so trading, for 0.8 s
-LOCK_S = 5.0  # longer than any change of a pointer takes: who holds the lock longer changes none
-TEXT_MOST = 500  # letters of a reason and of a name
+MANIFEST_BYTES_MAX = 2 * 2**20  # 40 times a real one; parsing 16 MiB would hold up trading for 0.8 s
+LOCK_S = 5.0  # longer than any change of a pointer: a longer holder changes none
+TEXT_MOST = 500  # characters of a reason or a name
 
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -76,7 +75,7 @@ class PointerChange(msgspec.Struct, frozen=True, rename={"before": "from", "afte
 
 
 def checked_name(version: str, origin: str) -> str:
-    """Return the name when it is a version's plain name. Raises ModelError; `origin` names the name's place."""
+    """Return the name if it is a version's plain name. Raises ModelError; `origin` is where it came from."""
     if _VERSION.fullmatch(version) is None or ".." in version or version in POINTERS:
         raise ModelError(
             "version name",
@@ -106,7 +105,7 @@ def read_plain(path: Path, root: Path, limit: int, cure: str) -> bytes:
             )
         with _plain(real, os.O_RDONLY) as file:
             open_path = Path(f"/proc/self/fd/{file.fileno()}").readlink()
-            if not open_path.is_relative_to(root):  # a folder on the way became a link meanwhile
+            if not open_path.is_relative_to(root):  # a parent folder became a link meanwhile
                 raise ModelError(
                     "file outside of the store", f"{path} led to {open_path}, expected a file within {root}"
                 )
@@ -114,7 +113,7 @@ def read_plain(path: Path, root: Path, limit: int, cure: str) -> bytes:
     except _NoFile:
         raise ModelError(MISSING, f"{path} is no plain file, expected one: {cure}") from None
     except (OSError, RuntimeError, ValueError) as error:  # links in a circle, a NUL in the name
-        why = getattr(error, "strerror", None) or error  # the path is named already
+        why = getattr(error, "strerror", None) or error  # without the path, which the text names
         raise ModelError(MISSING, f"{path} cannot be read ({why}), expected a readable file: {cure}") from error
     if len(data) > limit:
         raise ModelError("file size", f"{path} has more than {limit} bytes, expected at most that many: {cure}")
@@ -148,9 +147,9 @@ def pointer_text(shelf: Path, pointer: str) -> str:
 
 
 def foreign(path: Path) -> bool:
-    """Return whether a file of a shared (sticky) shelf is neither its owner's nor root's.
+    """Return whether a file of a shared (sticky) shelf belongs to neither its owner nor root.
 
-    False where there is none, or it cannot be looked at: reading it fails too, with its own words.
+    False where there is none, or it cannot be read: a read then reports that.
     """
     try:
         shelf = path.parent.stat()
@@ -160,14 +159,14 @@ def foreign(path: Path) -> bool:
 
 
 def last_digest(shelf: Path, version: str) -> str:
-    """Return the digest that a version's manifest had when a pointer named it last; "" where that is not known."""
+    """Return the manifest's digest when a pointer last named the version; "" if unknown."""
     if not shelf.stat().st_mode & stat.S_ISVTX:
         return ""
     return next((change.digest for change in reversed(_read_history(shelf)) if change.after == version), "")
 
 
 def check_judged(manifest: Path, digest: str, judged_digest: str) -> None:
-    """Raise ModelError where a manifest's digest is not `judged_digest` ("": any is right)."""
+    """Raise ModelError unless a manifest's digest is `judged_digest` ("": any)."""
     if judged_digest and digest != judged_digest:
         raise ModelError(
             JUDGED,
@@ -181,7 +180,7 @@ class _NoFile(OSError):
 
 
 def _plain(path: Path, flags: int) -> BinaryIO:
-    """Open a plain file without waiting; the opened file itself is checked, not its name."""
+    """Open a plain file without blocking; the opened file itself is checked, not its name."""
     descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY, 0o644)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -190,9 +189,9 @@ def _plain(path: Path, flags: int) -> BinaryIO:
 
 
 def _history(path: Path) -> BinaryIO:
-    """Open the history to append to; never through a link, whose maker may have fewer rights than this user.
+    """Open the history for appending; never through a link, whose maker may have fewer rights than this user.
 
-    One that root began, by the first change, is written anew by the shelf's owner: the ladder has to go back by it.
+    A history that root began with the first change is rewritten by the shelf's owner: the ladder's rollbacks need it.
     """
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
     try:
@@ -206,12 +205,12 @@ def _history(path: Path) -> BinaryIO:
             return _plain(path, flags)
     except OSError as error:
         if not os.path.lexists(path) or (path.is_file() and not path.is_symlink()):
-            raise  # a disk that is full or read-only, a missing right
+            raise  # a full or read-only disk, or a lack of rights
         raise OSError(f"{path} cannot be written ({error}), expected a plain file: move it aside") from error
 
 
 def _is_torn(file: BinaryIO) -> bool:
-    """Return whether the history's last line was cut off, by a full disk or a crash: the next one begins anew."""
+    """Return whether the history's last line was cut off, by a full disk or a crash: the next one needs a new line."""
     size = os.fstat(file.fileno()).st_size
     return size > 0 and os.pread(file.fileno(), 1, size - 1) != b"\n"
 
@@ -233,7 +232,7 @@ def point(
     `judged_digest` is the digest that the version's manifest must have, "" for any.
 
     Raises:
-        ModelError: the version is no plain name, has no folder, or is not the one that was judged.
+        ModelError: the version is no plain name, has no folder, or is not the judged one.
         OSError: the store cannot be written; the pointer is unchanged.
     """
     if version and not (shelf / checked_name(version, "the version")).is_dir():
@@ -254,8 +253,8 @@ def point(
         )
         with _history(shelf / PROMOTIONS_FILE) as file:
             if not os.fstat(file.fileno()).st_size:
-                with suppress(PermissionError):  # another one made it
-                    os.fchmod(file.fileno(), 0o644)  # the desk's user reads it, whatever the umask of who began it
+                with suppress(PermissionError):  # another user made it
+                    os.fchmod(file.fileno(), 0o644)  # for the desk's user, despite the umask
             file.write(b"\n" * _is_torn(file) + msgspec.json.encode(change) + b"\n")
             file.flush()
             os.fsync(file.fileno())
@@ -268,7 +267,7 @@ def point(
 
 
 def _digest_of(shelf: Path, version: str, rollback: bool, judged_digest: str) -> str:
-    """Return the digest to record in a shared shelf. Raises ModelError: a version that changed since."""
+    """Return the digest to record in a shared shelf. Raises ModelError for a version that changed since."""
     path, shared = shelf / version / MANIFEST_FILE, bool(shelf.stat().st_mode & stat.S_ISVTX)
     if not version or (not judged_digest and (not shared or not path.exists())):
         return ""
@@ -284,7 +283,7 @@ def _digest_of(shelf: Path, version: str, rollback: bool, judged_digest: str) ->
 
 
 def put_aside(path: Path, *, folders: bool = False) -> None:
-    """Take away what another user put in a file's place, and any folder with `folders`: the shelf's owner may."""
+    """Remove another user's file of this name, and with `folders` any folder; the shelf's owner may."""
     if foreign(path) or (folders and path.is_dir() and not path.is_symlink()):
         path.rename(path.with_name(f".{path.name}.refused-{secrets.token_hex(8)}"))
 
@@ -292,7 +291,7 @@ def put_aside(path: Path, *, folders: bool = False) -> None:
 def changes(shelf: Path) -> tuple[PointerChange, ...]:
     """Return the changes of the shelf's pointers, oldest first.
 
-    One that was written down and not made, or undone by hand, is left out: a full disk keeps a pointer where it was.
+    Changes recorded but not made, or undone by hand, are left out: on a full disk a pointer stays.
     """
     history = _read_history(shelf)
     current = {change.pointer: pointer_text(shelf, change.pointer) for change in history}
@@ -305,7 +304,7 @@ def changes(shelf: Path) -> tuple[PointerChange, ...]:
 
 
 def _read_history(shelf: Path) -> tuple[PointerChange, ...]:
-    """Return what the history tells, oldest first. Unreadable (torn) lines are skipped."""
+    """Return the recorded changes, oldest first. Unreadable (torn) lines are skipped."""
     if not (shelf / PROMOTIONS_FILE).exists() or foreign(shelf / PROMOTIONS_FILE):
         return ()
     data = read_plain(shelf / PROMOTIONS_FILE, shelf.parent.resolve(), PROMOTIONS_BYTES_MAX, "move it aside")
@@ -313,7 +312,7 @@ def _read_history(shelf: Path) -> tuple[PointerChange, ...]:
 
 
 def canary_of(shelf: Path) -> PointerChange | None:
-    """Return the change by which a ladder made a canary current; None where it is none, or has become the champion."""
+    """Return the change by which a ladder made a canary current; None without one, or once it is the champion."""
     newest = next((change for change in reversed(changes(shelf)) if change.pointer == CURRENT), None)
     return newest if newest is not None and newest.canary and newest.before else None
 
@@ -337,9 +336,9 @@ def former_version(shelf: Path) -> str:
 
 
 def _led_to_current(history: tuple[PointerChange, ...]) -> list[str]:
-    """Return the versions that `current` named one after another, without those that were gone back from.
+    """Return the successive versions of `current`, without those rolled back from.
 
-    A canary that another version replaced, whoever did that, is none of them.
+    A canary replaced by another version, by anyone, is left out.
     """
     stack: list[str] = []
     canary = ""
@@ -370,7 +369,7 @@ def _lines(data: bytes) -> Iterator[PointerChange]:
 def alone(shelf: Path) -> Iterator[None]:
     """Lock the shelf's pointers and holds against other processes.
 
-    A process that hangs holds its lock for ever, and so can whoever may read a shared shelf: a rollback goes on.
+    A hanging process holds its lock for ever, and so can any reader of a shared shelf: a rollback goes on without it.
     """
     descriptor = os.open(shelf, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -381,7 +380,7 @@ def alone(shelf: Path) -> Iterator[None]:
 
 
 def _lock_for(descriptor: int, most_s: float) -> None:
-    """Take the lock, or go on without it after this time."""
+    """Take the lock, or go on without it after `most_s`."""
     end = time.monotonic() + most_s
     while time.monotonic() < end:
         with suppress(BlockingIOError):

@@ -31,7 +31,7 @@ from strategies.kit.manifest import POLICY_FILE, answer_name, memory_shape, outp
 
 Provider = Literal["auto", "cuda", "cpu"]
 
-NO_MODEL = "none"  # the version where there is none
+NO_MODEL = "none"  # the version's name where there is none
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 INPUT_TOLERANCE = 1e-6  # largest difference of a golden observation's value
@@ -81,7 +81,7 @@ class OnnxPolicy:
     def __init__(self, session: Any, spec: Spec, version: str, digest: str = "", members: int = 1) -> None:
         """Bind buffers of the spec's shapes to an `onnxruntime.InferenceSession` whose signature was checked.
 
-        `members` are the policies in the graph: each has a memory of its own.
+        `members` is the number of policies in the graph, each with its own memory.
         """
         self.version = version
         self.digest = digest  # of the graph's bytes
@@ -157,7 +157,7 @@ class OnnxPolicy:
         return buffer
 
     def _run(self) -> None:
-        """Answer what the inputs' buffers hold. A GPU has copies of them, which binding makes: it is done each time."""
+        """Answer for the input buffers' contents. Binding copies them to a GPU, so it is done each time."""
         if self.provider != CPU:
             for name, value in self._inputs:
                 self._binding.bind_ortvalue_input(name, value)
@@ -179,7 +179,7 @@ class OnnxPolicy:
             )
         self._run()
         logits = self._logits.values.tolist()
-        if not isfinite(sum(logits)):  # of float32 values in float64: finite if and only if all are
+        if not isfinite(sum(logits)):  # a float64 sum of float32 values is finite if and only if all are
             raise ValueError(f"logits {logits}, expected finite ones: the model is broken for this observation")
         if self._continuous and not -ACTION_MOST <= min(logits) <= max(logits) <= ACTION_MOST:
             raise ValueError(f"actions from {min(logits)} to {max(logits)}, expected -1 to 1: export the model again")
@@ -260,7 +260,7 @@ def _finite(name: str, head: _Buffer) -> tuple[float, ...]:
 
 
 def _numbers(data: bytes) -> list[float]:
-    """Return float32 bytes as numbers; none where they are no multiple of four bytes."""
+    """Return float32 bytes as numbers; none if their number is no multiple of four."""
     return [] if len(data) % 4 else np.frombuffer(data, dtype="<f4").tolist()
 
 
@@ -292,9 +292,9 @@ def _first_difference(actual: Sequence[float], expected: Sequence[float], tolera
 
 @cache
 def _load_cuda() -> None:
-    """Load the CUDA libraries that pip installed; those of the system are found without it.
+    """Load the CUDA libraries installed by pip; the system's are found without this.
 
-    It prints what it does not find, and the session then tells that it is not on the GPU. Done once, with the first
+    It prints what it does not find, and the session then reports that it is not on the GPU. Done once, with the first
     model of a start: nothing else prints then.
     """
     with redirect_stdout(StringIO()):
@@ -319,7 +319,7 @@ def _session(model: LoadedModel, provider: Provider, threads: int) -> Any:
     options.add_session_config_entry(
         "session.model_external_initializers_file_folder_path", str(model.path.resolve() / POLICY_FILE / "none")
     )
-    on_gpu: list[Any] = [(CUDA, {"use_tf32": "0"})]  # TF32 keeps 10 bits of a product: further off than the tolerance
+    on_gpu: list[Any] = [(CUDA, {"use_tf32": "0"})]  # TF32 keeps 10 bits of a product: less exact than the tolerance
     try:
         session = onnxruntime.InferenceSession(model.policy, options, providers=[*(on_gpu if cuda else []), CPU])
     except _FAILURES as error:
@@ -385,8 +385,7 @@ class NoPolicy:
 class Models:
     """The loaded policies: the live one, the one staged to replace it, the candidate. For the event loop's thread.
 
-    Made with the policy that is live from the start. `clock_ns` measures a candidate's answers.
-
+    Constructed with the policy that is live from the start. `clock_ns` measures a candidate's answers.
     `on_shadow_off(version, reason)` is called when the candidate is switched off; it must not raise.
     """
 
@@ -420,7 +419,7 @@ class Models:
         began = self._clock_ns()
         try:
             answer = _ask(policy, question, state)
-        except _FAILURES as error:  # whatever is raised, the desk trades on
+        except _FAILURES as error:  # after any error the desk trades on
             answer = ShadowFailed(state.now_ns, question.decision, _problem(error), model.version)
         took_ns = self._clock_ns() - began
         self._judge(model.version, answer, took_ns, max(SLOW_NS, SLOW_ROW_NS * policy.rows))
@@ -436,7 +435,7 @@ class Models:
         next_model = self._next
         if next_model is not None and _is(next_model[1], event):
             (self._policy, self.running), self._next = next_model, None
-        elif not _is(self.running, event):  # after a crash the event may come again for the running policy
+        elif not _is(self.running, event):  # after a crash the event may be repeated for the running policy
             raise RuntimeError(f"ModelPromoted names {event.version} ({event.digest[:8]}), and no such one was staged")
 
     # --- the lifecycle's side -------------------------------------------------------------------------------------

@@ -35,18 +35,17 @@ from daemon.host.time.virtual_time import time_waits_until_done
 from daemon.models.store import LoadedModel
 from strategies.kit.contract import Answer, Spec
 
-FAILURES: tuple[type[Exception], ...] = (Exception,)  # of one question: none may end the thread that asks the next
-REASON_MOST = 500  # letters of another process's text that are journaled
-REPLY_BYTES = 2**24  # of one look at the answers, whoever wrote them: a desk's own `KEPT` have far less
-NEW = "$"  # after all that is there
+FAILURES: tuple[type[Exception], ...] = (Exception,)  # of one question: none may end the thread, which asks the next
+REASON_MOST = 500  # characters of another process's text that are journaled
+REPLY_BYTES = 2**24  # of one read of the answers, by any writer: the `KEPT` of a desk have far less
+NEW = "$"  # after all present entries
 
 
 class ServedAnswers:
     """Questions of one journal. `model()` is the one that answers now, `put` takes the events.
 
-    `spec` says what an answer has to be: another one, from whichever process wrote it, is a failed answer.
-
-    `deadline_s` are real seconds: after that nobody waits for a reply. Virtual time stands still until then.
+    `spec` defines a valid answer: any other, from whichever process, counts as failed. `deadline_s` are real seconds,
+    the longest wait for a reply. Virtual time stands still until then.
     """
 
     def __init__(
@@ -70,16 +69,16 @@ class ServedAnswers:
         self._newest: tuple[Question, Future[None]] | None = None
         self._change = threading.Condition()
         self._ended = False
-        self._outage = ""  # what was reported last, until a reply comes
+        self._outage = ""  # the last reported problem, until a reply comes
         self._thread = threading.Thread(target=self._run, name="served answers", daemon=True)
 
     def start(self) -> None:
-        """Begin; call it on the event loop."""
+        """Start the thread; call this on the event loop."""
         self._loop = asyncio.get_running_loop()
         self._thread.start()
 
     def ask(self, question: AskPolicy) -> None:
-        """Pass a question on; it takes the place of one that was not sent yet. Returns at once."""
+        """Pass a question on, replacing one not sent yet. Returns at once."""
         observation, model, over = question.observation, self._model(), Future[None]()
         request = Question(
             question.decision, model.version, observation.data, observation.shape, observation.hidden, model.digest
@@ -127,11 +126,11 @@ class ServedAnswers:
     def _request(self, client: Any, question: Question) -> Reply | None:
         """Send the question, wait for its reply; None without one in time. Raises RedisError, OSError.
 
-        What was there before is not read: it answers nothing, and may be of any size.
+        Earlier entries are not read: they answer nothing, and may be of any size.
         """
         until_s = time.monotonic() + self._deadline_s
         last: bytes | str = NEW
-        requests = client.pipeline(transaction=False)  # with the first look, so that no reply comes before it
+        requests = client.pipeline(transaction=False)  # together with the first read, so that no reply precedes it
         requests.xadd(self._questions, fields_of(question), maxlen=KEPT, approximate=True)
         while (left_ms := int(1000 * (until_s - time.monotonic()))) > 0:
             requests.xread({self._answers: last}, count=KEPT, block=max(left_ms * 9 // 10, 1))
@@ -143,7 +142,7 @@ class ServedAnswers:
         return None
 
     def _read(self, fields: Fields) -> Reply | None:
-        """Parse an entry; None where it is no reply, which is logged."""
+        """Parse an entry; None for one that is no reply, which is logged."""
         try:
             return read_reply(fields)
         except ValueError as error:
@@ -151,7 +150,7 @@ class ServedAnswers:
             return None
 
     def _arrive(self, reply: Reply) -> None:
-        """Bring the reply to the event loop; an answer that the step could not take is a failed one."""
+        """Bring the reply to the event loop; an answer that the step cannot use becomes a failed one."""
         answer = reply.answer
         error_text = printable(reply.failed, REASON_MOST) if answer is None else unfit(answer, self._spec)
 

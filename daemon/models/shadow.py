@@ -1,8 +1,8 @@
-"""What a candidate would have earned: the desk's own machine with the candidate's journaled answers.
+"""A candidate's hypothetical profit: the desk's own machine with the candidate's journaled answers.
 
-Where a candidate is first asked, two copies part from the running desk, with its state and its account. One takes the
-live model's answers, the other one the candidate's. What came from outside comes to both, and each has orders, fills
-and stops of its own, at a paper broker. So only the answers differ. Invariant: the running desk never changes.
+Where a candidate is first asked, two copies of the running desk begin, with its state and its account. One takes the
+live model's answers, the other the candidate's. Both get all outside events, and each has its own orders, fills and
+stops, at a paper broker. So only the answers differ. Invariant: the running desk never changes.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ RULE = (
     "is quoted by Black and Scholes at the volatility that a quoted one of its expiry implies."
 )
 BACKLOG_MOST = 64  # events that wait for the candidate's answer
-VOLATILITIES = (1e-4, 20.0)  # annualised, within which an implied one is looked for
+VOLATILITIES = (1e-4, 20.0)  # annualised range in which an implied one is searched
 HALVINGS = 60
 _OF_THE_ACCOUNT = frozenset(
     (
@@ -75,13 +75,13 @@ _OF_THE_ACCOUNT = frozenset(
         *ANSWERS,
     )
 )
-"""About the running desk's own orders and models: nothing that a copy has."""
+"""Events about the running desk's own orders and models, which a copy does not have."""
 _ENDS = frozenset((PanicNoticed, AcceptBrokerRequested, CodeChanged))
-"""After these the account is not what the desk made of it: the copies end, and new ones part at a later question."""
+"""After these the desk no longer explains the account: the copies end, and new ones begin at a later question."""
 
 
 class Parting(NamedTuple):
-    """A machine at a question that is not answered yet."""
+    """A machine at a question not answered yet, where copies begin."""
 
     core: Core
     state: State[Any]
@@ -90,23 +90,23 @@ class Parting(NamedTuple):
 
 
 class CopyResult(NamedTuple):
-    """Result of a copy: profit in USD, realised and not, its fills, and the quotes that were modelled for it."""
+    """Result of a copy: profit in USD, realised and not, its fills, and the quotes modelled for it."""
 
     gained: Decimal
     fills: int
     modelled: int
 
     def after(self, earlier: CopyResult) -> CopyResult:
-        """Return both together."""
+        """Return the sum of both."""
         return CopyResult(self.gained + earlier.gained, self.fills + earlier.fills, self.modelled + earlier.modelled)
 
     def since(self, earlier: CopyResult) -> CopyResult:
-        """Return what came after `earlier`."""
+        """Return the difference from `earlier`."""
         return CopyResult(self.gained - earlier.gained, self.fills - earlier.fills, self.modelled - earlier.modelled)
 
 
 class ShadowSession(NamedTuple):
-    """One session: what the live model and the candidate came to, and how often the candidate answered or failed."""
+    """One session: results of the live model and the candidate, and the candidate's answers and failures."""
 
     live: CopyResult
     candidate: CopyResult
@@ -114,13 +114,13 @@ class ShadowSession(NamedTuple):
     failed: int
 
     def after(self, earlier: ShadowSession) -> ShadowSession:
-        """Return both parts of a session together."""
+        """Return the sum of both parts of a session."""
         results = self.live.after(earlier.live), self.candidate.after(earlier.candidate)
         return ShadowSession(*results, self.answered + earlier.answered, self.failed + earlier.failed)
 
 
 class Copy:
-    """A copy of a desk: `take` every event, with the running desk's state after it. `answer_of` picks its answers."""
+    """A copy of a desk: `take` every event, with the running desk's state after it. `answer_of` selects its answers."""
 
     def __init__(self, at: Parting, answer_of: Callable[[Event], PolicyEvent | None]) -> None:
         core, state, market_state = Core(at.core.strategy, trades=False), at.state, at.market_state
@@ -147,12 +147,12 @@ class Copy:
 
     @property
     def symbols_used(self) -> frozenset[str]:
-        """The symbols of its positions and of its orders at work."""
+        """Return the symbols of its positions and working orders."""
         state = self._machine.state
         return frozenset((*state.book.positions, *(order.symbol for order in state.orders.values())))
 
     def take(self, event: Event, live: State[Any]) -> None:
-        """Step an answer, or what came from outside, and all that follows."""
+        """Step an answer, or an outside event, and all that follows."""
         machine, answer = self._machine, self._answer_of(event)
         if answer is not None:
             self._answer(answer)
@@ -171,7 +171,7 @@ class Copy:
         self._drain()
 
     def _answer(self, answer: PolicyEvent) -> None:
-        """Answer the open question, which may have another number than the running desk's; without one, nothing."""
+        """Answer the open question, which may have another number than the running desk's; do nothing without one."""
         machine = self._machine
         if machine.queue:
             machine.queue.popleft()
@@ -180,14 +180,14 @@ class Copy:
         self._drain()
 
     def _drain(self) -> None:
-        """Step what follows, up to a question."""
+        """Step caused events, up to a question."""
         queue = self._machine.queue
         while queue and not isinstance(event := queue[0], AskPolicy):
             queue.popleft()
             self._machine.apply(event)
 
     def _with_model_quotes(self, event: QuotesReceived, live: State[Any]) -> QuotesReceived:
-        """Add quotes of the contracts that this copy alone has in use."""
+        """Add quotes of contracts that only this copy uses."""
         missing = self.symbols_used - live.quotes.keys() - {quote.symbol for quote in event.quotes}
         quotes = [modelled_quote(live, symbol) for symbol in sorted(missing) if parse_occ(symbol) is not None]
         model_quotes = [quote for quote in quotes if quote is not None]
@@ -196,7 +196,7 @@ class Copy:
 
 
 def _account_of(state: State[Any], core: Core) -> PaperState | SharePaperState:
-    """Return a paper broker's books with what a desk has at a real broker; orders at work are left out."""
+    """Return a paper broker's books with the desk's account at a real broker, without working orders."""
     book, session = state.book, state.session
     positions = {p.symbol: PaperPosition(p.symbol, p.quantity, p.cost / p.quantity) for p in book.positions.values()}
     if core.desk.holds.by_basket:
@@ -217,8 +217,8 @@ def _account_of(state: State[Any], core: Core) -> PaperState | SharePaperState:
 def modelled_quote(state: State[Any], symbol: str) -> Quote | None:
     """Return bid and ask of an unquoted contract from a quoted one of its expiry, as of now; None without one.
 
-    The neighbour of the same right first: by put-call parity (r = q = 0) one of the other right implies the same
-    volatility at the same strike.
+    Neighbours of the same right come first: by put-call parity (r = q = 0) the other right implies the same volatility
+    at the same strike.
     """
     strike, right, expiry = option_terms(symbol)
     for neighbour in sorted(state.quotes.values(), key=lambda quote: option_terms(quote.symbol)[1] != right):
@@ -254,28 +254,28 @@ def _implied_volatility(state: State[Any], quote: Quote, expiry: str) -> tuple[f
 class Shadow:
     """The live model and a candidate, each on a copy of the desk. `observe` sees every step of the running one.
 
-    `sessions` hold each session in which the candidate was asked, by its New York date. After another one the copies
-    end, and new ones part when it is asked again.
+    `sessions` has each session in which the candidate was asked, by its New York date. After a session without a
+    question the copies end, and new ones begin at the next question.
     """
 
     def __init__(self, model: str) -> None:
         self.model = model
         self.sessions: dict[str, ShadowSession] = {}
-        self.base_usd = 0.0  # the equity where the first copies parted
+        self.base_usd = 0.0  # the equity where the first copies began
         self._parting: Parting | None = None
         self._copies: tuple[Copy, Copy] | None = None
         self._results_before: tuple[CopyResult, CopyResult] | None = None
         self._backlog: list[tuple[Event, State[Any]]] = []
-        self._date = ""  # of the session under way, once the candidate was asked in it
+        self._date = ""  # date of the session, once the candidate was asked in it
         self._answers = self._failures = 0  # in that session
 
     @property
     def symbols_used(self) -> frozenset[str]:
-        """The symbols that the copies hold or have orders for, as of the answer that they were stepped with last."""
+        """Return the symbols that the copies hold or have orders for, as of the last answer stepped."""
         return frozenset().union(*(copy.symbols_used for copy in self._copies or ()))
 
     def observe(self, machine: Machine, event: Event, step: Step) -> None:
-        """Take a step; the machine stands after it. Copies are stepped after an answer: the order left before."""
+        """Take a step, after which `machine` stands. Copies are stepped after an answer: the real order left before."""
         event = _as_recorded(event, step)
         session = step.state.session.session
         if isinstance(event, SessionScheduled) and self._date not in ("", event.session.date):
@@ -302,7 +302,7 @@ class Shadow:
                 pass
 
     def end_session(self) -> None:
-        """Count what the copies came to in the session under way."""
+        """Count the copies' results of the session."""
         if not self._date or self._copies is None or self._results_before is None:
             self._part(None)
         else:
@@ -320,7 +320,7 @@ class Shadow:
         self._copies, self._parting, self._backlog = None, at, []
 
     def _catch_up(self, date: str) -> None:
-        """Step what waited for the candidate's answer; where it is the first one, the copies part."""
+        """Step the events that waited for the candidate's answer; at the first one the copies begin."""
         self._date = date
         if self._copies is None and self._parting is not None:
             self.base_usd = self.base_usd or float(self._parting.state.book.equity)
@@ -336,7 +336,7 @@ class Shadow:
                 copy.take(event, state)
 
     def _candidate(self, event: Event) -> PolicyEvent | None:
-        """Return the candidate's answer as one to a desk of its own."""
+        """Return the candidate's answer as a live answer."""
         match event:
             case ShadowAnswered(time_ns, decision, logits, hidden, model, heads) if model == self.model:
                 return PolicyAnswered(time_ns, decision, logits, hidden, model, heads)
@@ -347,7 +347,7 @@ class Shadow:
 
 
 def _as_recorded(event: Event, step: Step) -> Event:
-    """Return a candidate's answer at which the strategy raised as the failure that the step recorded."""
+    """Return the recorded failure instead of a candidate's answer on which the strategy raised."""
     if isinstance(event, ShadowAnswered):
         for row in step.rows:
             if isinstance(row, ShadowRow) and row.problem:

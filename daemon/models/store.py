@@ -63,7 +63,7 @@ __all__ = [
 ]
 
 POLICY_BYTES_MAX = 64 * 2**20
-FILE_BYTES_MAX = 64 * 2**20  # of each of the other files
+FILE_BYTES_MAX = 64 * 2**20  # bytes of each other file
 FILES_MAX = 32
 NAMED = 5  # symbols that a warning names
 MEMBERS_MAX = 100  # policies in one graph
@@ -107,7 +107,7 @@ class Sight:
 def load(
     models_dir: Path, strategy: AnyStrategy, version: str = CURRENT, public_key: str = "", judged_digest: str = ""
 ) -> LoadedModel:
-    """The strategy's policy of this version from `<models_dir>/<strategy>/<version>/`, read once and checked.
+    """Return the strategy's policy of this version from `<models_dir>/<strategy>/<version>/`, read once and checked.
 
     Checks in this order: the version's name and its files, with a `public_key` (Ed25519, base64) the signature of the
     manifest, its format and fields, strategy, version, contract hash, observation shape, actions, number of golden
@@ -171,7 +171,7 @@ def load(
 
 
 def _check_pointer(models_dir: Path, strategy: AnyStrategy, pointer: str) -> None:
-    """Raise ModelError where versions are there and the pointer is not: the text is the command to type."""
+    """Raise ModelError if there are versions but no pointer: the text has the command to type."""
     name = strategy.spec.name
     shelf, version_names = models_dir / name, versions(models_dir, name)
     if not version_names or os.path.lexists(shelf / pointer):
@@ -194,7 +194,7 @@ def _check_pointer(models_dir: Path, strategy: AnyStrategy, pointer: str) -> Non
 
 
 def newest_fitting(models_dir: Path, strategy: AnyStrategy) -> LoadedModel | None:
-    """The newest version that passes the store's checks for this strategy; None where none does."""
+    """Return the newest version that passes the store's checks for this strategy; None without one."""
     for version in reversed(versions(models_dir, strategy.spec.name)):
         with suppress(ModelError):
             return load(models_dir, strategy, version)
@@ -202,12 +202,12 @@ def newest_fitting(models_dir: Path, strategy: AnyStrategy) -> LoadedModel | Non
 
 
 def never_traded(manifest: Manifest) -> bool:
-    """Return whether a learned policy did nothing in its test: it is activated with `--allow-passive` alone."""
+    """Return whether a learned policy did nothing in its test: it is activated only with `--allow-passive`."""
     return trades_in_test(manifest) == 0 and not is_passive(manifest)
 
 
 def trades_in_test(manifest: Manifest) -> int | None:
-    """Return how often the policy traded in the sessions it was tested on; None where the manifest does not say."""
+    """Return how often the policy traded in its test sessions; None if the manifest does not say."""
     test_metrics = manifest.metrics.get("test")
     trades = test_metrics.get("trades") if isinstance(test_metrics, dict) else None
     return trades if isinstance(trades, int) else None
@@ -220,12 +220,12 @@ def exported_as(manifest: Manifest) -> str:
 
 
 def is_passive(manifest: Manifest) -> bool:
-    """Return whether this is the strategy's passive policy, which nothing trained: it may never trade."""
+    """Return whether this is the strategy's untrained passive policy, which may never trade."""
     return exported_as(manifest) == PASSIVE
 
 
 def proof_words(manifest: Manifest) -> str:
-    """Return in words what a version without a proven lead is; "" for any other, or where the manifest does not say."""
+    """Return in words what a version without a proven lead is; "" for others, or if the manifest does not say."""
     return _PROOF_WORDS.get(exported_as(manifest), "")
 
 
@@ -252,17 +252,17 @@ def stated_claim(manifest: Manifest, trading: Trading, symbols: tuple[str, ...])
 
 
 def claim_words(manifest: Manifest, trading: Trading, symbols: tuple[str, ...]) -> str:
-    """What this version claims, in words, or why this desk claims no risk with it; "" where it claims nothing."""
+    """Return this version's claim in words, or why this desk claims no risk with it; "" without a claim."""
     return "" if manifest.claim is None else unkept(manifest, trading, symbols) or manifest.claim.sentence
 
 
 def how_to_claim(manifest: Manifest, trading: Trading, symbols: tuple[str, ...]) -> tuple[str, ...]:
-    """The lines that a desk's configuration lacks for the version's claim to hold; () where none would do."""
+    """Return the lines missing in a desk's configuration for the version's claim to hold; () where none would help."""
     return lines_to_claim(manifest, trading) if unkept(manifest, trading, symbols) else ()
 
 
 def warnings(manifest: Manifest, spec: Spec, trading: Trading) -> tuple[str, ...]:
-    """Which symbols and rules of a desk are not those of a version's training; what `unkept` says is not said twice."""
+    """Return which symbols and rules of a desk differ from a version's training, without repeating `unkept`."""
     rules = "" if unkept(manifest, trading, configured(spec)) else other_rules(manifest, trading)
     return tuple(filter(None, (other_symbols(manifest, spec), rules)))
 
@@ -313,7 +313,7 @@ def check_rules(model: LoadedModel, strategy: AnyStrategy, trading: Trading) -> 
             f"{model.path / MANIFEST_FILE} does not say what one unit of its actions is: export the model again",
         )
     for key, expected in rules.items():
-        if key == DIGEST:  # of all rules: a warning, see `other_rules`
+        if key == DIGEST:  # digest of all rules: only a warning, see `other_rules`
             continue
         table, _, name = key.partition(".")
         value = getattr(getattr(trading, table, None), name, None)
@@ -324,7 +324,7 @@ def check_rules(model: LoadedModel, strategy: AnyStrategy, trading: Trading) -> 
 
 
 def other_symbols(manifest: Manifest, spec: Spec) -> str:
-    """How the desk's symbols differ from those that the model was trained on, in words; "" where they do not.
+    """Return in words how the desk's symbols differ from those of the model's training; "" if they do not.
 
     No reason to refuse: where rows are symbols, one policy serves any.
     """
@@ -358,7 +358,7 @@ def versions(models_dir: Path, strategy: str) -> tuple[str, ...]:
 def _is_folder(path: Path) -> bool:
     try:
         return path.is_dir()
-    except OSError:  # a folder on the way may not be entered
+    except OSError:  # a parent folder cannot be entered
         return False
 
 
@@ -462,7 +462,7 @@ def _symbols_text(symbols: Sequence[str]) -> str:
 
 
 def _parameter_defaults(spec: Spec) -> dict[str, Any]:
-    """Return what a strategy's parameters are where nothing is said: a configuration of them has the changed alone."""
+    """Return a strategy's default parameters, since a configuration only has the changed ones."""
     return {name: one.default for name, one in entry(spec.name).parameters.items()} if not configured(spec) else {}
 
 

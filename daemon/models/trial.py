@@ -24,10 +24,10 @@ from strategies.kit.manifest import decode, encode
 DEADLINE_S = 60.0
 CPU_S = 50
 MEMORY_MIB = 2048  # of address space while the libraries load; they map 390 MiB (measured)
-MEMORY_MORE_MIB = 1024  # beyond what the libraries took, for the model
+MEMORY_MORE_MIB = 1024  # for the model, beyond the libraries' use
 FILES_OPEN = 64
 ANSWER_CPU_S = 0.25  # processor time of the fastest golden answer: the trading loop waits for each
-ROW_CPU_S = 0.002  # the same for each symbol of a policy that answers row by row, where that is more
+ROW_CPU_S = 0.002  # the same for each symbol of a policy that answers row by row, if that is more
 VERDICT_MAX = 8192  # bytes of the child's verdict
 
 _HEAD = struct.Struct(">II")  # bytes of manifest and policy
@@ -150,7 +150,7 @@ def _try(stream: IO[bytes], name: str, made_with: tuple[tuple[str, ...], str], p
 
 
 def _about_all(golden: Observation, spec: Spec) -> Observation:
-    """A golden observation; where rows are symbols its rows over and over, until each of the desk's symbols has one."""
+    """Return a golden observation; where rows are symbols, with its rows repeated for each of the desk's symbols."""
     if not spec.rows_are_symbols:
         return golden
     width = len(golden.data) // golden.shape[0]

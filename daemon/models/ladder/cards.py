@@ -1,4 +1,4 @@
-"""Cards in the store: which version is judged next, what its card says, and what a person keeps off the ladder."""
+"""Cards in the store: which version is judged next, its card, and which versions a person keeps off the ladder."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def read_card(folder: Path, manifest: Manifest) -> Card:
         raise ModelError("file digest", f"{path} is not the one that the manifest vouches for: {cure}")
     try:
         card = decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:  # nested a thousand times
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:  # deeply nested
         raise ModelError("card", f"{path} is unreadable: {error}: {cure}") from None
     if (card.format, card.version) != (FORMAT, folder.name):
         fault = f"format {card.format} of {card.version}"
@@ -57,7 +57,7 @@ def figures_of(card: Card) -> dict[str, float]:
 
 
 def card_times(models_dir: Path, strategy: str) -> dict[str, int]:
-    """Return the versions with a card, and when each card was written (ns)."""
+    """Return each version with a card, and the time (ns) of its file."""
     shelf, times = models_dir / strategy, {}
     for version in versions(models_dir, strategy):
         with contextlib.suppress(OSError):
@@ -68,10 +68,10 @@ def card_times(models_dir: Path, strategy: str) -> dict[str, int]:
 def newest_with_card(
     models_dir: Path, strategy: str, judged_versions: Collection[str], other_versions: Collection[str]
 ) -> str:
-    """Return the version whose card is the newest file, none of the judged and the others; "" without one.
+    """Return the version with the newest card, except the judged and the other ones; "" without one.
 
-    Where as many were judged as the journal remembers, older cards than theirs may be of versions that it forgot. A
-    card of a time to come, of a host whose clock was wrong, says nothing about that, and then waits for its time.
+    Once as many were judged as the journal remembers, cards older than theirs may be of forgotten versions and are left
+    out. A card dated in the future, by a host with a wrong clock, does not count for that, and waits for its time.
     """
     cards, now_ns = card_times(models_dir, strategy), time.time_ns()
     after_ns, until_ns = -1, max(cards.values(), default=0)
@@ -114,12 +114,12 @@ def holds_of(shelf: Path) -> HoldReasons:
 
 
 def former_holds(shelf: Path) -> HoldReasons:
-    """Return the holds that a person changes; none where a folder has the file's place. Raises as `holds_of`."""
+    """Return the holds that a person changes; none where a folder has the file's name. Raises as `holds_of`."""
     return HoldReasons() if (shelf / HOLDS_FILE).is_dir() else holds_of(shelf)
 
 
 def change_holds(shelf: Path, change: Callable[[HoldReasons], HoldReasons]) -> HoldReasons:
-    """Write what `change` makes of the shelf's holds and return it: of two persons at once none undoes the other's.
+    """Replace the shelf's holds by `change` of them, and return them: concurrent changes do not undo each other.
 
     Raises as `holds_of`, OSError, and what `change` raises.
     """
@@ -130,6 +130,6 @@ def change_holds(shelf: Path, change: Callable[[HoldReasons], HoldReasons]) -> H
 
 
 def write_holds(shelf: Path, holds: HoldReasons) -> None:
-    """Write the shelf's holds, whatever has taken the file's place. Raises OSError."""
+    """Write the shelf's holds, replacing anything of the file's name. Raises OSError."""
     put_aside(shelf / HOLDS_FILE, folders=True)
     write_whole(shelf / HOLDS_FILE, msgspec.json.encode(holds) + b"\n", exact=True)

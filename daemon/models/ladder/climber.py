@@ -40,9 +40,9 @@ from daemon.models.store import Sight, load, sight
 from daemon.pacing import look_again
 
 WHO = "ladder"
-FAILURES: tuple[type[Exception], ...] = (Exception,)  # of one look: none may end the climb, or shut a fall's way
-REASON_MOST = 500  # letters of a problem that are logged
-TOLD_MOST = 100  # problems that are not logged again: several versions may wait for their files at once
+FAILURES: tuple[type[Exception], ...] = (Exception,)  # of one check: none may end the climb, or prevent a fall
+REASON_MOST = 500  # characters of a problem that are logged
+TOLD_MOST = 100  # problems remembered as logged: several versions may wait for their files at once
 GAINED, PEAK, ASKED, FAILED, TRADED = "gained", "gained_peak", "asked_to", "failed_to", "traded_to"
 """Figures of a canary: USD that the desk had gained when it was promoted, the most since, the newest question, how many
 had no answer up to it, and when the newest session opened that was judged (ns, 0 before the first)."""
@@ -50,7 +50,7 @@ had no answer up to it, and when the newest session opened that was judged (ns, 
 UNKNOWN = "current names it as a canary, and this journal knows nothing of its climb"
 
 PEAK_STEP = 0.25
-"""A higher gain is journaled once it is above the journaled one by this part of the drawdown that a canary may have."""
+"""A higher gain is journaled once it exceeds the journaled one by this part of the drawdown allowed to a canary."""
 
 
 class Climber:
@@ -59,16 +59,16 @@ class Climber:
     def __init__(self, desk: WatchedDesk, rules: LadderTable, journal: Path) -> None:
         self._desk, self._rules = desk, rules
         self._wake = asyncio.Event()
-        self._due: tuple[str, LadderMove] | None = None  # found between two looks, and of which version
-        self._shadow: Shadow | None = None  # of the version that climbs, since this process began
-        self._session_ends = deque(_session_end_at_start(desk.submitter.state))  # states, to be judged
-        self._peak = float("-inf")  # of the gain since this process began
-        self._peak_due = False  # it is to be journaled: a restart forgets what is not
+        self._due: tuple[str, LadderMove] | None = None  # version, and a move found between two checks
+        self._shadow: Shadow | None = None  # of the climbing version, since this process began
+        self._session_ends = deque(_session_end_at_start(desk.submitter.state))  # states to be judged
+        self._peak = float("-inf")  # highest gain since this process began
+        self._peak_due = False  # it must be journaled, since a restart forgets it otherwise
         self._told_problems = deque[str](maxlen=TOLD_MOST)
-        self._load_failures: dict[str, Sight] = {}  # versions that this look could not load
-        self._load_failures_before: dict[str, Sight] = {}  # by the look before it
-        self._rightful = ""  # the version that answers by no other journal's ladder
-        self._kept_back = ""  # the champion that cannot take its place again, once it was reported
+        self._load_failures: dict[str, Sight] = {}  # versions that this check could not load
+        self._load_failures_before: dict[str, Sight] = {}  # those of the check before
+        self._rightful = ""  # the answering version, if it is no canary of another journal
+        self._kept_back = ""  # the champion that cannot answer again, as reported
         self._replaying = Replaying(
             desk.models_dir, journal, rules.replay_sessions, desk.public_key, self._wake.set, desk.log
         )
@@ -76,9 +76,9 @@ class Climber:
     # --- the trading loop's side --------------------------------------------------------------------------------------
 
     def observe(self, event: Event, step: Step) -> None:
-        """Gather what the step says about the challenger; a breach wakes the climber at once."""
+        """Collect the step's news of the challenger; a breach wakes the climber at once."""
         state, ladder = step.state, step.state.ladder
-        if type(event) is ModelPromoted:  # who answers now may be a canary of another journal
+        if type(event) is ModelPromoted:  # the new version may be a canary of another journal
             self._wake.set()
         if ladder is UNSET or ladder.step not in CLIMBING:
             return
@@ -98,7 +98,7 @@ class Climber:
             self._check_drawdown(state.book, ladder)
 
     def _observe_shadow(self, event: Event, step: Step, version: str) -> None:
-        """Step the copies of the desk; an error of theirs begins a new pair, and the desk goes on."""
+        """Step the copies of the desk; an error in them starts a new pair, and the desk goes on."""
         if self._shadow is None or self._shadow.model != version:
             self._shadow = Shadow(version)
         try:
@@ -109,7 +109,7 @@ class Climber:
 
     @property
     def symbols_used(self) -> frozenset[str]:
-        """The symbols that a climbing shadow's copies hold or have orders for: they fill at the desk's quotes."""
+        """Return the symbols that a climbing shadow holds or has orders for; its copies fill at the desk's quotes."""
         ladder = self._desk.submitter.state.ladder
         if self._shadow is None or ladder is UNSET or (ladder.step, ladder.version) != (SHADOW, self._shadow.model):
             return frozenset()
@@ -124,7 +124,7 @@ class Climber:
     def _check_drawdown(self, book: Book, ladder: LadderState) -> None:
         gain = rules_of.total_gain(book)
         self._peak = max(self._peak, gain, ladder.figures[PEAK])
-        capital = float(book.equity) - (gain - ladder.figures[GAINED])  # that at its promotion, and transfers since
+        capital = float(book.equity) - (gain - ladder.figures[GAINED])  # capital at its promotion, and transfers since
         move = rules_of.drawdown(gain, self._peak, capital, ladder.share, self._rules)
         if move is not None:
             self._note_move(ladder, move)
@@ -134,7 +134,7 @@ class Climber:
             self._wake.set()
 
     def _note_move(self, ladder: LadderState, move: LadderMove) -> None:
-        """Note what is due: the first of a version counts."""
+        """Note a due move; the first of a version counts."""
         if self._due is None or self._due[0] != ladder.version:
             self._due = ladder.version, move
             self._wake.set()
@@ -142,7 +142,7 @@ class Climber:
     # --- the climb ----------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Look now, then each `poll_s` seconds and whenever something was found, until cancelled."""
+        """Check now, then each `poll_s` seconds and after each finding, until cancelled."""
         try:
             await look_again(self._look_safely, self._wake, self._desk.poll_s)
         finally:
@@ -155,7 +155,7 @@ class Climber:
             self._hold(f"{type(error).__name__}: {error}")
 
     async def replayed(self) -> None:
-        """Wait for the replay that runs, if one does."""
+        """Wait for a running replay, if any."""
         await self._replaying.wait()
 
     async def look(self) -> None:
@@ -171,7 +171,7 @@ class Climber:
         await self._align()
 
     def _hold(self, problem: str) -> None:
-        """Log once why something does not climb; the next look tries again."""
+        """Log once why a version does not climb; the next check tries again."""
         if problem not in self._told_problems:
             self._told_problems.append(problem)
             self._desk.log("ladder_held", reason=printable(problem, REASON_MOST))
@@ -219,7 +219,7 @@ class Climber:
         return False
 
     async def _stray(self, ladder: LadderState | UnsetType) -> LadderState | None:
-        """Return the canary that answers, of whose climb this journal knows nothing: it would trade the full size."""
+        """Return a canary that answers and that this journal does not know: it would trade the full size."""
         state, running = self._desk.submitter.state, self._answers()
         ours = ladder is not UNSET and ladder.version == running and ladder.step in (*CANARY, CHAMPION, ROLLED_BACK)
         if ours or running in ("", self._rightful) or state.identity.mode not in BROKER_MODES:
@@ -233,14 +233,14 @@ class Climber:
         return LadderState(running, "proposed", change.before, share, 0, {}, judged_versions, manifest)
 
     async def _note_champion(self, ladder: LadderState) -> None:
-        """Note in the history that a canary is none any more, before another one is proposed; a lost `current` too."""
+        """Note in the history that a canary became champion, before another is proposed; restore a lost `current`."""
         if self._rightful != ladder.version and await asyncio.to_thread(self._current) in ("", ladder.version):
             if await asyncio.to_thread(canary_of, self._desk.shelf) is not None:
                 await self._point(ladder, ladder.version, ladder.manifest)
             self._rightful = ladder.version
 
     def _leaves(self, ladder: LadderState, holds: HoldReasons) -> LadderMove | None:
-        """Return why the version leaves the ladder now; None where it climbs on."""
+        """Return the move by which the version leaves the ladder now; None where it climbs on."""
         running = self._answers()
         if ladder.version in holds.held:
             return LadderMove(_out(ladder), "held_back", holds.held[ladder.version])
@@ -259,28 +259,28 @@ class Climber:
         return None
 
     async def _is_stood_in_for(self, ladder: LadderState) -> bool:
-        """Return whether the champion answers because the start could not load the canary: its refusal follows."""
+        """Return whether the champion answers because the start could not load the canary, whose refusal follows."""
         ours = ladder.step in CANARY and self._answers() == ladder.champion and not self._desk.lifecycle.pinned
         return ours and await asyncio.to_thread(self._current) == ladder.version
 
     def _was_changed(self, ladder: LadderState) -> bool:
-        """Return whether the version that answers has another manifest than the one that climbs, as far as is known."""
+        """Return whether the answering version has another manifest than the climbing one, if known."""
         return "" not in (ladder.manifest, now := self._desk.models.running.manifest_digest) and now != ladder.manifest
 
     def _answers(self) -> str:
-        """Return the version that answers; "" where none could be loaded at the start."""
+        """Return the answering version; "" where none could be loaded at the start."""
         version = self._desk.models.running.version
         return "" if version == NO_MODEL else version
 
     async def _propose(self, holds: HoldReasons) -> bool:
-        """Judge the newest version with a card that was not judged yet; False without one."""
+        """Judge the newest version with a card not judged yet; False without one."""
         state = self._desk.submitter.state
         judged_versions = state.ladder.judged if state.ladder is not UNSET else ()
         running = self._desk.models.running
         champion, manifest = running.version, ""
         excluded_versions = {*holds.held, champion, *self._load_failures}
         if state.ladder is not UNSET:
-            excluded_versions.add(state.ladder.champion)  # it answered before; its own card is about another parent
+            excluded_versions.add(state.ladder.champion)  # its card has another parent
         name = self._desk.strategy.spec.name
         version = await asyncio.to_thread(
             newest_with_card, self._desk.models_dir, name, judged_versions, excluded_versions
@@ -315,7 +315,7 @@ class Climber:
         return True
 
     async def _replay(self, ladder: LadderState) -> bool:
-        """Judge the replay when it is over, else see that it runs: always over the same sessions."""
+        """Judge the replay when it has ended, else make sure it runs, always over the same sessions."""
         result = self._replaying.look(ladder, self._desk.submitter.state)
         if result is None:
             return False
@@ -326,7 +326,7 @@ class Climber:
         return True
 
     async def _begin(self, ladder: LadderState) -> None:
-        """The challenger answers from here on: note the equity at its promotion, and what was gained before."""
+        """Note the equity and former gain at the challenger's promotion, when it begins to answer."""
         state = self._desk.submitter.state
         base, self._peak = float(state.book.equity), rules_of.total_gain(state.book)
         figures = {**ladder.figures, "base": base, "began_ns": float(state.now_ns)}
@@ -368,7 +368,7 @@ class Climber:
     async def _end_canary_session(self, ladder: LadderState, state: State[Any]) -> None:
         """Count a whole session of the canary, and judge it."""
         session, book = state.session.session, state.book
-        loss = session_loss(msgspec.structs.replace(book, guard_base=ZERO))  # whatever the limits count from
+        loss = session_loss(msgspec.structs.replace(book, guard_base=ZERO))  # whatever base the limits have
         if session is None or GAINED not in ladder.figures or loss is None:
             return
         if ladder.figures["began_ns"] > session.open_ns or ladder.figures.get(TRADED, 0.0) >= session.open_ns:
@@ -388,7 +388,7 @@ class Climber:
         )
 
     async def _left_out(self, ladder: LadderState, figures: dict[str, float], reason: str) -> None:
-        """Journal that a session shows nothing."""
+        """Journal that a session does not count."""
         await self._submit(ladder, ladder.step, ladder.sessions, figures, "idle", f"{reason}: it does not count")
 
     async def _record_session(
@@ -406,7 +406,7 @@ class Climber:
     async def _submit(
         self, ladder: LadderState, to_step: str, sessions: int, figures: dict[str, float], reason: str, detail: str
     ) -> None:
-        """Journal the step. A version that falls keeps its part of the size until another one answers."""
+        """Journal the step. A falling version keeps its part of the size until another one answers."""
         falls = to_step == ROLLED_BACK and "left" not in figures
         share = ladder.share if falls else CANARY.get(to_step, 1.0)
         await self._desk.submitter.submit(
@@ -430,7 +430,8 @@ class Climber:
     async def _align(self) -> None:
         """Let shadow and `current` follow the journal.
 
-        A fall is over when another version answers and `current` does not name the one that fell: a start takes that.
+        A fall is complete when another version answers and `current` does not name the fallen one, which a start would
+        take.
         """
         ladder = self._desk.submitter.state.ladder
         if ladder is UNSET:
@@ -458,9 +459,9 @@ class Climber:
             return ""
 
     async def _name_canary(self, ladder: LadderState, now: str) -> None:
-        """Let `current`, which names `now`, name the challenger, unless a person chose another since the shadow.
+        """Set `current` from `now` to the challenger, unless a person chose another version since the shadow.
 
-        A challenger that is not the version that was judged is refused.
+        A challenger that is not the judged version is refused.
         """
         if chosen := await asyncio.to_thread(self._chosen_by_hand, ladder, now):
             await self._move(ladder, LadderMove(ROLLED_BACK, "by_hand", chosen))
@@ -473,7 +474,7 @@ class Climber:
             await self._move(ladder, LadderMove(REFUSED, "version_changed", str(error)))
 
     def _chosen_by_hand(self, ladder: LadderState, now: str) -> str:
-        """Return how a person lets another version than the challenger answer, "" where nobody does."""
+        """Return how a person lets another version than the challenger answer, "" if not."""
         pinned_version = self._desk.lifecycle.pinned
         if pinned_version not in ("", ladder.version):
             return f"policy.version is {pinned_version}"
@@ -485,7 +486,7 @@ class Climber:
         return f"it was taken out of current, which names {now}" if taken_out else ""
 
     async def _put_back(self, ladder: LadderState) -> str:
-        """Let `current` name the champion again and return its name; what keeps it from that raises an alarm once."""
+        """Set `current` to the champion again and return its name; an obstacle raises an alarm once."""
         try:
             await self._point(ladder, ladder.champion, ladder.champion_manifest, rollback=True)
         except (ModelError, OSError) as error:
@@ -494,7 +495,7 @@ class Climber:
         return ladder.champion
 
     def _report_kept_back(self, ladder: LadderState, why: str) -> None:
-        """Raise an alarm, once, that the version which fell answers on."""
+        """Raise an alarm, once, that the fallen version still answers."""
         if self._kept_back != ladder.champion:
             self._kept_back = ladder.champion
             reason = f"it cannot take the place of {ladder.version}, which fell: {why}"
@@ -503,7 +504,7 @@ class Climber:
     async def _point(
         self, ladder: LadderState, version: str, digest: str, *, rollback: bool = False, canary: bool = False
     ) -> None:
-        """Move `current`. Raises ModelError, OSError: it is as it was."""
+        """Move `current`. Raises ModelError, OSError, leaving it as it was."""
         why, now_ns = f"{ladder.version}: {ladder.step}", self._desk.submitter.now_ns()
         names = partial(point, self._desk.shelf, CURRENT, version, author=WHO, why=why, now_ns=now_ns)
         await asyncio.to_thread(names, judged_digest=digest, rollback=rollback, canary=canary)
@@ -511,12 +512,12 @@ class Climber:
 
 
 def _questions(state: State[Any]) -> dict[str, float]:
-    """Return what counts a canary's questions from here on."""
+    """Return the counts from which a canary's questions are counted."""
     return {ASKED: float(state.decision), FAILED: float(rules_of.unanswered_questions(state.stats))}
 
 
 def _session_end_at_start(state: State[Any]) -> tuple[State[Any], ...]:
-    """Return the state of a start where a canary's session ended in it and was not judged: a daemon died in between."""
+    """Return the start's state, if a canary's session ended in it without a judgement, because a daemon died."""
     ladder, session = state.ladder, state.session.session
     if ladder is UNSET or ladder.step not in CANARY or session is None or not state.session.ended:
         return ()
@@ -524,7 +525,7 @@ def _session_end_at_start(state: State[Any]) -> tuple[State[Any], ...]:
 
 
 def _claim_fault(state: State[Any], version: str) -> str:
-    """Return how the version broke its claim about risk, "" where it did not: it takes no risk, so it shows nothing."""
+    """Return how the version broke its claim about risk, "" if not: without risk a session shows nothing."""
     broken_claim = state.claim.broken.get(version) if isinstance(state.claim, ClaimState) else None
     return "" if broken_claim is None else broken_claim.detail
 

@@ -1,4 +1,4 @@
-"""The child of the replay gate: read a request, replay both versions on the journal's sessions, print both.
+"""The child of the replay gate: read a request, replay both versions on the journal's sessions, print both results.
 
 In a journal a bar has the time of its arrival, a second or two after its end, which lies within the next bar. A replay
 by bars trades at the open of the first bar that begins after an order, so it would trade a whole bar late. Here a bar
@@ -53,9 +53,9 @@ from strategies.registry import strategy as strategy_named
 
 NICE = 19
 CPU_S = 3600  # processor time of both replays together
-TRIAL_S = 3600.0  # for the trial of the version, which has this priority too
-ROWS_AT_ONCE = 20_000  # of one short transaction
-ROWS_MOST = 5_000_000  # that are looked at, from the newest on
+TRIAL_S = 3600.0  # for the version's trial, which has this low priority too
+ROWS_AT_ONCE = 20_000  # rows of one short transaction
+ROWS_MOST = 5_000_000  # most rows scanned, from the newest on
 KINDS = ("SessionScheduled", "BarClosed", "BarCorrected", "SessionEnded")
 
 
@@ -106,7 +106,7 @@ class _PlayResult(NamedTuple):
 
 
 class _Player:
-    """A version that plays: it counts from the first session that counts."""
+    """A version that plays; its results count from the first counted session."""
 
     def __init__(self, policy: OnnxPolicy, machine: Machine, first: str) -> None:
         self._policy, self._machine, self._first = policy, machine, first
@@ -127,7 +127,7 @@ class _Player:
             self._base = float(step.state.book.equity), step.state.stats.fills
 
     def result(self) -> _PlayResult:
-        """Return what came of it."""
+        """Return its result."""
         assert self._base is not None
         equity, fills = self._base
         state = self._machine.state
@@ -144,7 +144,7 @@ def _play(
     trading = replace(request.trading, exploration=UNSET, served=UNSET)
     model = load(Path(request.models_dir), strategy, version, request.public_key, request.manifests.get(version, ""))
     check_rules(model, strategy, trading)
-    if version == request.challenger:  # the champion passed its trial before it answered
+    if version == request.challenger:  # the champion had passed its trial
         try_model(model, TRIAL_S, configured(spec), spec.config)
     machine = _start_machine(request, strategy, trading, model, sessions[0].events[0].time_ns)
     player = _Player(OnnxPolicy.open(model, strategy, "cpu", 1), machine, first.date)
@@ -184,7 +184,7 @@ class JournalSession(NamedTuple):
 
     @property
     def whole(self) -> bool:
-        """Whether it was followed to its end."""
+        """Whether it was recorded to its end."""
         return any(isinstance(event, SessionEnded) for event in self.events)
 
     @property
@@ -194,7 +194,7 @@ class JournalSession(NamedTuple):
 
 
 def recorded_sessions(request: ReplayRequest, strategy: AnyStrategy) -> list[JournalSession]:
-    """Return the last whole sessions, oldest first, and as many before them as the strategy is warmed by.
+    """Return the last whole sessions, oldest first, preceded by as many as the strategy needs to warm up.
 
     Raises JournalError, sqlite3.Error.
     """
@@ -229,7 +229,7 @@ def _rows(reader: JournalReader, newest: int, seq: int) -> list[Event]:
 
 
 def _sessions(rows: list[Event]) -> list[JournalSession]:
-    """Group events, given newest first, by session, oldest first; what is before the first, or not whole last, goes."""
+    """Group events, given newest first, by session, oldest first; drop an unfinished last one."""
     sessions: list[JournalSession] = []
     for event in reversed(rows):
         if isinstance(event, SessionScheduled) and (not sessions or sessions[-1].date != event.session.date):
@@ -254,7 +254,7 @@ def _enough(sessions: list[JournalSession], request: ReplayRequest, strategy: An
 def timed_as_on_a_tape(events: list[Event], spec: Spec) -> Iterator[Event]:
     """Yield a session's events with each bar at its end, and a tick where some symbols lack a bar of the time.
 
-    The order stays, so a bar that came late is not earlier than what came before it.
+    The order stays, so a late bar is not earlier than the events before it.
     """
     session: Session | None = None
     now_ns, slot_ns, slots_seen = 0, 0, set[str]()

@@ -18,10 +18,10 @@ from daemon.core.state import Identity, LadderState, State
 from daemon.models.child import ChildProcess, GivenUp
 from daemon.models.lifecycle import WriteLog
 
-DEADLINE_S = 6 * 3600.0  # for a host that gives the child nearly nothing
+DEADLINE_S = 6 * 3600.0  # for a host with nearly no time for the child
 ANSWER_BYTES_MAX = 65_536
 LATE = "it is too late"
-TRIES = 3  # a child that was lost so often is a problem of the version
+TRIES = 3  # after this many lost children the version is at fault
 
 
 class ReplayRequest(msgspec.Struct, frozen=True):
@@ -36,11 +36,11 @@ class ReplayRequest(msgspec.Struct, frozen=True):
     challenger: str
     seq: int
     sessions: int
-    manifests: dict[str, str] = {}  # version -> the digest that its manifest must have; none: any
+    manifests: dict[str, str] = {}  # version -> required digest of its manifest; without one: any
 
 
 class Replayed(msgspec.Struct, frozen=True):
-    """Results as parts of the equity before the first session that counts. `problem`: why there are none, else ""."""
+    """Results as parts of the equity before the first counted session. `problem`: why there are none, else ""."""
 
     problem: str = ""
     sessions: int = 0
@@ -64,7 +64,7 @@ class ReplayProcess:
         self.kill = self._child.kill
 
     def run(self, request: ReplayRequest) -> Replayed:
-        """Return what came of both versions. Raises ReplayLost."""
+        """Return the results of both versions. Raises ReplayLost."""
         question = (msgspec.json.encode(request),)
         try:
             output, status = self._child.ask("daemon.models.ladder.replay_child", (), question, ANSWER_BYTES_MAX, LATE)
@@ -82,7 +82,7 @@ class ReplayProcess:
 
 
 class Replaying:
-    """At most one replay. `on_done` is called on the event loop at its end; then `look` returns what came of it."""
+    """At most one replay. `on_done` is called on the event loop at its end; then `look` returns its results."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class Replaying:
         self._losses = 0
 
     def look(self, ladder: LadderState, state: State[Any]) -> Replayed | None:
-        """Return what came of the replay; None while it runs. Start it where it does not."""
+        """Return the results of the replay; None while it runs, after starting it if necessary."""
         task = self._task
         if task is None:
             self._start(ladder, state)
@@ -149,7 +149,7 @@ class Replaying:
         self._task.add_done_callback(self._over)
 
     def _over(self, task: asyncio.Task[Replayed]) -> None:
-        """Look at the result, so that one that was given up leaves no word."""
+        """Retrieve the result, so that an abandoned replay leaves no warning."""
         if not task.cancelled():
             task.exception()
         self._on_done()

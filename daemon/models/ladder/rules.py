@@ -1,7 +1,7 @@
 """The ladder of a challenger as a pure machine: proposed, replay, shadow, canary by parts of the size, champion.
 
-No clock, no file: each function takes what is known and returns the next step with its reason, or None to stay. The
-names of the reasons stand in docs/OPERATIONS.md.
+No clock, no file: each function takes the known figures and returns the next step with its reason, or None to stay. The
+names of the reasons are in docs/OPERATIONS.md.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ REFUSED, ROLLED_BACK = "refused", "rolled_back"
 CANARY = {"canary_10": 0.10, "canary_25": 0.25, "canary_50": 0.50, "canary_100": 1.0}
 """The steps at which a challenger trades, and their parts of the size."""
 OWN_HALTS = ("daily_loss", "drawdown")
-UNANSWERED = ("answer_not_finite", "served_late")  # what denies a question without a usable answer
+UNANSWERED = ("answer_not_finite", "served_late")  # gates that deny when there is no usable answer
 CLIMBING = (REPLAY, SHADOW, *CANARY)
-LOSS_MOST = 2.0  # x stake²: more than a card may allow for the tails of its sessions
+LOSS_MOST = 2.0  # x stake²: most that a card may allow for the tails of its sessions
 
 
 class LadderMove(NamedTuple):
-    """The next step, why, and in words what led there."""
+    """The next step, its reason, and the figures in words."""
 
     to_step: str
     reason: str
@@ -38,7 +38,7 @@ class LadderMove(NamedTuple):
 
 
 def falls(ladder: LadderState | UnsetType) -> bool:
-    """Return whether a version was rolled back and still answers: nothing is proposed before another one does."""
+    """Return whether a version was rolled back and still answers: nothing is proposed meanwhile."""
     return ladder is not UNSET and ladder.step == ROLLED_BACK and "left" not in ladder.figures
 
 
@@ -69,9 +69,9 @@ def judge_card(card: Card, champion: str, rules: LadderTable) -> LadderMove:
 
 
 def after_replay(result: Replayed, rules: LadderTable) -> LadderMove:
-    """Judge the replay: whether it could be made, then its end against the champion's.
+    """Judge the replay: whether it could be made, then its final result against the champion's.
 
-    A journal without a session to replay speaks for nothing and against nothing: the shadow will show.
+    A journal without a session to replay is no evidence either way: the shadow will show.
     """
     if result.problem:
         return LadderMove(REFUSED, "replay_failed", result.problem)
@@ -90,7 +90,7 @@ def after_shadow(
 ) -> LadderMove | None:
     """Judge the shadow after each session: its failures, then its copy of the desk against the champion's.
 
-    `pnl` and `champion_pnl` are what both copies gained, as parts of the equity where they parted.
+    `pnl` and `champion_pnl` are both copies' profits, as parts of the equity at which they began.
     """
     if answers + failures and failures > rules.shadow_failures_max * (answers + failures):
         return LadderMove(REFUSED, "shadow_failed", f"{failures} of {answers + failures} questions without an answer")
@@ -117,7 +117,7 @@ def after_canary(step: str, sessions: int, evidence: float, rules: LadderTable) 
 
 
 def total_gain(book: Book) -> float:
-    """Return what the desk ever gained, USD, realised and not: no transfer changes it, however it was booked."""
+    """Return the desk's total profit, USD, realised and not, which no transfer changes."""
     return float(book.realized + book.equity - at_cost(book))
 
 
@@ -137,9 +137,9 @@ def unanswered_questions(stats: Stats) -> int:
 
 
 def idle(risk: RiskState, now_ns: int, questions: int, failures: int, rules: LadderTable) -> str:
-    """Return why a session shows nothing about a challenger, "" where it does.
+    """Return why a session does not count for a challenger, "" where it does.
 
-    What its own losses stopped is no reason. `questions` counts its questions, `failures` those without an answer.
+    A stop by its own losses is no reason. `questions` counts its questions, `failures` those without an answer.
     """
     if not questions:
         return "no question was asked"
@@ -154,10 +154,10 @@ def idle(risk: RiskState, now_ns: int, questions: int, failures: int, rules: Lad
 
 
 def bet(figures: Mapping[str, float], session_return: float, share: float) -> dict[str, float]:
-    """Let each stake bet that the session falls short of the card's mean; returns the wealths after it.
+    """Let each stake bet that the session falls short of the card's mean; return the wealths afterwards.
 
     A stake b multiplies its wealth by exp(-b z) over that factor's mean in the sessions of the card, with z the
-    session's standardised return at the full size. While sessions are as good as those, that is a supermartingale: its
+    session's standardised return at the full size. While sessions are as good as those, this is a supermartingale: its
     chance of ever reaching 1 / a is a at most (Ville 1939; Howard et al. 2021, Annals of Statistics 49(2)). `figures`
     hold the card's `session_mean`, `session_deviation` and `band_*`, and the wealths so far as `bet_*`.
     """
@@ -170,12 +170,12 @@ def bet(figures: Mapping[str, float], session_return: float, share: float) -> di
 
 
 def evidence_of(figures: Mapping[str, float]) -> float:
-    """Return the mean wealth of all stakes: a supermartingale again."""
+    """Return the mean wealth of all stakes, again a supermartingale."""
     return sum(figures.get(f"bet_{stake}", 1.0) for stake in STAKES) / len(STAKES)
 
 
 def _has_band(card: Card) -> bool:
-    """Return whether the card says what a session of its version is like, within reason."""
+    """Return whether the card describes the version's sessions, within reason."""
     if not math.isfinite(card.session_mean) or not 0.0 < card.session_deviation < math.inf:
         return False
     most = [LOSS_MOST * stake * stake for stake in STAKES]
