@@ -1,1 +1,1 @@
-"""Notifications: what happened on a desk, to Telegram, mail and other services; a separate process."""
+"""Notifications about a desk to Telegram, mail and other services, sent by a separate process."""

@@ -37,24 +37,24 @@ from rltrader import called
 from rltrader.install import install_line
 from strategies.kit.units import SECOND_NS
 
-WAITING_MOST = 200  # messages that are not grave, and as many grave ones of one name; older ones are counted only
-NAMED_MOST = 8  # kinds of messages that a summary names
-AGAIN_S, AGAIN_MOST_S = 10.0, 300.0  # between two tries of grave messages that no service took, doubling
-TRIES_MOST = 10  # of one grave message where others are taken: this one no service will take
-RECENT_S = 300.0  # before a start: a grave alarm of that time may have met nobody who listened
+WAITING_MOST = 200  # messages kept that are not grave, and grave ones of one name; older ones are only counted
+NAMED_MOST = 8  # kinds of messages named in a summary
+AGAIN_S, AGAIN_MOST_S = 10.0, 300.0  # wait between two tries of grave messages that no service took, doubling
+TRIES_MOST = 10  # tries of a grave message while others are taken: no service will take this one
+RECENT_S = 300.0  # before a start: a grave alarm raised in this time may have been missed
 
 
 class Send(Protocol):
-    """Sends a message; returns the kinds of services that did not take it."""
+    """Sends a message; returns the kinds of the services that did not take it."""
 
     def __call__(self, title: str, body: str) -> list[str]: ...
 
 
 class Outgoing:
-    """Holds messages until they may be sent. `problem(kinds)` is called for services that took none.
+    """Queue of messages until they may be sent. `problem(kinds)` is called with the services that did not take one.
 
-    A grave message that none of the `services` took stays, and is tried again until one does: what cuts a desk off
-    from its broker cuts this program off too.
+    A grave message that none of the `services` took is kept and sent again until one does: an outage that cuts off the
+    desk cuts off this program too.
     """
 
     def __init__(
@@ -68,13 +68,13 @@ class Outgoing:
         self._send, self._problem, self._services, self._monotonic_ns = send, problem, services, monotonic_ns
         self._bucket = TokenBucket(monotonic_ns, per_minute, per_minute)
         self._grave: deque[Notification] = deque()
-        self._waiting: deque[Notification] = deque()  # the others
+        self._waiting: deque[Notification] = deque()  # those that are not grave
         self._drops: Counter[str] = Counter()
         self._untaken: deque[_Untaken] = deque()
         self._failures, self._again_ns, self._taken = 0, 0, 0
 
     def put(self, message: Notification) -> None:
-        """Take a message; above `WAITING_MOST` the oldest of the least urgent goes first."""
+        """Take a message; above `WAITING_MOST` drop the oldest of the least urgent."""
         if _urgency(message) == Urgency.GRAVE:
             queue = self._grave
             alike = [other for other in queue if other.what == message.what]
@@ -88,7 +88,7 @@ class Outgoing:
             self._drops[oldest.what] += 1
 
     def turn(self) -> None:
-        """Send what may be sent now: one by one while the rate allows, the rest as one summary with the last of it."""
+        """Send what the rate allows now: messages one by one, and with the last one a summary of the rest."""
         while (self._grave or self._waiting) and not self._bucket.wait_ns():
             self._bucket.take()
             if self._bucket.wait_ns() and (len(self._waiting) + bool(self._grave) > 1 or self._drops):
@@ -100,9 +100,9 @@ class Outgoing:
             self._out(*self._untaken.popleft())
 
     def _summary(self) -> None:
-        """One message in full, the oldest grave one or the newest of the most urgent; the others counted.
+        """Send one message in full, the oldest grave one or the newest of the most urgent, with a count of the others.
 
-        Grave ones wait for the next that may be sent.
+        Further grave messages wait for their own turn.
         """
         waiting, self._waiting = list(self._waiting), deque()
         if self._grave:
@@ -120,7 +120,7 @@ class Outgoing:
         self._out(first._replace(body=body))
 
     def _out(self, message: Notification, tries: int = 0, taken_before: int | None = None) -> None:
-        """Send a message; keep a grave one that no service took, behind the others of its kind."""
+        """Send a message; keep a grave one that no service took."""
         failed_services = self._send(message.title, message.body)
         if failed_services:
             self._problem(failed_services)
@@ -146,7 +146,7 @@ class Outgoing:
 
 
 class _Untaken(NamedTuple):
-    """A grave message that no service took; `taken_before`: how many others were taken before its first try."""
+    """A grave message that no service took; `taken_before`: count of other messages taken before its first try."""
 
     message: Notification
     tries: int
@@ -154,7 +154,7 @@ class _Untaken(NamedTuple):
 
 
 def _urgency(message: Notification) -> int:
-    """How urgent a message is: an alarm by the table, any other less than each alarm."""
+    """Return a message's urgency: an alarm's by the table, any other's below every alarm."""
     return urgency_of(message.what) if message.kind == ALARMS else min(Urgency) - 1
 
 
@@ -163,13 +163,13 @@ BYTES_MAX = 64 * 1024
 
 
 class NotifyProblem(Exception):
-    """Nothing can be sent. The text names what is wrong and the cure, and no address."""
+    """Nothing can be sent. The text names the problem and its cure, and no address."""
 
 
 def addresses(file: Path | None) -> tuple[list[str], str]:
-    """Return the addresses of `file`, else those of the credential NOTIFY_URLS, and where they are from.
+    """Return the addresses of `file`, or else of the credential NOTIFY_URLS, and their origin.
 
-    Empty lines, and lines that begin with #, are no addresses. Raises NotifyProblem.
+    Skips empty lines and lines that begin with #. Raises NotifyProblem.
     """
     leave_no_core_dump()
     try:
@@ -190,13 +190,13 @@ def addresses(file: Path | None) -> tuple[list[str], str]:
 
 
 class Services:
-    """Sends a message to each service, to all at the same time: one that is unreachable keeps no other one waiting.
+    """Sends a message to all services at the same time: one that is unreachable delays no other.
 
     Every service has its own time limits for connecting and reading (4 s each).
     """
 
     def __init__(self, urls: Sequence[str], origin: str) -> None:
-        """Raises NotifyProblem for an address that Apprise does not know, or where Apprise is missing."""
+        """Load the services. Raises NotifyProblem for an address unknown to Apprise, or if Apprise is missing."""
         try:
             apprise: Any = importlib.import_module("apprise")
         except ImportError:
@@ -216,7 +216,7 @@ class Services:
             self._services.append((kind if kind.isalnum() else "?", service))
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Return the number of services."""
         return len(self._services)
 
     def send(self, title: str, body: str) -> list[str]:
@@ -235,13 +235,13 @@ class Services:
 
 
 NOT_SENT, WRONG_USE = 1, 2
-LINE_MOST = 1 << 22  # letters: a halt may name the differences of a thousand symbols
-LOOK_S = 1.0  # between two looks at the journal
+LINE_MOST = 1 << 22  # characters: a halt may name the differences of a thousand symbols
+LOOK_S = 1.0  # between two reads of the journal
 PROBLEM_EVERY_S = 60.0  # between two lines about the same problem
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Send what the command is about; returns the exit code."""
+    """Run one command; returns the exit code."""
     options = _options(arguments)
     try:
         if options.command == "listen":
@@ -252,10 +252,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "alarm":
             message = of_alarm(sys.stdin.read(LINE_MOST))
             failed_services = services.send(message.title, message.body)
-            code = _exit_code(failed_services)  # the daemon runs it again for 1: not for what one of several took
+            code = _exit_code(failed_services)  # for 1 the daemon runs it again: only if no service took it
             return code if len(failed_services) == len(services) else 0
         return _follow(options, services)
-    except MayPass as error:  # systemd starts it again
+    except MayPass as error:  # systemd restarts it
         _refuse(str(error))
         return NOT_SENT
     except (NotifyProblem, ListenProblem, StateDirError, JournalError, ValueError) as error:
@@ -263,7 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _listen(options: argparse.Namespace) -> int:
-    """Listen until a signal; of a refused token the other services hear, where there are some."""
+    """Listen until a signal; report a refused token to the other services, if there are any."""
     code = listen(listening(options.config), _say, _Complaints())
     if code == TOKEN_REFUSED and (options.urls is not None or credential(CREDENTIAL)[0]):
         text = f"Telegram refuses the bot's token. Nothing is heard until {TOKEN} is replaced."
@@ -293,7 +293,7 @@ def _refuse(problem: str) -> int:
 
 
 def _follow(options: argparse.Namespace, services: Services) -> int:
-    """Send what the journal says from now on, until a signal. Raises JournalError for one that cannot be read."""
+    """Send the journal's news from now on, until a signal. Raises JournalError for an unreadable one."""
     state_dir, kinds = options.state_dir or configured_state_dir(), _kinds(options.send)
     stop, service, complain = threading.Event(), Service(), _Complaints()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -312,7 +312,7 @@ def _follow(options: argparse.Namespace, services: Services) -> int:
         try:
             for message in news.read():
                 outgoing.put(message)
-        except JournalError as error:  # a rotation, or a disk that fails: looked at again
+        except JournalError as error:  # a rotation, or a failing disk: read again later
             complain(str(error))
         outgoing.turn()
         service.watchdog()
@@ -322,7 +322,7 @@ def _follow(options: argparse.Namespace, services: Services) -> int:
 
 
 def _fed(send: Send, service: Service) -> Send:
-    """Return `send` with a sign of life after each message: in an outage many take long, one after the other."""
+    """Return `send` with a sign of life after each message: in an outage many of them time out in turn."""
 
     def sent(title: str, body: str) -> list[str]:
         try:
@@ -334,7 +334,7 @@ def _fed(send: Send, service: Service) -> Send:
 
 
 def _wait_for(journal: Path, stop: threading.Event, service: Service) -> int | None:
-    """Wait for the journal, or for `stop`. Returns when it began to wait, in nanoseconds since 1970 UTC, or None."""
+    """Wait for the journal, or for `stop`. Returns the begin of the wait, in nanoseconds since 1970 UTC, or None."""
     if not _absent(journal):
         return None
     began_ns = time.time_ns()
@@ -348,7 +348,7 @@ def _wait_for(journal: Path, stop: threading.Event, service: Service) -> int | N
 def _absent(path: Path) -> bool:
     try:
         return not path.exists()
-    except OSError:  # a folder that this user may not enter: named when the journal is opened
+    except OSError:  # a folder that this user may not enter: reported when the journal is opened
         return False
 
 
@@ -358,7 +358,7 @@ def _say(line: str) -> None:
 
 
 class _Complaints:
-    """Lines about problems on standard error, the same one once a minute."""
+    """Problems on standard error, the same one at most once a minute."""
 
     def __init__(self) -> None:
         self._last_told: dict[str, float] = {}
@@ -375,7 +375,7 @@ class _Complaints:
 
 
 def _kinds(text: str) -> list[str]:
-    """Raises ValueError for a kind that there is not."""
+    """Parse kinds of messages, separated by commas. Raises ValueError for an unknown one."""
     kinds = [kind.strip() for kind in text.split(",") if kind.strip()]
     for kind in kinds:
         if kind not in KINDS:

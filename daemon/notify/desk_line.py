@@ -1,4 +1,4 @@
-"""The line from this program to one desk on this host: signed commands to it, and its journal, which is only read."""
+"""Connection of this program to one desk on this host: signed commands to it, and its journal, which is only read."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NOT_KNOWN = "Whether it was carried out is not known: look at /status."
 
 
 class LocalDesk:
-    """A desk by its name, its state directory, and the key that signs commands for it; `bot` names the asking bot.
+    """A desk: its name, its state directory, and the key that signs commands for it; `bot` names the asking bot.
 
     `now_ns` is this host's time, by which the desk judges commands.
     """
@@ -60,7 +60,7 @@ class LocalDesk:
         return answer.status
 
     def act(self, command: str, reason: str, wish: str, *, at_start: bool) -> str:
-        """Have the command carried out, or left for the next start; returns what came of it. Raises DeskAway."""
+        """Have the command carried out, or left for the next start; returns the result in words. Raises DeskAway."""
         nonce = sha256(f"{self._bot}:{wish}:{self.name}".encode()).digest()[:16]
         try:
             answer = self._ask(command, reason, nonce)
@@ -77,7 +77,7 @@ class LocalDesk:
         return f"{self.name}: done (event {answer.seq:,}). {_stands(answer, command)}"
 
     def _leave(self, command: str, reason: str, nonce: bytes) -> str:
-        """Leave the command where the next start takes it up. Raises DeskAway."""
+        """Leave the command for the next start. Raises DeskAway."""
         waiting = self._sign(command, reason, nonce, WAIT_MOST_NS)
         try:
             leave(self._state_dir, waiting)
@@ -98,7 +98,7 @@ class LocalDesk:
             raise DeskAway(f"{self.name} gave no answer: {printable(str(error), 400)}") from None
 
     def _stopped(self) -> bool:
-        """Return whether a desk is there and no daemon runs it."""
+        """Return whether the desk exists and no daemon runs it."""
         try:
             return standing(self._state_dir).exists() and not locked_by(self._state_dir)
         except (StateDirError, OSError):
@@ -107,7 +107,7 @@ class LocalDesk:
     # --- the journal --------------------------------------------------------------------------------------------------
 
     def profit(self, span: str) -> str:
-        """Say what was realised in the time, and what is open. Raises DeskAway."""
+        """Return the profit realised in the span and the open positions, in words. Raises DeskAway."""
         now_ns, days, open_trades, realised_usd = self._read(span)
         totals, open_now = days.totals, open_trades.totals
         last_date = new_york_text(now_ns)[:10]
@@ -124,7 +124,7 @@ class LocalDesk:
         return "\n".join(lines)
 
     def positions(self) -> str:
-        """Say what is held and what it stands at. Raises DeskAway."""
+        """Return the positions and their current value, in words. Raises DeskAway."""
         now_ns, _, open_trades, _ = self._read(ALL)
         lines = [_position(trade) for trade in open_trades.trades[:POSITIONS_MOST]]
         more = len(open_trades.trades) - POSITIONS_MOST
@@ -133,7 +133,7 @@ class LocalDesk:
         return f"{self.name} at {new_york_text(now_ns)[:16]} New York:\n{lines_text}"
 
     def _read(self, span: str) -> tuple[int, TradeList, TradeList, float]:
-        """Return the time of the newest event, the trades closed in the time, the open ones, and what was realised."""
+        """Return the newest event's time, the trades closed in the span, the open ones, and the profit realised."""
         journal = self._state_dir / FILE
         try:
             with reading(journal), closing(JournalReader(journal)) as reader:
@@ -149,7 +149,7 @@ class LocalDesk:
 
 
 def _stands(answer: CommandAnswer, command: str) -> str:
-    """Return how the desk stands after a command."""
+    """Return the state of the desk after a command, in words."""
     status = answer.status
     if status is None:
         return ""

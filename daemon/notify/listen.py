@@ -1,7 +1,7 @@
-"""`rltrader-notify listen`: polls a Telegram bot for what listed senders ask, and answers.
+"""`rltrader-notify listen`: polls a Telegram bot for requests of listed senders, and answers them.
 
-A process of its own: the key of the desks' commands is not where addresses of other services are. Ends by a signal, or
-with exit code `TOKEN_REFUSED` when Telegram no longer knows the token.
+A process of its own, so that the key of the desks' commands is kept apart from the addresses of other services. Ends by
+a signal, or with exit code `TOKEN_REFUSED` when Telegram no longer knows the token.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from daemon.pacing import back_off_s
 
 TOKEN, KEYS = "TELEGRAM_TOKEN", "PHONE_KEYS"
 TOKEN_REFUSED = 3
-FIRST_S, MOST_S = 1.0, 60.0  # of the back-off
-KEPT_S = 900.0  # that an answer is tried to be sent
-WAITING_MOST = 100  # answers; later ones are left out
-SEEN_MOST = 1000  # updates
+FIRST_S, MOST_S = 1.0, 60.0  # bounds of the back-off
+KEPT_S = 900.0  # seconds in which an answer is worth sending
+WAITING_MOST = 100  # answers; later ones are dropped
+SEEN_MOST = 1000  # updates remembered
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 T = TypeVar("T")
 NAMED = "1 to 40 letters, digits, '.', '_' and '-'"
@@ -44,7 +44,7 @@ _DRAW = random.SystemRandom()
 
 
 class ListenProblem(Exception):
-    """The configuration cannot be used. The text names what is wrong and the cure, and no secret."""
+    """The configuration cannot be used. The text names the problem and its cure, and no secret."""
 
 
 class _Telegram(msgspec.Struct, forbid_unknown_fields=True):
@@ -60,7 +60,7 @@ class _Sender(msgspec.Struct, forbid_unknown_fields=True):
 class _Desk(msgspec.Struct, forbid_unknown_fields=True):
     name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,40}$")]
     state_dir: str
-    key: str = ""  # where the credential has several
+    key: str = ""  # name of its key, if the credential has several
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
@@ -70,7 +70,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Listening(NamedTuple):
-    """The bot, the people who may write to it, and the desks they ask about."""
+    """The bot, the people who may write to it, and their desks."""
 
     bot: Bot
     senders: tuple[Sender, ...]
@@ -108,7 +108,7 @@ def listening(file: Path) -> Listening:
 
 
 def _keys() -> Mapping[str, Key]:
-    """Return the keys that sign, each of the scope of a phone. Raises ListenProblem."""
+    """Return the signing keys, each of the scope of a phone. Raises ListenProblem."""
     try:
         text, origin = credential(KEYS)
         keys = parse_keys(text)
@@ -141,7 +141,7 @@ def _bot(api: str) -> Bot:
 
 
 def _absent(name: str, content: str) -> str:
-    """Return what is to be done where a credential is in no file and in no variable."""
+    """Return the cure for a credential that is in no file and in no variable."""
     folder = os.environ.get("CREDENTIALS_DIRECTORY", "")
     where = f"{folder} has no file {name}" if folder else f"there is no {name}"
     return (
@@ -178,7 +178,7 @@ async def _until_signal(chosen: Listening, say: Callable[[str], None], complain:
 
 
 class Listener:
-    """Polls the bot, hands what came to the phone, and sends its answers. `poll` and `post` run beside each other."""
+    """Polls the bot, passes messages to the phone, and sends its answers. `poll` and `post` run concurrently."""
 
     def __init__(
         self, chosen: Listening, say: Callable[[str], None], complain: Callable[[str], None], service: Service
@@ -187,10 +187,10 @@ class Listener:
             chosen, chosen.bot, say, complain, service,
         )  # fmt: skip
         self._update_ids: dict[int, None] = {}
-        self._out: asyncio.Queue[tuple[float, Outgoing]] = asyncio.Queue(WAITING_MOST)  # until when it is worth sending
+        self._out: asyncio.Queue[tuple[float, Outgoing]] = asyncio.Queue(WAITING_MOST)  # with the deadline of each
 
     async def poll(self) -> None:
-        """Ask for updates for good. Raises TokenRefused."""
+        """Ask for updates until cancelled. Raises TokenRefused."""
         self._service.ready()
         name = await self._retry(self._bot.username)
         names = ", ".join(desk.name for desk in self._chosen.desks)
@@ -213,7 +213,7 @@ class Listener:
                         self._put(outgoing)
 
     async def _answer(self, phone: Phone, incoming: Incoming) -> list[Outgoing]:
-        """Return what to send; of a message that brings an error up none, and the next ones are answered."""
+        """Return the messages to send; none if an error occurs, which does not stop the listener."""
         try:
             return await asyncio.to_thread(phone.take, incoming)
         except Exception as error:
@@ -228,7 +228,7 @@ class Listener:
             self._complain("Telegram takes no answers: some are left out")
 
     async def post(self) -> None:
-        """Send the answers for good. Raises TokenRefused."""
+        """Send the answers until cancelled. Raises TokenRefused."""
         while True:
             until_s, outgoing = await self._out.get()
             failures = 0
@@ -253,7 +253,7 @@ class Listener:
             await self._bot.send(outgoing.chat, outgoing.text, outgoing.buttons)
 
     async def _retry(self, ask: Callable[[], Awaitable[T]]) -> T:
-        """Ask until there is an answer, slower with each failure. Raises TokenRefused."""
+        """Repeat a request until it succeeds, with growing waits. Raises TokenRefused."""
         failures = 0
         while True:
             try:
@@ -273,7 +273,7 @@ def _wait_s(error: TelegramError, failures: int) -> float:
 
 
 def incoming_of(update: Update, now_s: float) -> Incoming | None:
-    """Return what a person wrote or pressed, None for all else. `now_s` is Telegram's time."""
+    """Return a person's text or press on a button; None for all else. `now_s` is Telegram's time."""
     message, press = update.message, update.callback_query
     if press is not None and press.message is not None:
         return Incoming(update.update_id, press.message.chat.id, press.sender.id, press.data, press=press.id)
@@ -282,10 +282,10 @@ def incoming_of(update: Update, now_s: float) -> Incoming | None:
     if message.sender.is_bot or message.sender_chat is not None:
         return None
     if message.forward_origin is not None or message.via_bot is not None:
-        return None  # its words are another's
+        return None  # the words of someone else
     return Incoming(update.update_id, message.chat.id, message.sender.id, message.text, now_s - message.date)
 
 
 def boot_s() -> float:
-    """Return seconds of this machine since its boot, those of its sleep included."""
+    """Return seconds since this machine's boot, suspended ones included."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)

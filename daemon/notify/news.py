@@ -1,6 +1,6 @@
 """Turn new journal rows into short messages: alarms, trades, fills, model changes, ended sessions.
 
-Reads only. Everything that rows hold is data from outside, so it is made printable.
+Only reads. The content of rows comes from outside, so it is made printable.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ KINDS = {
     DAYS: "the report of each session that ended",
     MODELS: "a model that was activated or refused",
 }
-DETAIL_MOST = 600  # letters
+DETAIL_MOST = 600  # characters
 DAMAGED = "damaged_row"
 _UNREADABLE = (sqlite3.DatabaseError, UnicodeDecodeError)  # the latter where SQLite's message quotes damaged bytes
-_MessageKey = tuple[str, str, str]  # of a message: what, title without the desk, body
+_MessageKey = tuple[str, str, str]  # what, title without the desk, body
 _LAST_BEFORE = "SELECT id FROM events WHERE time_ns < ? AND id <= ? ORDER BY id DESC LIMIT 1"
 _FIRST = "SELECT id FROM events WHERE time_ns >= ? ORDER BY id LIMIT 1"
 
@@ -51,7 +51,7 @@ class Notification(NamedTuple):
 
 
 class NewsReader:
-    """The rows after the newest one at the time of making, kind by kind as chosen."""
+    """Reads the rows after the newest one at the time of creation, for the chosen kinds."""
 
     def __init__(
         self,
@@ -64,12 +64,12 @@ class NewsReader:
     ) -> None:
         """Begin after the newest row; with `since_ns`, nanoseconds since 1970 UTC, before the first row from then on.
 
-        With `entries` the trades include what was entered, once no fill was added for `merge_s` seconds. Raises
-        JournalError without a readable journal.
+        With `entries` the trades include entries, once no fill was added for `merge_s` seconds. Raises JournalError
+        without a readable journal.
         """
         self._journal, self._kinds = state_dir / FILE, frozenset(kinds)
         self._trades_of = partial(TradeNews, entries=entries, merge_s=merge_s)
-        self._read_ns = 0  # of the newest row that was read
+        self._read_ns = 0  # time of the newest row read
         with reading(self._journal):
             reader = JournalReader(self._journal)
             meta = reader.meta()
@@ -87,7 +87,7 @@ class NewsReader:
             self._read_ns = newest.time_ns
 
     def _begin_again(self, reader: JournalReader) -> None:
-        """Begin with what is new where another journal, or an older copy, took the place of the one that was read."""
+        """Restart if another journal, or an older copy of this one, replaced the one being read."""
         meta, newest = reader.meta(), reader.query("SELECT max(id) AS id FROM events")[0]["id"] or 0
         if meta.get("epoch", "") != self._epoch:
             self._begin(reader, meta, 0)
@@ -95,9 +95,10 @@ class NewsReader:
             self._begin(reader, meta, self._read_ns + 1)
 
     def grave_since(self, since_ns: int) -> list[Notification]:
-        """The grave alarms from this time, nanoseconds since 1970 UTC, to where the reading begins, if it has alarms.
+        """Return the grave alarms from `since_ns` (UTC) to the begin of the reading, if it has alarms.
 
-        A desk that starts halted with its host says so before anybody follows its journal. None of what is damaged.
+        A desk that starts halted together with its host raises its alarm before anyone follows its journal. Skips
+        damaged rows.
         """
         messages: list[Notification] = []
         if ALARMS not in self._kinds:
@@ -118,18 +119,18 @@ class NewsReader:
         return messages
 
     def read(self) -> Iterator[Notification]:
-        """Yield the messages of new rows. Raises JournalError; what was read before is not read again.
+        """Yield the messages of new rows. Raises JournalError; rows read before are not read again.
 
-        What is damaged is skipped, and a message names it.
+        Damaged rows are skipped, and a message names them.
         """
         with reading(self._journal):
-            reader = JournalReader(self._journal)  # opened anew: a rotation puts another file there
+            reader = JournalReader(self._journal)  # opened again: a rotation replaces the file
             try:
                 self._begin_again(reader)
                 for entry in reader.entries(self._row):
                     messages = self._messages(entry, reader)
                     self._row = entry.id
-                    if isinstance(entry.time_ns, int):  # not of a damaged row
+                    if isinstance(entry.time_ns, int):  # a damaged row may lack it
                         self._read_ns = entry.time_ns
                     yield from messages
                 yield from self._of_trades(reader)
@@ -141,7 +142,7 @@ class NewsReader:
                 reader.close()
 
     def _of_trades(self, reader: JournalReader) -> Iterator[Notification]:
-        """The messages about trades after all new rows. A journal whose trades cannot be read has none from then on."""
+        """Yield the messages about trades, after all new rows. Stop for good if the journal's trades cannot be read."""
         if self._trades is None:
             return
         has_moved, self._moved = self._moved, False
@@ -156,9 +157,9 @@ class NewsReader:
             yield self._damage_message("what it says of trades", error)
 
     def _past_damage(self, reader: JournalReader, error: Exception) -> Iterator[Notification]:
-        """Yield the messages up to rows that SQLite cannot read; the next look begins at the first one after them.
+        """Yield the messages before rows that SQLite cannot read; the next read begins at the first one after them.
 
-        Raises the error where nothing after them can be read: more may come.
+        Raises the error if nothing after them can be read, as rows may follow.
         """
         while (entry := self._readable(reader, self._row)) is not None:
             messages = self._messages(entry, reader)
@@ -167,7 +168,7 @@ class NewsReader:
         last = reader.last_entry()
         if last is None or last.id - 1 <= self._row:
             raise error
-        low, high = self._row, last.id - 1  # nothing is read behind `low`; behind `high` the last row is
+        low, high = self._row, last.id - 1  # `low` has no readable row after it, `high` the last one
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if self._readable(reader, middle) is None else (low, middle)
@@ -175,7 +176,7 @@ class NewsReader:
         yield self._damage_message(f"rows {first} to {self._row}", error)
 
     def _readable(self, reader: JournalReader, last_row: int) -> Entry | None:
-        """The first row after one; None where it cannot be read, or there is none."""
+        """Return the first row after `last_row`; None if there is none or it cannot be read."""
         try:
             return next(reader.entries(last_row, page=1), None)
         except _UNREADABLE as error:
@@ -184,7 +185,7 @@ class NewsReader:
             return None
 
     def _messages(self, entry: Entry, reader: JournalReader) -> list[Notification]:
-        """The messages of one row; of one that is damaged what is left of it, and a message that says so."""
+        """Return the messages of one row; of a damaged row the readable ones, and one about the damage."""
         messages, problems = [], []
         self._moved |= entry.kind not in QUIET
         if self._trades is not None and entry.kind == DAILY:
@@ -203,14 +204,14 @@ class NewsReader:
         return [*messages, *(self._damage_message(f"row {entry.id}", error) for error in problems[:1])]
 
     def _damage_message(self, rows_text: str, error: Exception) -> Notification:
-        """The message about rows that were skipped."""
+        """Return the message about skipped rows."""
         text = _text(f"{rows_text} of the journal gave no message and was skipped: {type(error).__name__}: {error}")
         return Notification(
             ALARMS, DAMAGED, f"{self.desk}: {DAMAGED}", f"{text}\nrltraderctl verify looks at the whole journal."
         )
 
     def _days(self, entry: Entry, reader: JournalReader) -> Iterator[_MessageKey]:
-        """The report of a session in sentences."""
+        """Return a session's report in sentences."""
         if entry.kind == "SessionEnded":
             date = _text(_fields(entry).get("date"))
             day = read_day(reader, find_session(reader, date))
@@ -218,7 +219,7 @@ class NewsReader:
 
 
 def of_alarm(line: str) -> Notification:
-    """The message of the line that the daemon's alarm command gets. Raises ValueError for another line."""
+    """Return the message for a line of the daemon's alarm command. Raises ValueError for any other line."""
     try:
         alarm = json.loads(line)
     except ValueError:
@@ -237,7 +238,7 @@ def of_alarm(line: str) -> Notification:
 
 
 def _alarms(entry: Entry, _: JournalReader) -> Iterator[_MessageKey]:
-    """The alarms of a row's step; a row that was left out has marks instead."""
+    """Yield the alarms of a row's step; a skipped row has marks instead."""
     effects = json.loads(entry.effects)
     for effect in effects if isinstance(effects, list) else ():
         if effect.get("type") == "RaiseAlarm":
@@ -259,7 +260,7 @@ def _models(entry: Entry, _: JournalReader) -> Iterator[_MessageKey]:
 
 
 def _model(entry: Entry) -> tuple[str, str] | None:
-    """What happened to a model, and to which; None for other events."""
+    """Return the change of a model, and its name; None for other events."""
     if entry.kind == "ModelPromoted":
         fields = _fields(entry)
         return "model activated", f"{_text(fields['version'])} in place of {_text(fields['previous']) or 'none'}"

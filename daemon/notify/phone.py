@@ -1,7 +1,7 @@
-"""What a person may ask of desks from a phone, and what the answer says. No network, no key, no clock of its own.
+"""Requests of a person to desks from a phone, and their answers. No network, no key, no clock of its own.
 
 Invariant: a command that acts leaves here only after its sender confirmed this very command for this very desk, once,
-within `CONFIRM_S`. What is open is in memory alone, so a restart voids it.
+within `CONFIRM_S`. Open confirmations are in memory only, so a restart voids them.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from strategies.kit.quantity import Quantity
 from strategies.kit.units import SECOND_NS
 
 CONFIRM_S = 60.0
-AGE_MOST_S = 60.0  # of a message, from Telegram's date on it to Telegram's time now
-PER_MINUTE = 20  # messages of one sender that get an answer
+AGE_MOST_S = 60.0  # age of a message, by Telegram's clock
+PER_MINUTE = 20  # answered messages of one sender
 CODE_LETTERS, CODE_LENGTH = "ABCDEFGHJKMNPQRSTUVWXYZ23456789", 6
-TEXT_MOST = 3500  # letters of an answer; Telegram takes 4,096
+TEXT_MOST = 3500  # characters of an answer; Telegram takes 4,096
 TODAY, WEEK, ALL = "today", "week", "all"
 HELP = """\
 /status  what the desk is and holds
@@ -42,36 +42,36 @@ _ACTING = ("pause", RESUME, "halt", "flatten", CLOSE)
 
 
 class DeskAway(Exception):
-    """A desk gave no answer; the text says why, in plain words."""
+    """A desk gave no answer; the text is the reason in plain words."""
 
 
 class DeskStopped(DeskAway):
-    """No daemon runs: what may wait for its start can be left there."""
+    """No daemon runs the desk; a command can be left for its next start."""
 
 
 class DeskLine(Protocol):
-    """The line to one desk."""
+    """Connection to one desk."""
 
     @property
     def name(self) -> str: ...
     def status(self) -> DeskStatus:
-        """Raises DeskAway."""
+        """Return the desk's status. Raises DeskAway."""
 
     def profit(self, span: str) -> str:
-        """Raises DeskAway."""
+        """Return the profit of a span, in words. Raises DeskAway."""
 
     def positions(self) -> str:
-        """Raises DeskAway."""
+        """Return the positions, in words. Raises DeskAway."""
 
     def act(self, command: str, reason: str, wish: str, *, at_start: bool) -> str:
-        """Have the command carried out, by the next start where the desk does not run and `at_start` is confirmed.
+        """Have the command carried out; by the next start if the desk does not run and `at_start` is confirmed.
 
-        `wish` is the same for the same wish of a person. Raises DeskAway.
+        `wish` is the same for repetitions of one request of a person. Raises DeskAway.
         """
 
 
 class Sender(NamedTuple):
-    """Who may write, and from which chat."""
+    """A person who may write, and the chat."""
 
     name: str
     chat: int
@@ -107,7 +107,7 @@ class _Question(NamedTuple):
 
 
 class Phone:
-    """Answers the listed senders, one message at a time. `now_s` goes on while the host sleeps."""
+    """Answers the listed senders, one message at a time. `now_s` is a clock that also counts while the host sleeps."""
 
     def __init__(
         self,
@@ -124,10 +124,10 @@ class Phone:
         self._open: dict[Sender, _Question] = {}
         self._rates: dict[Sender, TokenBucket] = {}
         self._over: set[Sender] = set()
-        self.strangers = 0  # messages of who is not listed
+        self.strangers = 0  # messages of senders that are not listed
 
     def take(self, incoming: Incoming) -> list[Outgoing]:
-        """Return what to send for it."""
+        """Return the messages to send for an incoming one."""
         sender = self._senders.get((incoming.chat, incoming.user))
         if sender is None:
             return self._stranger(incoming)
@@ -148,7 +148,7 @@ class Phone:
         return [self._answer(sender, words, incoming)]
 
     def _stranger(self, incoming: Incoming) -> list[Outgoing]:
-        """Count it; the first one is told to the listed ones."""
+        """Count a message of an unlisted sender; report the first one to the listed senders."""
         self.strangers += 1
         if self.strangers > 1:
             return []
@@ -171,7 +171,7 @@ class Phone:
         return True
 
     def _words(self, text: str) -> list[str]:
-        """The words of a command; empty for a text that is none of this bot's."""
+        """Return the words of a command; empty for a text that is not for this bot."""
         words = text.split()
         if not words or not words[0].startswith("/"):
             return []
@@ -215,7 +215,7 @@ class Phone:
         return text
 
     def _desk(self, sender: Sender) -> DeskLine:
-        """Return the desk that the sender means. Raises DeskAway where that is not said."""
+        """Return the desk that the sender means. Raises DeskAway if that is open."""
         if len(self._desks) == 1:
             return next(iter(self._desks.values()))
         if sender not in self._chosen:
@@ -236,7 +236,7 @@ class Phone:
     # --- what acts ----------------------------------------------------------------------------------------------------
 
     def _ask(self, sender: Sender, name: str, arguments: Sequence[str]) -> Outgoing:
-        """Ask back. Raises DeskAway, CommandError."""
+        """Ask for a confirmation. Raises DeskAway, CommandError."""
         self._open.pop(sender, None)
         desk, upper, at_start = self._desk(sender), [word.upper() for word in arguments], False
         try:
@@ -295,7 +295,7 @@ def _span(arguments: Sequence[str]) -> str:
 
 
 def _closing(status: DeskStatus, arguments: Sequence[str]) -> tuple[str, str]:
-    """Return the command and what it does in words. Raises DeskAway where it would do nothing, CommandError."""
+    """Return the command and its effect in words. Raises DeskAway if it would do nothing, CommandError."""
     symbol, quantity = closing(arguments)
     holding = _holding(status, symbol)
     if quantity > holding.quantity:
@@ -307,7 +307,7 @@ def _closing(status: DeskStatus, arguments: Sequence[str]) -> tuple[str, str]:
 
 
 def _holding(status: DeskStatus, symbol: str) -> Holding:
-    """Return the position of this symbol, or the only one in options on it. Raises DeskAway."""
+    """Return the position in this symbol, or the only one in options on it. Raises DeskAway."""
     positions = {one.symbol: one for one in status.positions}
     matches = meant_by(symbol, positions)
     if len(matches) == 1:
@@ -318,7 +318,7 @@ def _holding(status: DeskStatus, symbol: str) -> Holding:
 
 
 def _consequence(name: str, status: DeskStatus) -> tuple[str, str]:
-    """Return the command and what it does, as a question. Raises DeskAway where it would do nothing."""
+    """Return the command and its effect, as a question. Raises DeskAway if it would do nothing."""
     match name:
         case "pause":
             return name, "take no new positions until it is resumed? Exits go on."

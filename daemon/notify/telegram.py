@@ -1,6 +1,6 @@
-"""Telegram's Bot API, as far as a desk's bot needs it (core.telegram.org/bots/api): updates in, messages out.
+"""Client of Telegram's Bot API, as far as a desk's bot needs it (core.telegram.org/bots/api).
 
-The token stands in the address of every request. Invariant: no exception, text or log of this module holds an address.
+The token is part of the address of every request. Invariant: no exception, text or log of this module holds an address.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ import msgspec
 from daemon.host.safe_decode import Unreadable, decode_with_type
 
 API = "https://api.telegram.org"
-POLL_S = 50  # that Telegram holds a request for updates
-ANSWER_S = 15.0  # for a request, above what Telegram holds it
-BYTES_MOST = 1 << 20  # of an answer; 100 updates of texts have at most 4,096 letters each
-TEXT_MOST = 4096  # letters of a message
-TOAST_MOST = 200  # letters of the answer to a button
+POLL_S = 50  # seconds for which Telegram holds a request for updates
+ANSWER_S = 15.0  # seconds for a request, beyond the time that Telegram holds it
+BYTES_MOST = 1 << 20  # bytes of an answer; it has up to 100 updates with texts of at most 4,096 characters
+TEXT_MOST = 4096  # characters of a message
+TOAST_MOST = 200  # characters of the answer to a button
 RETRY_MOST_S = 3600.0
 _TOKEN = re.compile(r"[0-9]{1,20}:[A-Za-z0-9_-]{20,100}")
 T = TypeVar("T")
-_ALLOWED = ("message", "callback_query")  # no edited messages: what was asked once is not asked again by an edit
+_ALLOWED = ("message", "callback_query")  # no edited messages: an edit does not repeat a request
 
 
 class TelegramError(Exception):
-    """A request failed; try again after `retry_s`, None: when it suits. The text holds no address and no token."""
+    """A failed request; retry after `retry_s`, None: at any time. The text holds no address and no token."""
 
     def __init__(self, problem: str, retry_s: float | None = None) -> None:
         super().__init__(problem)
@@ -38,11 +38,11 @@ class TelegramError(Exception):
 
 
 class TokenRefused(TelegramError):
-    """Telegram does not know the token: nothing works until it is replaced."""
+    """Telegram does not know the token; nothing works until it is replaced."""
 
 
 class NotTaken(TelegramError):
-    """Telegram refuses this very request, so a repetition would not help."""
+    """Telegram refuses this very request, so that repeating it would not help."""
 
 
 class User(msgspec.Struct, frozen=True):
@@ -54,7 +54,7 @@ class User(msgspec.Struct, frozen=True):
 
 
 class Chat(msgspec.Struct, frozen=True):
-    """Where messages are: `type` is private, group, supergroup or channel."""
+    """A conversation: `type` is private, group, supergroup or channel."""
 
     id: int
     type: str = ""
@@ -66,7 +66,7 @@ class Message(msgspec.Struct, frozen=True, rename={"sender": "from"}):
     chat: Chat
     date: int = 0
     sender: User | None = None
-    sender_chat: Chat | None = None  # of one that is sent in a chat's name
+    sender_chat: Chat | None = None  # set if sent in a chat's name
     text: str = ""
     forward_origin: msgspec.Raw | None = None
     via_bot: User | None = None
@@ -82,7 +82,7 @@ class Press(msgspec.Struct, frozen=True, rename={"sender": "from"}):
 
 
 class Update(msgspec.Struct, frozen=True):
-    """One thing that happened; of other kinds than these the number alone is read."""
+    """One update; only its number if it is of another kind than these."""
 
     update_id: int
     message: Message | None = None
@@ -112,7 +112,7 @@ _raw_updates = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _update = msgspec.json.Decoder(Update).decode
 _user = msgspec.json.Decoder(User).decode
 Buttons = Sequence[tuple[str, str]]
-"""Texts, and what a press on each sends back (at most 64 bytes)."""
+"""Texts of buttons, and the data that a press on each sends back (at most 64 bytes)."""
 
 
 class _Number(msgspec.Struct, frozen=True):
@@ -123,10 +123,10 @@ _number = msgspec.json.Decoder(_Number).decode
 
 
 class Bot:
-    """A bot by its token. One at a time may ask for its updates. Use it as an asynchronous context."""
+    """A bot by its token, used as an asynchronous context. Only one at a time may ask for its updates."""
 
     def __init__(self, token: str, api: str = API) -> None:
-        """Raises ValueError for a token that is none, without showing it."""
+        """Keep the token. Raises ValueError for an invalid one, without showing it."""
         if not _TOKEN.fullmatch(token):
             raise ValueError("this is no token of a bot: expected digits, a colon and letters, as BotFather wrote it")
         self.id = int(token.partition(":")[0])
@@ -151,9 +151,9 @@ class Bot:
         return _decode(_user, result).username
 
     async def updates(self, offset: int, poll_s: int = POLL_S) -> Updates:
-        """Return the updates from `offset` on, once there are some or `poll_s` is over; all before it are confirmed.
+        """Return the updates from `offset` on, after at most `poll_s` seconds; confirm all before it.
 
-        One that cannot be read is there with its number alone. Raises TelegramError.
+        An unreadable update has only its number. Raises TelegramError.
         """
         fields = {"offset": offset, "timeout": poll_s, "allowed_updates": _ALLOWED}
         result, now_s = await self._call("getUpdates", fields, poll_s)
@@ -168,11 +168,11 @@ class Bot:
         await self._call("sendMessage", fields)
 
     async def answer(self, press: str, text: str) -> None:
-        """Answer a press on a button, so that it stops turning. Raises TelegramError."""
+        """Answer a press on a button, which ends its spinner. Raises TelegramError."""
         await self._call("answerCallbackQuery", {"callback_query_id": press, "text": text[:TOAST_MOST]})
 
     async def _call(self, method: str, fields: dict[str, Any], hold_s: float = 0.0) -> tuple[bytes, float]:
-        """Return the answer's result as JSON, and Telegram's time."""
+        """Return the result as JSON, and Telegram's time."""
         assert self._session is not None
         try:
             async with self._session.post(
@@ -193,7 +193,7 @@ class Bot:
             raise TelegramError(f"{method}: an answer of more than {BYTES_MOST} bytes")
         try:
             answer = decode_with_type(_answer, body)
-        except Unreadable:  # of something on the way: it says nothing of the token
+        except Unreadable:  # answered by a proxy: no judgement of the token
             raise TelegramError(f"{method}: an answer that is none of Telegram's ({status})") from None
         if not answer.ok or status != 200:
             raise _problem(method, answer.error_code or status, answer.parameters.retry_after)
@@ -201,7 +201,7 @@ class Bot:
 
 
 def _problem(method: str, status: int, retry_s: float | None) -> TelegramError:
-    """Return the error for a status of HTTP or of Telegram's own."""
+    """Return the error for an HTTP status, or Telegram's own."""
     if status in (401, 404):
         return TokenRefused(f"Telegram refuses the bot's token ({status})")
     if status == 409:
@@ -228,7 +228,7 @@ def _readable(raw: msgspec.Raw) -> Update:
 
 
 def _seconds(date: str) -> float:
-    """Return the time of an HTTP header Date, without one this host's."""
+    """Return the time of an HTTP header Date; this host's if there is none."""
     try:
         return parsedate_to_datetime(date).timestamp()
     except ValueError:

@@ -1,6 +1,6 @@
 """Turn the trades of a journal into messages: a round trip once it is closed, a daily desk's basket once it is done.
 
-A trade is told once, however many fills it had. Reads only.
+A trade is reported once, however many fills it had. Only reads.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from daemon.reports.trade_tables import duration_words, left_by
 from daemon.reports.words import plural
 from strategies.kit.units import DAY_NS
 
-MERGE_S = 30.0  # without another fill, then an entry is told
-BACK_NS = 8 * DAY_NS  # a fill may be heard of as late as that
-DAILY = "RebalanceDue"  # the event by which a desk decides once a session
-DUE_ROWS = 20_000  # of the journal's end: more than two sessions of a daily desk
+MERGE_S = 30.0  # seconds without another fill after which an entry is reported
+BACK_NS = 8 * DAY_NS  # latest arrival of a fill
+DAILY = "RebalanceDue"  # event at which a daily desk decides
+DUE_ROWS = 20_000  # rows at the journal's end: more than two sessions of a daily desk
 QUIET = frozenset(("BarClosed", "QuotesReceived", "ClockTicked", "PricesPrinted", "PolicyAnswered"))
 """Kinds of events that close no trade."""
 REASONS = {
@@ -53,7 +53,7 @@ class TradeMessage(NamedTuple):
 
 
 class TradeNews:
-    """Messages about trades since this object was made, or since `since_ns`. `now_s` is a steady clock."""
+    """Messages about trades since its creation, or since `since_ns`. `now_s` is a monotonic clock."""
 
     def __init__(
         self,
@@ -72,13 +72,13 @@ class TradeNews:
         self._left_times = {_key(trade): trade.left_ns for trade in trades if (trade.left_ns or before_ns) < before_ns}
         open_trades = read_trades(reader, Wanted(open_only=True)).trades
         self._quantities = {_key(trade): trade.quantity for trade in open_trades if trade.opened_ns < before_ns}
-        self._growing: dict[tuple[int, str], tuple[object, float]] = {}  # quantity, and since when it stands
+        self._growing: dict[tuple[int, str], tuple[object, float]] = {}  # quantity, and the time of its last change
         self._basket = _newest_basket(reader, before_ns)
         rows = reader.query(f"SELECT kind FROM events ORDER BY id DESC LIMIT {DUE_ROWS}")
         self.daily = any(row["kind"] == DAILY for row in rows)
 
     def read(self, reader: JournalReader, *, moved: bool) -> Iterator[TradeMessage]:
-        """Yield what is to be told now. Without `moved` no event came that may have closed a trade."""
+        """Yield the messages due now. Without `moved` no event came that may have closed a trade."""
         if moved:
             yield from self._baskets(reader)
         if not moved and not self._growing:
@@ -136,7 +136,7 @@ _MOVED = "SELECT entered_usd, left_usd, fees_usd FROM moves WHERE time_ns > ? AN
 
 
 def _cash(reader: JournalReader, time_ns: int) -> Decimal | None:
-    """Return the cash at a time: that of the newest record, and what was traded since. None without a record."""
+    """Return the cash at a time: the newest record's, and the trades since. None without a record."""
     records = reader.query(_CASH, (time_ns,))
     if not records:
         return None

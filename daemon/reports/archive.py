@@ -1,4 +1,4 @@
-"""Archive the journal, which is only read, and see whether the disk has room for the sessions to come.
+"""Archive the journal, which is only read, and check that the disk has room for future sessions.
 
 An archive is read in one transaction, so it is consistent while the daemon writes. It appears whole or not at all.
 """
@@ -20,10 +20,10 @@ DAYS_TO_COME = 10
 
 
 def archive(journal: Path, date: str, keep: int) -> Path | None:
-    """Write the rows since the last archive to `archive/<date>.sqlite` and keep the newest `keep`; None when that is 0.
+    """Write the rows since the last archive to `archive/<date>.sqlite` and keep the newest `keep`; None if that is 0.
 
-    It is a journal of its own that begins at a snapshot: it can be looked at and verified alone. The first one holds
-    all rows. Raises OSError when less is free than it needs and as much again, sqlite3.Error or JournalError when it
+    An archive is a journal of its own that begins at a snapshot, so it can be read and verified alone. The first one
+    holds all rows. Raises OSError when less than twice the needed space is free, sqlite3.Error or JournalError when it
     cannot be written.
     """
     if not keep:
@@ -46,7 +46,7 @@ def archive(journal: Path, date: str, keep: int) -> Path | None:
 
 
 def _since_last(journal: Path, newest: Path | None) -> tuple[int, float, Snapshot | None]:
-    """The row at which the next archive begins, about which part of the journal it is, and the snapshot there."""
+    """Return the row at which the next archive begins, its approximate part of the journal, and the snapshot there."""
     with closing(JournalReader(journal)) as reader:
         base, last = base_of(reader.meta()), reader.last_entry()
         begin = base.row + 1 if base is not None else 1
@@ -61,7 +61,7 @@ def _since_last(journal: Path, newest: Path | None) -> tuple[int, float, Snapsho
 
 
 def _end_of(path: Path) -> tuple[Entry, Snapshot] | None:
-    """The last row of an archive and its newest whole snapshot; None where it has none or cannot be read."""
+    """Return an archive's last row and its newest whole snapshot; None if it has none or is unreadable."""
     try:
         with closing(JournalReader(path)) as reader:
             row, snapshot = reader.last_entry(), newest_whole(reader)
@@ -71,10 +71,10 @@ def _end_of(path: Path) -> tuple[Entry, Snapshot] | None:
 
 
 def disk_is_low(journal: Path) -> tuple[int, int] | None:
-    """(free, used) in MiB when less is free than `DAYS_TO_COME` more sessions like the past ones need.
+    """Return (free, used) in MiB when less is free than `DAYS_TO_COME` more sessions of average size need, else None.
 
-    Used is what the desk keeps: the journal, its write-ahead log, its archives and what was rotated away. A session to
-    come needs room in the journal, and as much in its archive where there are any.
+    Used is the space of the journal, its write-ahead log, its archives and its rotated parts. A future session needs
+    room in the journal, and as much in its archive if there are archives.
     """
     with closing(JournalReader(journal)) as reader:
         session_count = reader.query("SELECT count(*) AS n FROM events WHERE kind = 'SessionEnded'")[0]["n"]

@@ -1,6 +1,6 @@
-"""A session's orders as lines of CSV for a spreadsheet: one line for each order, columns that keep their names.
+"""A session's orders as CSV for a spreadsheet: one line for each order, with stable column names.
 
-Units stand in the names. A text never begins with a sign that a spreadsheet takes for a formula.
+Units are part of the names. A text never begins with a sign that a spreadsheet takes for a formula.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from daemon.reports.record import Day
 from strategies.kit.units import SECOND_NS
 
 Cell = str | int | Decimal | None
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "|", "%")  # OWASP, "CSV injection", and what DDE begins with
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "|", "%")  # OWASP, "CSV injection", and the begin of DDE
 MS = 1_000_000
 
 
 def milliseconds(begin_ns: int, end_ns: int) -> Decimal | None:
-    """From one journaled time to another; None where one of them is not known."""
+    """Return the time between two journaled times; None if one is unknown."""
     return Decimal(end_ns - begin_ns) / MS if begin_ns and end_ns else None
 
 
@@ -79,11 +79,11 @@ COLUMNS: dict[str, Callable[[Day, OrderQuality], Cell]] = {
     "first_to_last_fill_ms": lambda _, order: milliseconds(order.first_fill_ns, order.last_fill_ns),
     "cancel_asked_to_canceled_ms": lambda _, order: milliseconds(order.cancel_asked_ns, order.canceled_ns),
 }
-"""Column -> its value. docs/REPORT.md explains each; a new one goes to the end."""
+"""Column -> its value. docs/REPORT.md explains each; append new ones at the end."""
 
 
 def orders_csv(day: Day) -> str:
-    """The header and a line for each order, in the order in which they were sent; what is not known is empty."""
+    """Return the header and a line for each order, in the order of sending; an unknown value is empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -93,7 +93,7 @@ def orders_csv(day: Day) -> str:
 
 
 def as_cell(value: Cell) -> str:
-    """Return a value as a cell: "" for what is not known, no text that a spreadsheet takes for a formula."""
+    """Return a value as a cell: "" if unknown, and never a text that a spreadsheet takes for a formula."""
     match value:
         case None:
             return ""

@@ -1,7 +1,6 @@
 """Write a session's report as JSON and as a page.
 
-Files appear whole or not at all, and a failure leaves no partial file. A page that cannot be made does not stop the
-report.
+Files appear whole or not at all. A page that cannot be made does not stop the report.
 """
 
 from __future__ import annotations
@@ -34,14 +33,14 @@ PAGE_FAILURES = (
     ArithmeticError, AssertionError, AttributeError, JournalError, LookupError, MemoryError, OSError, RuntimeError,
     TypeError, ValueError, msgspec.MsgspecError, sqlite3.Error,
 )  # fmt: skip
-"""Errors of reading the session or making its page: named in the report, which is written anyway."""
+"""Errors of reading the session or making its page; the report names them and is written anyway."""
 
 
 Cell = str | int | float | None
 
 
 class DecisionCount(msgspec.Struct, frozen=True):
-    """How often an action had an outcome; a rule's action is its reason."""
+    """Count of an action's decisions with one outcome; a rule's action is its reason."""
 
     action: str
     outcome: str
@@ -51,7 +50,7 @@ class DecisionCount(msgspec.Struct, frozen=True):
 class SessionReport(msgspec.Struct, frozen=True, kw_only=True):
     """A session for programs: figures and orders. `orders` and `trades` have the columns of their CSV files.
 
-    Money and prices are USD as exact text, times nanoseconds UTC. A field that is not known is None.
+    Money and prices are USD as exact text, times nanoseconds UTC. An unknown field is None.
     """
 
     desk: str
@@ -71,7 +70,7 @@ class SessionReport(msgspec.Struct, frozen=True, kw_only=True):
     denials: dict[str, int]  # gate to how often it denied
     alarms: int
     commands: int
-    halt: str  # that holds at the end, "" for none
+    halt: str  # in force at the end, "" for none
     bars_missing: int
     bars_rejected: int
     held: dict[str, Quantity]  # symbol to contracts or shares
@@ -90,7 +89,7 @@ class Chain(msgspec.Struct, frozen=True):
 
 
 class OrderCount(msgspec.Struct, frozen=True):
-    """How many orders of a purpose ended in, or have, a status."""
+    """Count of orders with a purpose and a status."""
 
     purpose: str
     status: str
@@ -108,7 +107,7 @@ class RaisedAlarm(msgspec.Struct, frozen=True):
 class DayReport(msgspec.Struct, frozen=True, kw_only=True):
     """A session as its desk writes it. Money is USD as text.
 
-    `execution` is None where the session could not be read as a whole.
+    `execution` is None if the session could not be read as a whole.
     """
 
     date: str  # New York
@@ -125,7 +124,7 @@ class DayReport(msgspec.Struct, frozen=True, kw_only=True):
     realized_usd: str | None
     execution: ExecutionSums | None
     alarms: tuple[RaisedAlarm, ...]
-    page: str = ""  # the page's file, or why there is none
+    page: str = ""  # name of the page's file, or the reason why it is missing
 
 
 _ORDERS = (
@@ -134,17 +133,16 @@ _ORDERS = (
     "JOIN orders AS o USING (client_order_id) WHERE f.time_ns BETWEEN ? AND ? AND submitted_ns < ? "
     "GROUP BY client_order_id ORDER BY purpose, status"
 )
-"""Orders of a session, and what those of earlier ones, such as stops that rest for long, filled in it."""
+"""Orders of a session, and fills in it of earlier orders, such as long-lived stops."""
 
 
 def day_report(journal: Path, session: Session, day: Day | None = None) -> DayReport:
-    """Decisions, orders, fills, equity and alarms of one session, from its open to an hour after its close.
+    """Return decisions, orders, fills, equity and alarms of one session, from its open to an hour after its close.
 
-    A daily desk decides and sends its sells before the open: its session begins as long before as that may be.
-    Money is USD as text. The equity is that of its New York day; `realized_usd` is the gain since the last record
-    before that (since the first equity known where there is none); equity is None in a session without a bar.
-    `execution` is None where the session, as `daemon.reports.gather` read it, is not given. Raises JournalError,
-    sqlite3.Error.
+    A daily desk's session begins earlier, by as long as it may decide and send its sells before the open. Money is USD
+    as text. The equity is that of its New York day; `realized_usd` is the gain since the last record before that day
+    (or the first known equity); equity is None in a session without a bar. `execution` is None unless `day`, the
+    session as `daemon.reports.gather` read it, is given. Raises JournalError, sqlite3.Error.
     """
     with closing(JournalReader(journal)) as reader:
         span = (session.open_ns - strategy_of(reader.meta()).spec.before_open_ns, session.close_ns + REPORT_SPAN_NS)
@@ -187,7 +185,7 @@ def day_report(journal: Path, session: Session, day: Day | None = None) -> DayRe
 
 
 def newest_head(journal: Path) -> tuple[int, str]:
-    """The last event row on the disk, and the chain's head there, hex. Raises JournalError, sqlite3.Error."""
+    """Return the last event row on the disk, and the chain's head there, hex. Raises JournalError, sqlite3.Error."""
     with closing(JournalReader(journal)) as reader:
         last = reader.last_entry()
         row = last.id if last is not None else 0
@@ -195,7 +193,7 @@ def newest_head(journal: Path) -> tuple[int, str]:
 
 
 def _filled_quantity(orders: list[sqlite3.Row], side: int, *, options: bool) -> Quantity:
-    """Contracts or shares that the orders of one side filled; what the broker corrected is corrected here too."""
+    """Return the contracts or shares filled by the orders of one side, with the broker's corrections."""
     own_rows = (row for row in orders if row["side"] == side and (parse_occ(row["symbol"]) is not None) == options)
     return total(of_column(row["filled"]) for row in own_rows)
 
@@ -207,7 +205,7 @@ def _gain(rows: list[sqlite3.Row]) -> str:
 def write_report(journal: Path, session: Session) -> Path:
     """Write the report to its `report_path`, then the page in the same folder; `page` names its file or the error.
 
-    Raises JournalError, OSError, sqlite3.Error where the report itself cannot be made or written.
+    Raises JournalError, OSError, sqlite3.Error if the report itself cannot be made or written.
     """
     path = report_path(journal, session)
     day, page, failure = _page(journal, session)
@@ -217,14 +215,14 @@ def write_report(journal: Path, session: Session) -> Path:
     if page:
         try:
             whole_text(path.with_suffix(".html"), page)
-        except OSError as error:  # the report comes first, also where the room is for one alone
+        except OSError as error:  # the report comes first, even if there is no room for the page
             with suppress(OSError):
                 _write_json(path, replace(report, page=f"not written: {error}"))
     return path
 
 
 def _page(journal: Path, session: Session) -> tuple[Day | None, str, str]:
-    """Return the session, its page, and why one of them is missing."""
+    """Return the session and its page, and the error if one is missing."""
     day: Day | None = None
     try:
         day = read_day(journal, session)

@@ -1,6 +1,6 @@
-"""What it cost to trade: an order against the price at which it was sent, a work against the price of its decision.
+"""Transaction costs: an order against its arrival price, an entry or exit against the price of its decision.
 
-Figures alone: `daemon.reports.execution_watch` gathers what they are made of. Money is Decimal, a cost is positive.
+Only computes: `daemon.reports.execution_watch` gathers the data. Money is Decimal, a cost is positive.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ QUOTE, PRINT, CLOSE = "quote", "print", "close"
 
 
 class Arrival(msgspec.Struct, frozen=True):
-    """A price in USD a share as the desk knew it: the mid of a quote, a print, or the last known bar's close."""
+    """A price in USD a share as known to the desk: the mid of a quote, a print, or the last known bar's close."""
 
     price: Decimal
     source: str  # quote, print or close
@@ -35,8 +35,8 @@ class Arrival(msgspec.Struct, frozen=True):
 class OrderQuality(msgspec.Struct, frozen=True, kw_only=True):
     """One order, which is one attempt of a work. Prices USD a share, times nanoseconds UTC as journaled, 0 for never.
 
-    `cost` is the sum of price x quantity filled; `arrival` the price that the desk knew when the order was sent, None
-    where it knew none; `status` how it ended, a word of `daemon.core.orders`.
+    `cost` is the sum of price x quantity filled; `arrival` the price known to the desk when the order was sent, None if
+    unknown; `status` its final status, a word of `daemon.core.orders`.
     """
 
     client_order_id: str
@@ -52,7 +52,7 @@ class OrderQuality(msgspec.Struct, frozen=True, kw_only=True):
     limit: Decimal | None  # None: market
     arrival: Arrival | None
     status: str
-    reason: str  # why it was rejected
+    reason: str  # of a rejection
     filled: Quantity
     cost: Decimal
     fees: Decimal
@@ -73,12 +73,12 @@ class OrderQuality(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def notional(self) -> Decimal | None:
-        """USD that were filled, at the arrival price; None without a fill or an arrival price."""
+        """USD filled, at the arrival price; None without a fill or an arrival price."""
         return self.arrival.price * self.filled * self.multiplier if self.arrival and self.filled else None
 
     @property
     def slippage_usd(self) -> Decimal | None:
-        """What the fills cost beyond the arrival price, USD for the whole order; negative when they were better.
+        """Cost of the fills beyond the arrival price, USD for the whole order; negative when they were better.
 
         side x (cost - quantity x arrival) x multiplier: the trader's "arrival cost" (Kissell, "The Science of
         Algorithmic Trading and Portfolio Management", 2014, chapter 3).
@@ -89,13 +89,13 @@ class OrderQuality(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def slippage_share(self) -> Decimal | None:
-        """The same in USD a share."""
+        """Slippage in USD a share."""
         slippage = self.slippage_usd
         return None if slippage is None else slippage / (self.filled * self.multiplier)
 
     @property
     def slippage_bp(self) -> Decimal | None:
-        """The same in basis points of the arrival price."""
+        """Slippage in basis points of the arrival price."""
         slippage, notional = self.slippage_usd, self.notional
         return None if slippage is None or not notional else slippage / notional * BP
 
@@ -119,11 +119,11 @@ class OrderQuality(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkQuality(msgspec.Struct, frozen=True, kw_only=True):
-    """An entry or exit over all its attempts, against the paper trade of the same size at the decision's price.
+    """An entry or exit over all its attempts, against a paper trade of the same size at the decision's price.
 
     Implementation shortfall (Perold, "The implementation shortfall: paper versus reality", Journal of Portfolio
-    Management 14(3), 1988) is what paper earned more than the desk: `execution_usd` on what was filled, plus
-    `missed_usd` on what was not, up to the work's end, plus `fees_usd`. None where a price is not known.
+    Management 14(3), 1988) is the paper trade's gain less the desk's: `execution_usd` on the filled quantity, plus
+    `missed_usd` on the rest, up to the work's end, plus `fees_usd`. None if a price is unknown.
     """
 
     work: str
@@ -134,8 +134,8 @@ class WorkQuality(msgspec.Struct, frozen=True, kw_only=True):
     wanted: Quantity
     filled: Quantity
     multiplier: int
-    decision: Arrival | None  # what the symbol was worth when the policy answered; of a rule, when it sent first
-    end: Arrival | None  # when its last order ended, or now where one works
+    decision: Arrival | None  # price when the policy answered; of a rule, when it first sent
+    end: Arrival | None  # price when its last order ended, or now while one works
     open: bool
     cost: Decimal
     fees_usd: Decimal
@@ -162,14 +162,14 @@ class WorkQuality(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Quality(msgspec.Struct, frozen=True):
-    """A session's orders in the order in which they were sent, and its works in that of their first orders."""
+    """A session's orders in the order of sending, and its works in the order of their first orders."""
 
     orders: tuple[OrderQuality, ...]
     works: tuple[WorkQuality, ...]
 
     @property
     def filled_share(self) -> Decimal | None:
-        """What was filled of what the works wanted, 0 to 1; None where nothing was wanted."""
+        """Filled part of the wanted quantity of all works, 0 to 1; None if nothing was wanted."""
         quantity_wanted = total(work.wanted for work in self.works)
         return Decimal(total(work.filled for work in self.works)) / quantity_wanted if quantity_wanted else None
 
@@ -195,12 +195,12 @@ class Quality(msgspec.Struct, frozen=True):
 
     @property
     def unpriced(self) -> int:
-        """Orders that filled and whose arrival price is not known."""
+        """Count of filled orders without a known arrival price."""
         return sum(bool(order.filled) and order.arrival is None for order in self.orders)
 
 
 class ExecutionSums(msgspec.Struct, frozen=True):
-    """The sums for a report: money, shares and basis points as text, counts as numbers."""
+    """Sums for a report: money, shares and basis points as text, counts as numbers."""
 
     orders: int
     works: int
@@ -226,7 +226,7 @@ def sums_of(quality: Quality) -> ExecutionSums:
 
 
 def plain(value: Decimal) -> str:
-    """Exact and without an exponent: 1E+2 is "100"; what division made endless is cut to 10 decimals."""
+    """Return the exact value without an exponent: 1E+2 is "100"; endless quotients are cut to 10 decimals."""
     exponent = value.as_tuple().exponent
     if isinstance(exponent, int) and exponent < -10:
         value = value.quantize(Decimal("1E-10"))

@@ -1,7 +1,6 @@
-"""A session's orders gathered from its journaled events, in order, for `daemon.reports.execution_quality` to judge.
+"""Gather a session's orders from its journaled events, in order, for `daemon.reports.execution_quality` to judge.
 
-A pure fold: nothing is read or decided here. Totals are set from the broker's reports, never added, so an event that
-comes twice changes nothing.
+A pure fold. Totals are set from the broker's reports, never added, so an event that comes twice changes nothing.
 """
 
 from __future__ import annotations
@@ -66,7 +65,7 @@ NOTHING = Filled()
 
 @dataclass(slots=True)
 class _OrderRecord:
-    """An order in the making. `earlier` is what it filled before the session, which is not the session's."""
+    """An order under construction. `earlier` are its fills before the session, which do not count."""
 
     client_order_id: str
     decision: int
@@ -98,13 +97,13 @@ class _OrderRecord:
 
     @property
     def now(self) -> Filled:
-        """The fills of this session alone."""
+        """The fills of this session only."""
         earlier = self.earlier
         return Filled(self.filled - earlier.quantity, self.cost - earlier.cost, self.fees - earlier.fees)
 
     @property
     def ordered_now(self) -> Quantity:
-        """The quantity that was not filled when the session began."""
+        """The quantity still unfilled at the session's begin."""
         return self.quantity - self.earlier.quantity
 
     @property
@@ -120,7 +119,7 @@ class Watch:
     def __init__(self) -> None:
         self.known: dict[str, Arrival] = {}
         self._orders: dict[str, _OrderRecord] = {}
-        self._resting: set[str] = set()  # stops
+        self._resting: set[str] = set()  # names of stops
         self._decisions: dict[int, tuple[int, dict[str, Arrival]]] = {}
 
     @property
@@ -129,7 +128,7 @@ class Watch:
         return tuple(self._orders)
 
     def see(self, event: Event, effects: Iterable[Mapping[str, Any]] = ()) -> None:
-        """Take one event, then what its step asked for (the journal's JSON objects, each with its `type`)."""
+        """Take one event, then the effects of its step (the journal's JSON objects, each with its `type`)."""
         self.see_price(event)
         match event:
             case PolicyAnswered(time_ns=time_ns, decision=decision):
@@ -155,7 +154,7 @@ class Watch:
                 self._advance(canceled_order, "cancel_requested", event.time_ns)
 
     def see_earlier(self, row: Mapping[str, Any], earlier: Filled) -> None:
-        """Take an order of an earlier session that may still fill, a row of `orders`: it is one once it does."""
+        """Take an order of an earlier session that may still fill, a row of `orders`; it counts once it fills."""
         name, limit = row["client_order_id"], row["limit_price"]
         decision, leg, attempt = map(int, name.rsplit("-", 3)[1:])
         self._resting.add(name)
@@ -183,7 +182,7 @@ class Watch:
         match event:
             case QuotesReceived():
                 for quote in event.quotes:
-                    if quote.bid > 0 and quote.ask > 0:  # one side alone has no middle
+                    if quote.bid > 0 and quote.ask > 0:  # one side only has no mid
                         middle = (quote.bid + quote.ask) / 2
                         self.known[quote.symbol] = Arrival(middle, QUOTE, quote.quoted_ns, quote.bid, quote.ask)
             case PricesPrinted(time_ns=time_ns):
@@ -198,13 +197,13 @@ class Watch:
                 for bar in event.running:
                     self._note_close(bar, time_ns)
             case HistoryAdjusted(time_ns=time_ns, symbol=symbol, bars=bars) if bars:
-                self.known.pop(symbol, None)  # what was known before a split is no price any more
+                self.known.pop(symbol, None)  # a split invalidates the known price
                 self._note_close(bars[-1], time_ns)
 
     def quality(self, statuses: Mapping[str, str] | None = None) -> Quality:
-        """Return the orders' quality so far; `statuses` by client order id overrule the events.
+        """Return the orders' quality so far; `statuses` by client order id override the events.
 
-        A stop that rests at the broker is an order once it sold something, without a price on arrival.
+        A resting stop counts as an order once it sold something, without an arrival price.
         """
         orders_shown = {
             name: order for name, order in self._orders.items() if order.now.quantity or name not in self._resting
@@ -225,7 +224,7 @@ class Watch:
 
     def _add_order(self, effect: Mapping[str, Any], time_ns: int) -> None:
         name = str(effect["client_order_id"])
-        if name in self._orders:  # the broker did not know it: the same order goes out again
+        if name in self._orders:  # the broker did not know it: the same order is sent again
             self._advance(self._orders[name], "sent_again", time_ns)
             return
         decision, leg, attempt = map(int, name.rsplit("-", 3)[1:])
@@ -287,7 +286,7 @@ class Watch:
         self._set(order, correction, quantity, event.cumulative_cost, order.fees, event.time_ns)
 
     def _note_report(self, report: BrokerOrder, time_ns: int) -> None:
-        """The broker's own word on an order: its totals where they go beyond ours, and its status."""
+        """Take the broker's report on an order: its totals if they exceed the known ones, and its status."""
         order, filled_quantity = self._orders.get(report.client_order_id), exact(report.filled)
         if (
             order is None

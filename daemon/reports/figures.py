@@ -1,4 +1,4 @@
-"""The plots of a day's page with their captions, and the sums of what trading cost."""
+"""Plots of a day's page with their captions, and the sums of trading costs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Points = list[tuple[int, float]]
 
 
 class Shown(NamedTuple):
-    """A plot and its caption; where there is nothing to plot, the reason."""
+    """A plot and its caption; without data, the reason."""
 
     plot: Figure | None
     words: str
@@ -66,7 +66,7 @@ def equity(day: Day) -> Shown:
 
 
 class _EquityPlot(NamedTuple):
-    """A plot of equity: its points and marks, over which time, and the words of its title and caption."""
+    """A plot of equity: its points, marks and time span, and the words of its title and caption."""
 
     points: Points
     marks: list[PlotMark]
@@ -92,9 +92,9 @@ _COURSES: dict[str, Callable[[Day, Points], _EquityPlot]] = {"bar": _in_session,
 
 
 def _equity_steps(day: Day) -> list[tuple[int, float]]:
-    """Equity is recorded while something is held: in between it lies where the last exit left it.
+    """Fill in the equity between records, which exist only while something is held, at the last exit's level.
 
-    That is what it would be at the next record with what was bought meanwhile at cost (but for the fee of that).
+    That is the next record with later purchases at cost (but for their fee).
     """
     points = [(at, float(value)) for at, value in day.equity]
     line = points[:1]
@@ -147,7 +147,7 @@ def _mark(day: Day, order: OrderQuality) -> PlotMark | None:
 
 
 def weights(day: Day) -> Shown | None:
-    """Plot the weights of a desk that keeps shares overnight: before its decision and at the end."""
+    """Plot the weights of a desk that holds shares overnight: before its decision and at the end."""
     equity_before, equity_after = day.equity_before, day.equity[-1][1] if day.equity else None
     if not day.overnight or not equity_before or not equity_after:
         return None

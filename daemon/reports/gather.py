@@ -1,6 +1,6 @@
-"""A session gathered from its journal in one pass over its rows; nothing is written.
+"""Gather a session from its journal in one pass over its rows; nothing is written.
 
-Ids grow with time, so the session's rows are found by halving and only they are read.
+Ids grow with time, so binary search finds the session's rows, and only they are read.
 """
 
 from __future__ import annotations
@@ -66,17 +66,17 @@ from strategies.kit.units import SECOND_NS
 
 HISTORY_NS = 90 * 86_400 * SECOND_NS
 UNDERLYING: dict[str, Callable[[Spec], str]] = {"bar": lambda spec: spec.symbols[0], "session": lambda _: ""}
-"""When a desk decides -> the symbol whose bars its session consists of."""
+"""Time of decision (`Spec.decides`) -> the symbol whose bars make up the session."""
 
 
 class _Pass:
-    """The facts gathered in one pass over the session's rows."""
+    """Facts gathered in one pass over the session's rows."""
 
     def __init__(self, underlying: str, date: str = "") -> None:
         self.watch = Watch()
         self.underlying, self.date = underlying, date
         self.events = self.unread = self.last_ns = self.last_id = 0
-        self.moved_id = 0  # of the last row that may have changed what is held, or whether the desk is halted
+        self.moved_id = 0  # last row that may have changed positions or a halt
         self.ended = False
         self.bars: list[tuple[int, int, float]] = []
         self.rejected: list[Notice] = []
@@ -88,7 +88,7 @@ class _Pass:
         self.prices: dict[str, Arrival] | None = None
 
     def take(self, entry: Entry) -> None:
-        """Take a row; one that cannot be read is named, and may have changed what is held."""
+        """Take a row; an unreadable one is named, and may have changed the positions."""
         self.events, self.last_id = self.events + 1, entry.id
         try:
             event = entry.event
@@ -98,7 +98,7 @@ class _Pass:
             self.alarms.append(Notice(self.last_ns, "row not read", f"row {entry.id} is damaged, or of other code"))
             return
         self.last_ns = entry.time_ns
-        if not isinstance(effects, list):  # its step raised, or it is left out for that
+        if not isinstance(effects, list):  # its step raised, or it was skipped for that
             self.alarms.append(Notice(event.time_ns, "event not carried out", f"{entry.kind}: {entry.effects}"))
             return
         if isinstance(event, PolicyAnswered) and self.prices is None:
@@ -129,7 +129,7 @@ class _Pass:
             case BarRejected():
                 self.rejected.append(Notice(now, event.reason, f"{event.symbol}: {event.detail}"))
             case SessionEnded(date=self.date):
-                self.ended = True  # a desk that starts in the morning is told the end of the session before, too
+                self.ended = True  # a desk that starts in the morning also gets the end of the session before
             case ModelVerified() | ModelPromoted():
                 verb = "verified" if isinstance(event, ModelVerified) else f"took over from {event.previous or 'none'}"
                 promotion_text = "promoted" if event.promoted else "not promoted"
@@ -166,7 +166,7 @@ class _Pass:
 
 
 def read_day(journal: Path | JournalReader, session: Session) -> Day:
-    """The session from four hours before its open to an hour after its close.
+    """Return the session from four hours before its open to an hour after its close.
 
     Raises JournalError, sqlite3.Error.
     """
@@ -248,7 +248,7 @@ def _read(reader: JournalReader, session: Session) -> Day:
 
 
 def _since_snapshot(reader: JournalReader, begin: int) -> _Pass:
-    """Gather the rows from the newest snapshot before row `begin` up to it: what it does not know any more."""
+    """Gather the rows after the newest snapshot before row `begin`, up to that row."""
     night = _Pass("")
     newest = reader.query("SELECT max(event_id) AS id FROM snapshots WHERE event_id < ?", (begin,))[0]["id"]
     for entry in rows_between(reader, newest + 1, begin) if newest is not None else ():
@@ -257,16 +257,16 @@ def _since_snapshot(reader: JournalReader, begin: int) -> _Pass:
 
 
 def _standing(night: _Pass) -> tuple[Notice, ...]:
-    """Return the newest halt, unless somebody asked to end it since."""
+    """Return the newest halt, unless a command since asked to end it."""
     newest = night.halts[-1:]
     was_lifted = newest and any("resume" in one.name and one.time_ns >= newest[0].time_ns for one in night.commands)
     return () if was_lifted else tuple(newest)
 
 
 _EARLIER = "SELECT * FROM orders WHERE +submitted_ns < ? AND updated_ns >= ? ORDER BY +submitted_ns"
-"""Orders of earlier sessions that changed since a time: such as stops that rest until they are cancelled.
+"""Orders of earlier sessions that changed since a time, such as stops that rest until cancelled.
 
-The signs let SQLite look them up by their change, which few of them had, and not by their age.
+The plus signs make SQLite look them up by their last change, which is selective, and not by their age.
 """
 
 
@@ -280,7 +280,7 @@ def _filled_before(reader: JournalReader, name: str, time_ns: int) -> Filled:
 
 
 def _history(reader: JournalReader, session: Session) -> tuple[tuple[int, Decimal], ...]:
-    """The last equity of each New York date of the three months before."""
+    """Return the last equity of each New York date of the three months before."""
     rows = reader.query(
         "SELECT time_ns, equity_usd FROM equity WHERE time_ns BETWEEN ? AND ? ORDER BY time_ns",
         (session.open_ns - HISTORY_NS, day_begin(session.date) - 1),
@@ -297,11 +297,11 @@ def _status(reader: JournalReader, name: str) -> str:
 def _decisions(
     reader: JournalReader, span: tuple[int, int]
 ) -> tuple[tuple[tuple[str, str, int], ...], tuple[tuple[str, int], ...]]:
-    """(action, outcome, count), and (gate, count), the most frequent first. A rule's action is its reason."""
+    """Return (action, outcome, count), and (gate, count), the most frequent first. A rule's action is its reason."""
     rows = reader.query(
         "SELECT kind, action, resolved, outcome, gates FROM decisions WHERE bar_ns BETWEEN ? AND ? "
         "AND time_ns BETWEEN ? AND ?",
-        (span[0] - WARM_NS, span[1], *span),  # a bar is known before it is decided on, and there is an index of bars
+        (span[0] - WARM_NS, span[1], *span),  # a bar is known before its decision, and bars are indexed
     )
     counts = Counter(
         (f"rule: {row['action']}" if row["kind"] == "rule" else row["resolved"] or row["action"] or "", row["outcome"])
@@ -316,12 +316,12 @@ def _within(start_ns: int, session: Session) -> bool:
 
 
 def _gaps(first_pass: _Pass, session: Session, grid: Grid) -> tuple[tuple[tuple[int, int], ...], int]:
-    """Runs of bars that did not come up to the newest event, and how many were expected until then."""
+    """Return the runs of missing bars up to the newest event, and the number of bars expected until then."""
     starts = {start_ns for start_ns, _, _ in first_pass.bars}
     newest_ns, count = min(first_pass.last_ns, session.close_ns), 0
     start_ns, end_ns = grid.at(session.open_ns, session)
     gaps: list[tuple[int, int]] = []
-    whole = True  # the bar before is there
+    whole = True  # the bar before exists
     while end_ns <= newest_ns:
         count += 1
         if start_ns in starts:

@@ -1,8 +1,8 @@
 """Read a decision's heads, wishes and weights by symbol, for the dashboard and the command line.
 
-For each wish `taken` is what the strategy's `trust` did not let pass; without one, the wish less the answer. A passive
-policy asks nobody: its wishes are its own answer, and nothing is taken from them. Nor is anything taken from a wish
-that has been the same for every symbol and day: whoever makes it looks at nothing.
+For each wish `taken` is the part that the strategy's `trust` did not let pass; without one, the wish less the answer. A
+passive policy's wishes are its own answer, so nothing is taken from them. A wish that has been the same for every
+symbol and day depends on nothing, and has no `taken`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from daemon.journal.reader import JournalReader
 from strategies.kit.contract import Head, Spec
 from strategies.registry import entry
 
-SAME = 0.001  # wishes of actions in [-1, 1] that differ by less are the same
-LOOKED_BACK, LEAST = 20, 5  # decisions that a constant wish is told by: so many, and no fewer than these
+SAME = 0.001  # wishes in [-1, 1] that differ by less are equal
+LOOKED_BACK, LEAST = 20, 5  # decisions examined for a constant wish, and their minimum
 
 
 class HeadColumn(msgspec.Struct, frozen=True):
@@ -28,14 +28,14 @@ class HeadColumn(msgspec.Struct, frozen=True):
     name: str
     meaning: str
     wish: bool
-    constant: bool = False  # a wish that was the same for every symbol in the newest decisions
+    constant: bool = False  # a wish equal for every symbol in the newest decisions
 
 
 class SymbolHeads(msgspec.Struct, frozen=True):
-    """The heads of one symbol, "" where the policy answers for all at once. Weights are parts of the equity."""
+    """The heads of one symbol, "" if the policy answers for all at once. Weights are parts of the equity."""
 
     symbol: str
-    answer: float | None  # None where there is no symbol, or a value for each action
+    answer: float | None  # None without a symbol, or if there is a value for each action
     heads: tuple[tuple[float, ...], ...]  # by column
     taken: tuple[float | None, ...]  # by column: a part of the wish, None where the head is no wish
     before: float | None
@@ -44,12 +44,12 @@ class SymbolHeads(msgspec.Struct, frozen=True):
 
 
 class SymbolChoice(msgspec.Struct, frozen=True):
-    """The action taken for a symbol, where the policy chooses one for each."""
+    """The action chosen for a symbol, if the policy chooses one for each."""
 
     symbol: str
     values: dict[str, float]  # by action
     behaviour: dict[str, float]  # the probability with which each action was taken
-    greedy: str  # the one with the largest value
+    greedy: str  # action with the largest value
     drawn: str
     allowed: tuple[str, ...]
 
@@ -63,7 +63,7 @@ class DecisionHeads(msgspec.Struct, frozen=True):
 
 
 def heads_at(reader: JournalReader, decision: int, spec: Spec) -> DecisionHeads | None:
-    """The heads of a decision; None where there are none. Raises sqlite3.Error."""
+    """Return the heads of a decision; None if it has none. Raises sqlite3.Error."""
     if not spec.heads and not spec.by_row:
         return None
     rows = _rows(reader, "WHERE decision = ?", decision)
@@ -88,7 +88,7 @@ def _column(head: Head, constant: str, *, passive: bool) -> HeadColumn:
 
 
 def _constant_wishes(reader: JournalReader, decision: int, spec: Spec) -> dict[str, str]:
-    """Return the wishes that were one number for every symbol in the model's last decisions: name to words."""
+    """Return the wishes equal for every symbol in the model's last decisions: name to words."""
     wishes = [head.name for head in spec.heads if head.wish]
     if not wishes:
         return {}
@@ -108,7 +108,7 @@ def _constant_wishes(reader: JournalReader, decision: int, spec: Spec) -> dict[s
 
 
 def _answered_by_passive(reader: JournalReader, decision: int) -> bool:
-    """Whether the version that answered is named as a passive policy, as the export names it."""
+    """Return whether the answering version has the name that an export gives to a passive policy."""
     rows = reader.query("SELECT model FROM decisions WHERE decision = ?", (decision,))
     return bool(rows) and "-passive-" in (rows[0]["model"] or "")
 
@@ -132,13 +132,13 @@ def _choices(reader: JournalReader, decision: int, heads: list[sqlite3.Row], spe
 
 
 def left_alone(reader: JournalReader) -> dict[str, str]:
-    """Why the newest decision left symbols alone; empty where it left none, or the strategy gives no reason."""
+    """Return the reasons why the newest decision left symbols alone; empty if it left none or gives no reason."""
     rows = _rows(reader, "WHERE decision = (SELECT max(decision) FROM heads) AND note != '' ORDER BY symbol")
     return {row["symbol"]: row["note"] for row in rows}
 
 
 def _rows(reader: JournalReader, where: str, *values: int) -> list[sqlite3.Row]:
-    """Rows of the read model; none of a journal that was made before that table. Raises sqlite3.Error."""
+    """Return rows of the read model; none if the journal predates that table. Raises sqlite3.Error."""
     try:
         return reader.query(f"SELECT * FROM heads {where}", values)
     except sqlite3.OperationalError as error:

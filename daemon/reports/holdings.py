@@ -1,6 +1,6 @@
-"""What a desk held when a session began and ended, and which prices it knew before: read from its journal.
+"""A desk's positions when a session began and ended, and the prices known before, from its journal.
 
-Exact where a snapshot followed the last fill, else the sum of what the desk's own orders filled.
+Exact if a snapshot followed the last fill, else the sum of the fills of the desk's own orders.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from strategies.kit.quantity import Quantity, from_json, of_column
 
 
 def rows_between(reader: JournalReader, begin: int, end: int) -> Iterable[Entry]:
-    """Rows with ids from `begin` up to and without `end`."""
+    """Return the rows with ids from `begin` up to but without `end`."""
     for entry in reader.entries(begin - 1):
         if entry.id >= end:
             return
@@ -29,8 +29,9 @@ def rows_between(reader: JournalReader, begin: int, end: int) -> Iterable[Entry]
 
 
 def prices_before(reader: JournalReader, begin: int, begin_ns: int, session: Session, underlying: str) -> Iterable[str]:
-    """Return payloads of the events with the prices known when the session began: a daily desk's last days, else
-    the newest quote of each contract that was still held. A daily desk has no `underlying`.
+    """Return payloads of the events with the prices known at the session's begin.
+
+    These are the newest quotes of the contracts held, or for a daily desk, which has no `underlying`, its last days.
     """
     oldest = first_id(reader, begin_ns - WARM_NS)
     if not underlying:
@@ -103,14 +104,14 @@ def holdings(
 
 
 def _filled_quantities(reader: JournalReader, until_ns: int, date: str, underlying: str = "") -> dict[str, Quantity]:
-    """What all orders up to then filled, by symbol, without expired contracts.
+    """Sum the fills of all orders up to a time, by symbol, without expired contracts.
 
-    With an `underlying` its shares and contracts alone, those that expire on `date` among them: expired ones, which
-    are most, are not even read.
+    With an `underlying` only its shares and contracts, including those that expire on `date`: expired ones, which are
+    most, are not even read.
     """
     where, values = "submitted_ns <= ?", list[object]([until_ns])
     if underlying:
-        alive = f"{underlying}{date[2:].replace('-', '')}"  # a contract's symbol goes on with its expiry
+        alive = f"{underlying}{date[2:].replace('-', '')}"  # in a contract's symbol the expiry follows
         where += " AND (symbol = ? OR symbol BETWEEN ? AND ?)"
         values += [underlying, alive, f"{underlying}:"]
     rows = reader.query(

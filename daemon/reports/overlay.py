@@ -1,4 +1,4 @@
-"""What the risk overlay made of one decision, in words. Reads the journal only."""
+"""Effects of the risk overlay on one decision, in words. Only reads the journal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CUT_SHOWN = 20  # symbols
 
 
 def overlay_words(reader: JournalReader, decision: int) -> tuple[str, ...]:
-    """Return the sentences about a decision; none without the overlay, or in a journal from before it.
+    """Return the sentences about a decision; none without the overlay, or if the journal predates it.
 
     Raises sqlite3.Error.
     """

@@ -1,7 +1,7 @@
-"""A session as one page of HTML that needs nothing else: no request leaves it, no script runs in it.
+"""A session as one self-contained HTML page: no request leaves it, no script runs in it.
 
-`day.html` has the order, the headings and the fixed words. Everything that stands in the journal is foreign text: the
-template escapes it.
+`day.html` has the order, the headings and the fixed words. All text from the journal is foreign; the template escapes
+it.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from daemon.reports.words import (
 )
 
 TEMPLATE = Path(__file__).with_name("day.html")
-ROWS_MAX = 400  # lines of a table; the CSV has all
+ROWS_MAX = 400  # most lines of a table; the CSV has all
 DOT = " \N{MIDDLE DOT} "
 Row = tuple[str, ...]
 
 
 def day_page(day: Day) -> str:
-    """The page, UTF-8 text. The same day gives the same bytes. Raises what `render` raises."""
+    """Return the page, UTF-8 text. The same day gives the same bytes. Raises the errors of `render`."""
     hours = f"Session {clock(day.session.open_ns)} to {clock(day.session.close_ns)} New York"
     newest = f"newest event {new_york_text(day.last_ns)}" if day.last_ns else "no event"
     return render(
@@ -134,7 +134,7 @@ def _work(work: WorkQuality) -> Row:
 
 
 def _events(day: Day) -> list[Row]:
-    """Alarms, halts and commands by time."""
+    """Return alarms, halts and commands by time."""
     rows = [*((notice, "alarm") for notice in day.alarms), *((notice, "command") for notice in day.commands)]
     halts = {(halt.time_ns, halt.name) for halt in day.halts}
     return [

@@ -1,1 +1,1 @@
-"""The gap report: a desk's real orders next to what the paper broker does with the same orders, bars and quotes."""
+"""The gap report: a desk's real fills next to the paper broker's for the same orders, bars and quotes."""

@@ -1,6 +1,6 @@
 """The gap of a session, and over several: real fills against paper fills of the same orders, by reason.
 
-A cost is positive where the real fill was the worse one. Money is Decimal, times are nanoseconds UTC.
+A cost is positive where the real fill was worse. Money is Decimal, times are nanoseconds UTC.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from strategies.kit.quantity import Quantity, from_json
 
 
 class _JournaledReport(msgspec.Struct):
-    """The field of a journaled report that is read here."""
+    """The field of a journaled report that is used here."""
 
     activities: tuple[Activity, ...]
 
@@ -62,8 +62,8 @@ class GapLine(msgspec.Struct, frozen=True, kw_only=True):
     paper_price: Decimal | None
     paper_delay_s: float | None
     paper_refusal: str
-    cost_usd: Decimal | None  # of what both filled
-    notional_usd: Decimal  # of what both filled, at the paper's price
+    cost_usd: Decimal | None  # of the quantity filled by both
+    notional_usd: Decimal  # of the quantity filled by both, at the paper's price
     live_fees: Decimal = ZERO  # USD that came with the fills; a broker's ledger may have further ones
     paper_fees: Decimal = ZERO
 
@@ -79,7 +79,7 @@ class Gap(msgspec.Struct, frozen=True):
     date: str
     mode: str
     lines: tuple[GapLine, ...]
-    ledger_fees_usd: Decimal = ZERO  # that the broker's ledger dates on this day
+    ledger_fees_usd: Decimal = ZERO  # dated on this day by the broker's ledger
     unread: int = 0  # rows of the journal that could not be read
 
     @property
@@ -96,7 +96,7 @@ class Gap(msgspec.Struct, frozen=True):
 
     @property
     def net_usd(self) -> Decimal:
-        """The cost with the fees of what both filled and those of the ledger."""
+        """The cost with the fees of the quantity filled by both and those of the ledger."""
         common_lines = [line for line in self.lines if line.cost_usd is not None]
         return (
             self.cost_usd
@@ -123,7 +123,7 @@ class GapSummary(msgspec.Struct, frozen=True):
 
     sessions: tuple[str, ...]
     orders: int
-    alike: float | None  # share of the orders that filled as much on paper as at the broker, or on neither side
+    alike: float | None  # share of the orders with equal fills on paper and at the broker, or none
     cost_usd: Decimal
     cost_bp: Decimal | None
     mean_usd: float | None
@@ -132,12 +132,12 @@ class GapSummary(msgspec.Struct, frozen=True):
     reasons: tuple[ReasonLine, ...]
     live_fees_usd: Decimal = ZERO
     paper_fees_usd: Decimal = ZERO
-    net_usd: Decimal = ZERO  # the cost with fees, of what both filled
+    net_usd: Decimal = ZERO  # the cost with fees, of the quantity filled by both
     unread: int = 0  # rows of their journal that could not be read
 
 
 def read_gap(journal: Path, date: str | None, quotes: Path | None = None) -> Gap:
-    """Return the gap of a session, the newest without a date; with `quotes` to a dry run on that file or folder.
+    """Return the gap of a session, by default the newest; with `quotes`, to a dry run on that file or folder.
 
     Raises JournalError, ValueError.
     """
@@ -160,7 +160,7 @@ def ledger_fees(reader: JournalReader, session: Session) -> Decimal:
         try:
             activities = _REPORTED.decode(row["payload"]).activities
         except (msgspec.MsgspecError, UnicodeError):
-            continue  # a damaged row: the line comes with the next reports too
+            continue  # a damaged row: later reports repeat the line
         for line in activities:
             counts = line.kind in FEES and line.status not in AMENDED
             if counts and new_york_text(line.time_ns).startswith(session.date):
@@ -169,7 +169,7 @@ def ledger_fees(reader: JournalReader, session: Session) -> Decimal:
 
 
 def line_of(order: OrderQuality, paper: PaperOrder) -> GapLine:
-    """Return an order next to what it came to on paper."""
+    """Compare an order with its paper order."""
     price = paper.cost / paper.filled if paper.filled else None
     common_filled = min(order.filled, paper.filled)
     cost, notional = None, ZERO

@@ -1,7 +1,7 @@
-"""What the paper broker of a dry run does with the orders that a desk sent in one session, from the journal alone.
+"""Fill the orders of one session with the paper broker of a dry run, from the journal alone.
 
 Each order is judged by itself: the paper account always has the cash and the position that the order needs, so a fill
-that only one side had changes no later order. Where quotes were recorded, they stand in for the session's own.
+of only one side changes no later order. Recorded quotes, if given, replace the session's own.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def with_recorded(
 ) -> Iterator[tuple[Event, tuple[AnyEffect, ...]]]:
     """Yield the events, and at each minute's end the recorded quotes of the contracts that are `working` by then.
 
-    Quotes of the journal itself are left out; those that close a bar keep their place, for fills without a quote.
+    Quotes of the journal itself are left out, except those that close a bar, for fills without a quote.
     """
 
     def quotes_at(end_ns: int) -> tuple[Quote, ...]:
@@ -77,13 +77,13 @@ def with_recorded(
 
 
 RECORDED = "recorded"  # the mode of a dry run on recorded quotes
-PLENTY = Decimal(10) ** 12  # USD: no order is refused for its price
+PLENTY = Decimal(10) ** 12  # USD, enough for every order
 
 
 class PaperOrder(msgspec.Struct, frozen=True):
-    """What became of an order on paper. `cost` is the sum of price x quantity, `first_fill_ns` 0 without a fill.
+    """Result of an order on paper. `cost` is the sum of price x quantity, `fees` are USD.
 
-    `fees` are in USD.
+    `first_fill_ns` is 0 without a fill.
     """
 
     filled: Quantity = 0
@@ -96,8 +96,8 @@ class PaperOrder(msgspec.Struct, frozen=True):
 def paper_orders(reader: JournalReader, session: Session, quotes: DayQuotes | None = None) -> dict[str, PaperOrder]:
     """Return the session's orders by name, as the paper broker of a dry run on a live feed fills them.
 
-    With `quotes` as that of a dry run on these recorded quotes. Raises JournalError, ValueError for a strategy that is
-    not known here, or that trades no options but has quotes.
+    With `quotes`, as in a dry run on these recorded quotes. Raises JournalError, ValueError for an unknown strategy, or
+    for quotes with a strategy that trades no options.
     """
     desk = Core(strategy_of(reader.meta())).desk
     if quotes is not None and not desk.spec.chained:
@@ -118,7 +118,7 @@ def paper_orders(reader: JournalReader, session: Session, quotes: DayQuotes | No
                 continue  # no paper broker rests stops
             if isinstance(effect, SubmitOrder):
                 if effect.client_order_id in orders:
-                    continue  # sent again under its name
+                    continue  # the same order, sent again
                 orders[effect.client_order_id] = PaperOrder()
                 state = _endow(state, effect)
             first.append(effect)
@@ -135,7 +135,7 @@ def _events(reader: JournalReader, session: Session) -> Iterator[tuple[Event, tu
         try:
             event, effects = decode_event(entry.payload), left_of(entry.effects)
         except (msgspec.MsgspecError, UnicodeError):
-            continue  # a damaged row: who reads the day counts it
+            continue  # a damaged row: counted by the reader of the day
         if isinstance(event, SessionScheduled):
             if has_begun and event.session.date > session.date:
                 return
@@ -145,7 +145,7 @@ def _events(reader: JournalReader, session: Session) -> Iterator[tuple[Event, tu
 
 
 def _endow(state: PaperState | SharePaperState, order: SubmitOrder) -> PaperState | SharePaperState:
-    """Return the state with cash for the order and, for a sale, with what it and the working ones sell."""
+    """Return the state with cash for the order and, for a sale, with the quantity of it and the working sales."""
     state = replace(state, cash=PLENTY)
     if order.side > 0:
         return state
