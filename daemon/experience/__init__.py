@@ -1,1 +1,1 @@
-"""Experience: what followed each decision, read from the journal and published to a Redis stream for the trainer."""
+"""Experience: each decision's outcome, read from the journal and published to a Redis stream for the trainer."""

@@ -1,7 +1,7 @@
-"""`rltrader-publisher`: carries a desk's experience from its journal to a Redis stream.
+"""`rltrader-publisher`: publishes a desk's experience from its journal to a Redis stream.
 
-A process of its own next to the daemon; it reads the journal only. A desk that waits for its first model has none yet:
-then it waits too. Exit code 2: wrong use.
+A process of its own next to the daemon; it only reads the journal, and waits for it if the desk still waits for its
+first model. Exit code 2: wrong use.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from daemon.journal.rows import JournalError
 from daemon.operator.log import Log
 from rltrader import called
 
-REPORT_S = 60.0  # between two log lines about what was published
+REPORT_S = 60.0  # between two log lines about the published entries
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _check(state_dir: Path, link: Link) -> int:
-    """Print what Redis allows this process, a line each; returns 0, or 2 where it could not work.
+    """Print what Redis permits this process to do, a line each; returns 0, or 2 if it could not work.
 
     Raises CredentialProblem, JournalError, KeyError, ValueError.
     """

@@ -1,6 +1,6 @@
-"""Try Redis as one of our processes would: address, user, password, permissions, and what the server keeps.
+"""Check Redis as one of our processes sees it: address, user, password, permissions and persistence.
 
-Nothing is written: what a process may do is tried on a stream that does not exist. No text holds the password.
+Nothing is written: permissions are tried on a stream that does not exist. No text holds the password.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from redis import exceptions
 
 from daemon.experience.link import CREDENTIAL, Link, RedisError
 
-RELEASE_LEAST = 7  # whose users and commands the shipped files are for
+RELEASE_LEAST = 7  # the shipped files need its users and commands
 POLICY = "noeviction"
 USERS_FILE = "systemd/redis/users.acl"
-CHECKED = "redis"  # the subject of the line that says whether a process can work at all
+CHECKED = "redis"  # subject of the line on whether a process can work at all
 
 Tried = Callable[[Any, str], object]
 DAEMON: Mapping[str, Tried] = {
@@ -29,12 +29,12 @@ PUBLISHER: Mapping[str, Tried] = {
     "XTRIM": lambda client, key: client.xtrim(key, minid="0-1", approximate=False),
     "XLEN": lambda client, key: client.xlen(key),
 }
-"""What each process does at Redis, by command; on a stream that does not exist it changes nothing."""
+"""Each process's requests to Redis, by command; on a stream that does not exist they change nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class RedisCheck:
-    """One line of a check: `good`, else `text` has the value and the cure. Subject `CHECKED`: it cannot work."""
+    """One line of a check: unless `good`, `text` has the value and the cure. Subject `CHECKED`: it cannot work."""
 
     subject: str
     good: bool
@@ -42,12 +42,10 @@ class RedisCheck:
 
 
 def examine(link: Link, secret: str, origin: str, desk: str, commands: Mapping[str, Tried]) -> list[RedisCheck]:
-    """Connect, try these commands, and ask what the server keeps; at most a few seconds.
+    """Connect, try these commands, and query the server's persistence; takes a few seconds at most.
 
-    Args:
-        secret: the password, and `origin` where it is from.
-        desk: whose streams are meant.
-        commands: `DAEMON` or `PUBLISHER`.
+    Args: | secret: the password, and `origin` its source. | desk: name of the streams' desk. | commands: `DAEMON` or
+    `PUBLISHER`.
     """
     user = link.user or "default"
     with closing(link.client(secret)) as client:
@@ -77,7 +75,7 @@ def _unreachable(error: RedisError, user: str, origin: str, has_secret: bool) ->
 
 
 def _refusal(client: Any, name: str, command: Tried, user: str, desk: str) -> str:
-    """Why this command does not work, "" where it does. Raises RedisError without a server."""
+    """Return why this command does not work, "" if it does. Raises RedisError without a server."""
     key = f"rltrader:{desk}:check"
     try:
         command(client, key)

@@ -1,6 +1,6 @@
-"""The record that leaves the journal for the trainer: one decision, what was done, and what followed.
+"""The record that leaves the journal for the trainer: one decision, its action and its outcome.
 
-It holds the ingredients of a reward and no reward. Any change of a field's meaning is a new `SCHEMA`.
+It holds the ingredients of a reward, not the reward. Any change of a field's meaning needs a new `SCHEMA`.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from strategies.kit.quantity import Quantity, from_json, to_json
 
 SCHEMA = 1
 FIELDS = (b"schema", b"after", b"experience")
-HASH = b"hash"  # field of an entry: that of its row, which no journal with another past has
-ROW_DIGITS = 19  # of a row
-NUMBER_MOST = 2**63  # of a decision
-STATE_MOST = 1e9  # of a number that a policy sees
+HASH = b"hash"  # field of an entry: hash of its row, unique to the journal's past
+ROW_DIGITS = 19  # of a row number
+NUMBER_MOST = 2**63  # of a decision's number
+STATE_MOST = 1e9  # of a number in an observation
 PRICE_LEAST, PRICE_MOST = 1e-4, 1e7  # USD a share
 SHARES_MOST = 10**9
 EQUITY_LEAST, USD_MOST = 1.0, 1e12
-GAIN_MOST = 10.0  # of the equity, of one symbol until what followed; also of what is held, and of fees
+GAIN_MOST = 10.0  # x equity: most gain of one symbol; also most value held, and most fees
 TIME_MOST_NS = 4_102_444_800_000_000_000  # 2100
 SYMBOL = re.compile(r"[A-Z][A-Z0-9]*([./-][A-Z0-9]+)?")
 WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+ -]{0,99}")
@@ -32,7 +32,7 @@ OUTCOMES = frozenset(("ordered", "hold", "denied", "failed", "expired", "exit"))
 
 
 class ForeignEntry(ValueError):
-    """A stream's entry that is no experience of this schema."""
+    """A stream's entry is no experience of this schema."""
 
 
 class Prices(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -47,32 +47,32 @@ class Prices(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
 
 class SymbolTransition(msgspec.Struct, frozen=True, gc=False):
-    """One symbol at the decision and at what followed.
+    """One symbol at the decision and at the next one, or the session's end.
 
-    `flow` is the cash that its fills brought between the two (bought: negative), fees taken off. What came or left
-    without a trade counts as bought or sold at its worth.
+    `flow` is the cash from its fills between the two (negative for purchases), less fees. Shares transferred without a
+    trade count as bought or sold at their value.
     """
 
     symbol: str
     bar: Prices  # the bar that the decision saw
-    next_bar: Prices  # the newest bar at what followed
+    next_bar: Prices  # the newest bar at the end of the transition
     shares: Quantity
     next_shares: Quantity
-    mark: float  # USD, the price by which the book counted it
+    mark: float  # USD, the price at which the book valued it
     next_mark: float
     flow: float  # USD
     fees: float  # USD, part of the flow
 
     @property
     def gain(self) -> float:
-        """The change of its value and the cash that its fills brought, after costs, USD."""
+        """Change of its value plus the cash from its fills, after costs, USD."""
         return float(self.next_shares) * self.next_mark - float(self.shares) * self.mark + self.flow
 
 
 class ActionChoice(msgspec.Struct, frozen=True, gc=False):
-    """The behaviour at one row of the policy's batch: indices into the spec's actions.
+    """The behaviour for one row of the policy's batch: indices into the spec's actions.
 
-    `probabilities` are those by which the action was drawn, after the gates' mask.
+    `probabilities` are those of the draw, after the gates' mask.
     """
 
     action: int
@@ -81,17 +81,17 @@ class ActionChoice(msgspec.Struct, frozen=True, gc=False):
 
 
 class Experience(msgspec.Struct, frozen=True, gc=False):
-    """One decision and what followed: the next question of the session, or the session's end (`terminal`).
+    """One decision and its outcome: the session's next question, or the session's end (`terminal`).
 
-    `state` and `next_state` are the policy's observations: float32, little endian, of `shape`; `next_state` is empty
-    where `terminal`. `row` is the journal's row that completed it.
+    `state` and `next_state` are the policy's observations: float32, little endian, of `shape`; `next_state` is empty if
+    `terminal`. `row` is the journal's row that completed it.
     """
 
     row: int
     decision: int
     session: str  # New York date
     bar_ns: int  # start of the decision's bar
-    bars: int  # bars from the decision to what followed: 1, more where bars were missing
+    bars: int  # bars from the decision to the next: 1, more if bars were missing
     model: str
     outcome: str  # of the decision: ordered, hold, denied; failed and expired are a hold without an answer
     shape: tuple[int, ...]
@@ -102,7 +102,7 @@ class Experience(msgspec.Struct, frozen=True, gc=False):
     holdings: tuple[SymbolTransition, ...]  # one for each of the spec's symbols
     equity: float  # USD, at the decision
     next_equity: float
-    transfers: float  # USD that came or left between without a trade: no reward
+    transfers: float  # USD transferred meanwhile without a trade: no reward
 
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=to_json)
@@ -110,16 +110,16 @@ _decoder = msgspec.msgpack.Decoder(Experience, dec_hook=from_json)
 
 
 def to_entry(experience: Experience, after_id: int, row_hash: bytes = b"") -> dict[bytes, bytes]:
-    """Return the fields of a stream's entry; `after_id` is the row of the entry before it, 0 for the first.
+    """Return the fields of a stream's entry; `after_id` is the previous entry's row, 0 for the first.
 
-    `row_hash`: of the journal's row, b"" to leave it out, as earlier releases did.
+    `row_hash` is the hash of the journal's row, b"" to leave it out, as earlier releases did.
     """
     entry = dict(zip(FIELDS, (b"%d" % SCHEMA, b"%d" % after_id, _encoder.encode(experience)), strict=True))
     return entry | ({HASH: row_hash} if row_hash else {})
 
 
 def of_entry(row: int, fields: Mapping[bytes, bytes]) -> tuple[Experience, int]:
-    """Return the experience of the entry `<row>-0`, and the row of the entry before it. Raises ForeignEntry."""
+    """Return the experience of the entry `<row>-0`, and the previous entry's row. Raises ForeignEntry."""
     schema, after_id = fields.get(FIELDS[0], b""), fields.get(FIELDS[1], b"")
     if schema != b"%d" % SCHEMA:
         raise ForeignEntry(f"schema {schema.decode(errors='replace')[:20]!r}, expected '{SCHEMA}'")
@@ -137,7 +137,7 @@ def of_entry(row: int, fields: Mapping[bytes, bytes]) -> tuple[Experience, int]:
 
 
 def _unfit(experience: Experience) -> str:
-    """Return why the parts of an experience do not fit each other, "" where they do."""
+    """Return why the parts of an experience are inconsistent, "" if they are not."""
     if not experience.shape or min(experience.shape) < 1 or prod(experience.shape) > 2**24:
         return f"the shape {experience.shape[:4]}"
     size = 4 * prod(experience.shape)
@@ -154,7 +154,7 @@ def _unfit(experience: Experience) -> str:
 
 
 def _implausible(experience: Experience) -> Iterator[str]:
-    """Yield each figure that no desk can have had: whoever writes to the stream may be wrong, or somebody else."""
+    """Yield each figure that no desk can have had: other writers to the stream may be wrong or hostile."""
     for name in ("state", "next_state"):
         numbers = array("f", getattr(experience, name))
         if not all(abs(number) <= STATE_MOST for number in numbers):  # False for NaN

@@ -1,7 +1,7 @@
-"""What the trainer shows of its work: one small file on the shelf of the strategy's models, for the dashboard.
+"""The trainer's progress: one small file on the shelf of the strategy's models, for the dashboard.
 
-The trainer writes it whole; the daemon reads it for two alarms, and decides nothing by it. It is bounded: a long course
-keeps every second point. No clock of the trainer's counts for an alarm.
+The trainer writes it whole; the daemon reads it for two alarms, and bases no decision on it. Its size is bounded: a
+long course keeps every second point. Alarms do not depend on the trainer's clock.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from daemon.host.whole_files import write_whole
 LEARNING_FILE = "learning.json"
 FORMAT = 1
 POINTS_MOST = 300
-NAMES_MOST = 16  # of figures, and of rewards
+NAMES_MOST = 16  # most figures, and most rewards
 BYTES_MOST = 2**20
 EVERY_S = 60.0
-LASTS_S = 600.0  # a problem passes or is mended meanwhile: Redis is started again, a version is published after all
-SILENT_S = 1800.0  # as long may a card take
-ENDS_MOST = 2  # a reboot, and one more
+LASTS_S = 600.0  # shorter problems raise no alarm: a restart of Redis, a late version
+SILENT_S = 1800.0  # a card may take as long
+ENDS_MOST = 2  # a reboot, and one more end
 KILLED = "killed, or its memory ran out: the system's log says which"
 
 
@@ -47,12 +47,12 @@ class Learning(msgspec.Struct, frozen=True):
     format: int
     written_ns: int  # the trainer's clock
     stream: str
-    row: int  # of the journal, up to which it learned
+    row: int  # the journal's row up to which it learned
     transitions: int = 0
     updates: int = 0
     waiting: int | None = None  # not read yet
     pending: int | None = None  # read, and in no checkpoint yet
-    replay: int = 0  # transitions that it learned here and keeps
+    replay: int = 0  # transitions kept in the replay memory
     replay_most: int = 0
     figures: dict[str, float] = {}  # of the newest update: "loss", "error" (mean absolute TD error), "Q mean", ...
     rewards: dict[str, float] = {}  # sum of each term since the last checkpoint
@@ -61,28 +61,28 @@ class Learning(msgspec.Struct, frozen=True):
     refused: int = 0  # entries of the stream, since the trainer began
     problem: str = ""
     course: tuple[LearningPoint, ...] = ()  # oldest first
-    runs: bool = False  # there at a start: the process before was killed
-    ends: int = 0  # how often it ended otherwise than by a signal to stop, without a checkpoint since
-    ended: str = ""  # why, the last time
+    runs: bool = False  # still set at a start: the previous process was killed
+    ends: int = 0  # ends other than by a signal to stop, since the last checkpoint
+    ended: str = ""  # reason of the last end
 
     @property
     def trouble(self) -> str:
-        """What keeps it from its work, "" for nothing that is known."""
+        """The problem that keeps it from its work, "" if none is known."""
         if self.ends > ENDS_MOST or (self.ends and not self.runs):
             return f"it ended by itself ({self.ends} x since its last checkpoint): {self.ended}"
         return self.problem
 
     def is_of(self, desk: str) -> bool:
-        """Whether it learns from this desk, or from none yet."""
+        """Return whether it learns from this desk, or from none yet."""
         return not self.stream or self.stream.split(":")[1:2] == [desk]
 
 
 class LearningUnreadable(Exception):
-    """The file is there and is not one of this format."""
+    """The file exists but does not have this format."""
 
 
 class LearningFile:
-    """The file on one shelf, written by one trainer. It goes on with the course that is there."""
+    """The file on one shelf, written by one trainer. Continues the course of an existing file."""
 
     def __init__(self, shelf: Path) -> None:
         self._path = shelf / LEARNING_FILE
@@ -123,7 +123,7 @@ class LearningFile:
         finite = _finite(figures)
         last = self._course[-1].row if self._course else -1
         if row < last:
-            self._course = ()  # another journal, or the learner went back
+            self._course = ()  # another journal, or the learner fell back to an earlier row
         if finite and row != last:
             self._course = _thin_out((*self._course, LearningPoint(now_ns, row, updates, finite)))
         learning = Learning(
@@ -151,12 +151,12 @@ class LearningFile:
         self._put(learning)
 
     def sign(self, now_ns: int) -> None:
-        """Give a sign of life, with what was shown last. Raises OSError."""
+        """Give a sign of life, with the last figures. Raises OSError."""
         ends, ended = self._ends, self._ended
         self._put(msgspec.structs.replace(self._newest, written_ns=now_ns, runs=True, ends=ends, ended=ended))
 
     def note_end(self, reason: str) -> None:
-        """Say that the process ends, and why: "" for a signal to stop. Raises OSError."""
+        """Record that the process ends, and the reason: "" for a signal to stop. Raises OSError."""
         ends, ended = (self._ends + 1, reason[:500]) if reason else (self._ends, self._ended)
         self._put(msgspec.structs.replace(self._newest, runs=False, ends=ends, ended=ended))
 
@@ -166,7 +166,7 @@ class LearningFile:
 
 
 class LearningWatch:
-    """Tells of the trainer on this shelf: `trainer_refused` for further entries, `trainer_problem` for what lasts.
+    """Watches the trainer on this shelf: `trainer_refused` for further entries, `trainer_problem` for a lasting one.
 
     `log(name, **fields)` logs an event of the vocabulary and raises its alarm; it is called on the loop of `run`.
     """
@@ -182,10 +182,9 @@ class LearningWatch:
         steady: Callable[[], float] = time.monotonic,
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
-        """What a trainer of another desk wrote is passed over; `desk` "": nobody's is.
+        """Ignore trainers of other desks than `desk`, of none if "".
 
-        Args:
-            wanted: why there has to be a trainer; "": silence is told only of one that wrote something once.
+        Args: | wanted: why a trainer is required; "": silence is reported only of one that wrote something once.
         """
         self._shelf, self._log, self._every_s = shelf, log, every_s
         self._desk, self._wanted, self._steady, self._now_ns = desk, wanted, steady, now_ns
@@ -196,21 +195,21 @@ class LearningWatch:
         self._problem, self._since_s, self._told = "", 0.0, False
 
     async def run(self) -> None:
-        """Look at intervals until cancelled."""
+        """Check at intervals until cancelled."""
         while True:
             self.look(await asyncio.to_thread(self.read))
             await asyncio.sleep(self._every_s)
 
     def newest_sign(self) -> tuple[int, int]:
-        """Return when its newest sign came, by this host's clock, and the row up to which it had learned.
+        """Return the time of its newest sign, by this host's clock, and the row up to which it had learned.
 
-        One from before the first look came when it says, and not later. Where it has to be and gave none, the time
-        since when it is missed; (0, 0) for no trainer.
+        A sign older than the first look has the trainer's own time, at most the time of that look. Without a sign: the
+        time since when a required trainer is missing, else (0, 0).
         """
         return self._sign
 
     def look(self, learning: Learning | None) -> None:
-        """Compare what the trainer wrote with what was told. None: a person removed it, or it is not there yet."""
+        """Compare the trainer's file with the last report. None: the file was removed, or does not exist yet."""
         now_s = self._steady()
         if learning is not None and self._desk and not learning.is_of(self._desk):
             learning = self._newest
@@ -223,11 +222,11 @@ class LearningWatch:
         refused_count = 0 if learning is None else learning.refused
         if learning is not None and refused_count > self._reported_count:
             self._log("trainer_refused", refused=refused_count, stream=learning.stream[:200])
-        self._reported_count = refused_count  # a trainer that began again counts from 0
+        self._reported_count = refused_count  # a restarted trainer counts from 0
         self._look_for_problem(now_s)
 
     def _look_for_problem(self, now_s: float) -> None:
-        """Tell a problem once that was there at each look of `LASTS_S`."""
+        """Report a problem once it has been there at every look for `LASTS_S`."""
         problem = self._problem_now(now_s)
         if wording(problem) != wording(self._problem):
             self._since_s, self._told = now_s, False
@@ -246,18 +245,17 @@ class LearningWatch:
         return f"it has given no sign for half an hour{f': {trouble}' if trouble else ''}"
 
     def read(self) -> Learning | None:
-        """Return what the trainer last wrote, which is what was read before where it cannot be read now."""
+        """Return the trainer's file; the previous content if it cannot be read now."""
         try:
             return read_learning(self._shelf)
         except LearningUnreadable:
-            return self._newest  # the page of the trainer says so
+            return self._newest  # the trainer's page reports it
 
 
 def read_learning(shelf: Path) -> Learning | None:
-    """Return what the trainer last wrote, None where it wrote nothing.
+    """Return the trainer's file, None if there is none.
 
-    Raises:
-        LearningUnreadable: it is no plain file, too large, or of another format.
+    Raises: | LearningUnreadable: it is no plain file, too large, or of another format.
     """
     path = shelf / LEARNING_FILE
     try:
@@ -288,5 +286,5 @@ def _finite(figures: Mapping[str, float] | None) -> dict[str, float]:
 
 
 def _thin_out(course: tuple[LearningPoint, ...]) -> tuple[LearningPoint, ...]:
-    """Leave out every second older point when there are too many; the newest stays."""
+    """Drop every second older point if there are too many; keep the newest."""
     return course if len(course) <= POINTS_MOST else course[1::2] if len(course) % 2 == 0 else course[::2]

@@ -1,6 +1,6 @@
 """Connect to Redis: a unix socket, TLS with the server's name checked, or plain on this host's loopback address.
 
-Requests are never sent again by the library: who asks decides what a lost answer means.
+The library never repeats a request: the caller decides what a lost answer means.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ __all__ = ("Link", "RedisError", "ResponseError", "add_arguments", "link_of", "p
 ANSWER_S = 5.0  # timeout of each request; a frozen server is taken for an absent one after this
 LOOPBACK = frozenset(("127.0.0.1", "::1", "localhost"))
 CREDENTIAL = "REDIS_PASSWORD"
-_IN_PIPELINE = " of pipeline caused error: "  # how the library words a request that failed among others
+_IN_PIPELINE = " of pipeline caused error: "  # the library's text for a failed request of a pipeline
 GROUP = "trainer"  # the consumer group; what it has acknowledged is in its checkpoint
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """Where Redis is and who we are there. `socket` "": by host and port. `user` "": the default user."""
+    """Address of Redis and our user. `socket` "": by host and port. `user` "": the default user."""
 
     socket: str = ""
     host: str = ""
@@ -78,7 +78,7 @@ class Link:
 
 
 class _BoundedParser(DefaultParser):  # type: ignore[misc]
-    """Loses the connection at a larger answer: the library would hold all of what a server says that it sends."""
+    """Closes the connection at a larger answer: the library would buffer any announced size."""
 
     def __init__(self, most: int, socket_read_size: int) -> None:
         super().__init__(socket_read_size)
@@ -89,7 +89,7 @@ class _BoundedParser(DefaultParser):  # type: ignore[misc]
         return super().read_response(*args, **kwargs)
 
     def read_from_socket(self, *args: Any, **kwargs: Any) -> Any:
-        self._left -= self.socket_read_size  # the most that one look at the socket brings
+        self._left -= self.socket_read_size  # the most that one read of the socket returns
         if self._left < 0:
             raise RedisConnectionError(f"an answer has more than {self._most} bytes: something else wrote there")
         return super().read_from_socket(*args, **kwargs)
@@ -123,7 +123,7 @@ def password() -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser, user: str) -> None:
-    """Add the arguments that `Link` is made of; `user` is the process' own in the shipped ACL file."""
+    """Add the arguments for `Link`; `user` is the process's own in the shipped ACL file."""
     parser.add_argument(
         "--redis", required=True, metavar="ADDRESS", help="unix:///PATH, rediss://HOST:PORT, or redis://127.0.0.1:PORT"
     )

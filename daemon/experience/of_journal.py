@@ -1,6 +1,6 @@
-"""Experiences out of a journal's steps. Pure: the same rows give the same experiences, live, in a replay, and later.
+"""Derive experiences from a journal's steps. Pure: the same rows give the same experiences, live or replayed.
 
-A decision is complete at the next question of its session, or at the session's end. Rows must be consecutive. After a
+A decision is complete at the next question of its session, or at the session's end. Rows must be consecutive; after a
 gap call `begin`: the open decision is lost.
 """
 
@@ -27,7 +27,7 @@ HOLD = 0
 
 
 def choices_of(spec: Spec, row: DecisionRow, choices: Sequence[ChoiceRow]) -> tuple[ActionChoice, ...]:
-    """Return the choice of each row of the batch; a question without an answer, or denied, chose to hold, surely."""
+    """Return the choice of each row of the batch; a question denied or unanswered chose to hold, with certainty."""
     if choices and row.outcome != DENIED:
         return tuple(
             ActionChoice(
@@ -49,7 +49,7 @@ _Money = tuple[Decimal, Decimal]  # flow and fees, USD
 
 
 class _Open(msgspec.Struct):
-    """A decision that waits for what follows."""
+    """A decision whose outcome is still open."""
 
     decision: int
     observation: Observation
@@ -62,11 +62,11 @@ class _Open(msgspec.Struct):
     outcome: str = ""
     model: str = ""
     money: dict[str, _Money] = {}
-    others: Decimal = ZERO  # USD that moved without a trade
+    others: Decimal = ZERO  # USD transferred without a trade
 
 
 class Experiences:
-    """Takes a journal's steps in their order; `take` returns the experience that a step completed."""
+    """Takes a journal's steps in order; `take` returns the experience completed by a step."""
 
     def __init__(self, spec: Spec) -> None:
         self._spec = spec
@@ -75,7 +75,7 @@ class Experiences:
         self._bars: dict[str, Prices] = {}
 
     def begin(self, state: State[Any] | None) -> bool:
-        """Go on from `state`; returns whether a decision was open, which is lost."""
+        """Restart from `state`; returns whether a decision was open, which is lost."""
         lost = self._open is not None
         self._open, self._state, self._bars = None, state, {}
         if state is not None:
@@ -99,7 +99,7 @@ class Experiences:
         return experience
 
     def _see(self, state: State[Any]) -> None:
-        """Keep the newest bars; a doubted one too: it counts once a question names it."""
+        """Keep the newest bars, doubted ones too: they count once a question names them."""
         doubtful_bars = () if state.doubted is None else (state.doubted,)
         for bar in (*doubtful_bars, *state.pending_bars):
             self._bars[bar.symbol] = _prices(bar)
@@ -127,7 +127,7 @@ class Experiences:
             )
 
     def _experience_of(self, row: int, state: State[Any], question: AskPolicy | None) -> Experience | None:
-        """Return the open decision's experience where this step completes it."""
+        """Return the open decision's experience if this step completes it."""
         waiting, session = self._open, state.session
         date = "" if session.session is None else session.session.date
         terminal = waiting is not None and (session.ended or date != waiting.session)
@@ -187,9 +187,9 @@ def _shares(book: Book, symbol: str) -> Quantity:
 
 
 def _book_moves(waiting: _Open, step: Step, cash: Decimal) -> None:
-    """Add what a step's moves paid and brought to their symbols; the rest of its `cash` moved without a trade.
+    """Add the cash flows and fees of a step's moves to their symbols; the rest of its `cash` moved without a trade.
 
-    One step may book fills of several symbols: a report that has what the stream lost.
+    One step may book fills of several symbols: a report with fills that the stream lost.
     """
     for row in step.rows:
         if isinstance(row, MoveRow) and row.opened_ns:

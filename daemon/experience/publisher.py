@@ -1,8 +1,8 @@
-"""Publish a journal's experience to its Redis stream: at least once, counted once.
+"""Publish a journal's experience to its Redis stream: sent at least once, counted once.
 
 An entry's id is its journal row. Redis refuses ids that do not increase, so a repeated entry is stored once. The stream
-itself shows how far it goes. If it lost entries (restored, emptied), they are sent again.
-Only what the trainer acknowledged is trimmed. The daemon knows nothing of this process.
+itself shows how far it goes. If it lost entries (restored, emptied), they are sent again. Only acknowledged entries are
+trimmed. The daemon does not depend on this process.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from daemon.journal.rows import JournalError, strategy_of
 from daemon.pacing import back_off_s
 
 BATCH = 256  # entries in one transaction
-IDLE_S = 0.5  # between two looks at a journal without news
+IDLE_S = 0.5  # between two reads of a journal without news
 TIDY_S = 5.0  # between two trims, each with a checkpoint
 WAIT_FIRST_S, WAIT_MOST_S = 0.5, 30.0
-QUIET_S = 600.0  # a problem that comes again sooner is the same one: a server that stays full takes a few entries
+QUIET_S = 600.0  # a problem that recurs sooner is the same one: a full server takes a few entries
 CHECKPOINT = "publisher.json"
 _FOREIGN = (
     "a desk on a copy of its state folder wrote it: run one of the two; or this is an older copy that went on: "
@@ -50,7 +50,7 @@ class PublisherCheckpoint(msgspec.Struct, frozen=True):
 
 
 class StreamForeign(Exception):
-    """The stream holds what this journal does not: another one wrote it, or this one is an older copy."""
+    """The stream has entries unknown to this journal: another one wrote them, or this one is an older copy."""
 
 
 class Publisher:
@@ -64,15 +64,15 @@ class Publisher:
         self._redis, self._log = client, log
         self._walk: JournalWalk | None = None
         self._experiences: Experiences | None = None
-        self._waiting: deque[tuple[Experience, bytes]] = deque()  # with the hash of its row
+        self._waiting: deque[tuple[Experience, bytes]] = deque()  # experience and hash of its row
         self._stream = ""
         self._mark = _read_mark(self._file)
-        self._last_sent = 0  # the newest row that the stream has
+        self._last_sent = 0  # the newest row in the stream
         self._checked = False  # whether the stream is known to end at `_sent`
         self._exists = False
         self._failures = 0
-        self._problems: dict[str, float] = {}  # by kind when it was met last, seconds of the steady clock
-        self._delayed = False  # one was logged since the last turn that went well
+        self._problems: dict[str, float] = {}  # by kind: time of the last occurrence, monotonic seconds
+        self._delayed = False  # a problem was logged since the last good turn
         self._tidied_s = 0.0
         self.published = 0
 
@@ -87,14 +87,14 @@ class Publisher:
         return self._last_sent
 
     def turn(self) -> float:
-        """Read some rows, send what they completed, tidy now and then."""
+        """Read some rows, send the completed experiences, tidy now and then."""
         try:
             if self._walk is None:
                 self._open()
             if not self._checked:
                 self._check()
             idle = self._gather()
-            self._tidy()  # first: a full server takes nothing before something is trimmed
+            self._tidy()  # first: a full server takes nothing before a trim
             self._send()
         except OtherJournal as error:
             self._log("experience_new_journal", problem=str(error))
@@ -108,7 +108,7 @@ class Publisher:
         return IDLE_S if idle and not self._waiting else 0.0
 
     def close(self) -> None:
-        """Write the checkpoint, where the disk takes it, and close the journal."""
+        """Write the checkpoint, if the disk takes it, and close the journal."""
         if self._stream:
             with suppress(OSError):
                 self._save()
@@ -117,7 +117,7 @@ class Publisher:
     # --- where to go on -----------------------------------------------------------------------------------------------
 
     def _open(self) -> None:
-        """Read whose journal it is. Raises JournalError, KeyError, ValueError."""
+        """Read the journal's identity. Raises JournalError, KeyError, ValueError."""
         with closing(JournalReader(self._state_dir / FILE)) as reader, reading(reader.path):
             meta = reader.meta()
         epoch, strategy = meta["epoch"], strategy_of(meta)
@@ -131,7 +131,7 @@ class Publisher:
         self._begin(self._mark.published)
 
     def _begin(self, after_id: int) -> None:
-        """Walk so that the experience beyond row `after_id` comes next: its question may be that very row's."""
+        """Start the walk so that the experience after row `after_id` is next; its question may be that very row's."""
         if self._walk is not None:
             self._walk.close()
         self._walk = JournalWalk(self._state_dir, self._mark.epoch, max(after_id - 1, 0))
@@ -139,7 +139,7 @@ class Publisher:
         self._last_sent, self._checked = after_id, False
 
     def _check(self) -> None:
-        """Compare the stream's end with what was sent, and go back or forth to it. Raises StreamForeign, RedisError."""
+        """Compare the stream's end with the sent rows, and move to it. Raises StreamForeign, RedisError."""
         last = self._last_row()
         self._exists = last is not None
         end = self._mark.passed if last is None else last
@@ -158,7 +158,7 @@ class Publisher:
         self._checked = True
 
     def _compare(self, end: int) -> None:
-        """Raise StreamForeign where the stream's end is not of this journal, as far as its newest entry tells."""
+        """Raise StreamForeign if the stream's newest entry is not of this journal."""
         newest = self._newest_row()
         if end > newest:
             raise StreamForeign(f"{self._stream} ends at {end}, the journal at row {newest}: {_FOREIGN}")
@@ -173,7 +173,7 @@ class Publisher:
                     )
 
     def _has(self, row: int, row_hash: bytes, experience: Experience) -> bool:
-        """Whether an entry's row is one of this journal; without a hash to compare, whether its decision is."""
+        """Return whether an entry's row is one of this journal; without a hash to compare, whether its decision is."""
         known = hash_of(self._state_dir, row) if row_hash else None
         return known == row_hash if known else experience.bar_ns in self._bars_of(experience.decision)
 
@@ -218,7 +218,7 @@ class Publisher:
         return walk.caught_up
 
     def _send(self) -> None:
-        """Send what waits, in transactions. Raises RedisError: then the stream's end is looked up first."""
+        """Send the waiting entries, in transactions. Raises RedisError: the stream's end is then checked first."""
         while self._waiting and self._checked:
             batch = [self._waiting[place] for place in range(min(BATCH, len(self._waiting)))]
             self._checked = False
@@ -228,7 +228,7 @@ class Publisher:
                 entry = to_entry(experience, after_id, row_hash)
                 pipeline.xadd(self._stream, entry, id=b"%d-0" % experience.row, nomkstream=exists)
                 after_id, exists = experience.row, True
-            if None in pipeline.execute():  # the stream was taken away
+            if None in pipeline.execute():  # the stream was deleted
                 return
             for _ in batch:
                 self._waiting.popleft()
@@ -236,7 +236,7 @@ class Publisher:
             self.published += len(batch)
 
     def _tidy(self) -> None:
-        """Trim what the trainer acknowledged, and keep the checkpoint, every `TIDY_S` seconds."""
+        """Trim the acknowledged entries, and write the checkpoint, every `TIDY_S` seconds."""
         now = time.monotonic()
         if now - self._tidied_s < TIDY_S:
             return
@@ -244,23 +244,23 @@ class Publisher:
         if not self._exists:
             return
         self._tidied_s = now
-        if self._last_row() != self._last_sent:  # one that emptied the stream broke no connection
+        if self._last_row() != self._last_sent:  # emptying the stream breaks no connection
             self._checked = False
             return
         passed_row = self._passed_row(self._stream, self._mark.passed)
         if passed_row > self._mark.passed:
-            self._trim(self._stream, min(passed_row, self._last_sent - 1))  # the newest one says whose stream it is
+            self._trim(self._stream, min(passed_row, self._last_sent - 1))  # the newest one identifies the stream
             first = self._redis.xinfo_stream(self._stream)["first-entry"]
             after_id = b"%d" % self._last_sent if first is None else first[1].get(FIELDS[1], b"")
             if after_id.isdigit():  # the newest entry that was trimmed; a foreign entry does not say which
                 self._mark = msgspec.structs.replace(self._mark, passed=int(after_id))
         try:
             self._save()
-        except OSError as error:  # the stream's end says as much: what waits is sent all the same
+        except OSError as error:  # the stream's end shows the same: waiting entries are sent anyway
             self._report_problem(error)
 
     def _tidy_former(self) -> None:
-        """Trim streams of earlier epochs as the trainer acknowledges them, until nothing is left of them."""
+        """Trim streams of earlier epochs as the trainer acknowledges them, until they are empty."""
         for stream in self._mark.former:
             try:
                 self._trim(stream, self._passed_row(stream, 0))
@@ -301,7 +301,7 @@ class Publisher:
         return back_off_s(self._failures, WAIT_FIRST_S, WAIT_MOST_S)
 
     def _report_problem(self, error: Exception) -> bool:
-        """Log a problem whose kind was not met for `QUIET_S`; returns whether it was logged."""
+        """Log a problem whose kind has not occurred for `QUIET_S`; returns whether it was logged."""
         text = text_of(error)
         kind = f"{type(error).__name__} {wording(text)}"
         now = time.monotonic()
@@ -319,7 +319,7 @@ class Publisher:
 
 
 def _read_mark(path: Path) -> PublisherCheckpoint:
-    """Return the checkpoint; an empty one where none can be read: the stream's end decides then."""
+    """Return the checkpoint; an empty one if it cannot be read, as the stream's end decides then."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=PublisherCheckpoint)
     except (OSError, ValueError):

@@ -1,8 +1,8 @@
-"""The wire of served answers: a question of the daemon, and the reply of the process that serves them.
+"""Wire format of served answers: the daemon's question, and the reply of the serving process.
 
-Both are entries of Redis streams of the desk's journal. A question names the version that is to answer it, and its
-decision; the reply repeats both, with a digest of what it answers: where a journal was copied, or went back, another
-question has the same number. Arrays travel as their bytes, numbers as 64-bit floats: nothing is rounded.
+Both are entries of Redis streams of the desk's journal. A question names its decision and the version that is to
+answer; the reply repeats both, with a digest of the observation: after a copy or rollback of a journal another question
+has the same number. Arrays travel as their bytes, numbers as 64-bit floats: nothing is rounded.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import msgspec
 
 from strategies.kit.contract import Answer, Observation
 
-KEPT = 64  # newest entries of either stream; older ones are of no use to anybody
+KEPT = 64  # newest entries of either stream; older ones are useless
 
 Fields = Mapping[bytes, bytes]
 Entry = TypeVar("Entry", "Question", "Reply")
 
 
 class Question(msgspec.Struct, frozen=True):
-    """One question. `version` is the model that answers at the desk, `digest` that of its graph ("": not said)."""
+    """One question. `version` is the model that answers at the desk, `digest` that of its graph ("": not given)."""
 
     decision: int
     version: str
@@ -42,13 +42,13 @@ class Question(msgspec.Struct, frozen=True):
         return sha256(b"%d " % len(self.data) + self.data + self.hidden).hexdigest()
 
     def is_answered_by(self, reply: Reply) -> bool:
-        """Whether the reply is to this question, and not to another one of its number."""
+        """Return whether the reply is to this question, and not to another one of the same number."""
         names = reply.decision, reply.version
         return names == (self.decision, self.version) and reply.seen in {"", self.seen}
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """The answer to the question of `decision`, or why there is none. `seen` is the question's ("": not said)."""
+    """The answer to the question of `decision`, or why there is none. `seen` is the question's ("": not given)."""
 
     decision: int
     version: str
@@ -63,7 +63,7 @@ def questions_name(desk: str, epoch: str) -> str:
 
 
 def answers_name(desk: str, epoch: str) -> str:
-    """Return the stream of the replies to them."""
+    """Return the stream of the replies."""
     return f"rltrader:{desk}:{epoch}:answers"
 
 

@@ -1,7 +1,7 @@
 """Walk a journal's rows from any row on: through the rotated files, then along the running one.
 
-Each row is stepped again, so its observation is at hand. Rows that cannot be stepped (other code, damage) are passed
-over where a later snapshot leads on, and `gaps` counts such places.
+Each row is stepped again, so its observation is available. Rows that cannot be stepped (other code, damage) are skipped
+if a later snapshot follows, and `gaps` counts such places.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ ROWS_AT_ONCE = 500
 
 
 class OtherJournal(Exception):
-    """A journal of another epoch, or an older copy, took the place of the one that was walked."""
+    """A journal of another epoch, or an older copy, replaced the one being walked."""
 
 
 class Walked(NamedTuple):
-    """One row with its step, None where it was not stepped. `begins`: the desk before it, where rows are missing."""
+    """One row with its step, None if not stepped. `begins`: the desk before it, if rows are missing."""
 
     row: int
-    hash: bytes  # of the row: it stands for the whole past up to there
+    hash: bytes  # of the row: it covers the whole past up to it
     step: Step | None
     begins: State[Any] | None
 
@@ -49,7 +49,7 @@ class JournalWalk:
         self.caught_up = False
         self.gaps = 0
         self._first = True
-        self._hash = b""  # of row `last_id`, "" before it was walked
+        self._hash = b""  # of row `last_id`, empty before it was walked
         self._follower: Follower | None = None
         self._generation = 0
 
@@ -65,7 +65,7 @@ class JournalWalk:
         state_before = follower.state
         rows_done = follower.advance(ROWS_AT_ONCE)
         if self._generation not in {0, follower.generation}:
-            self.close()  # another file took the journal's place: the next look finds out which rows it has
+            self.close()  # another file replaced the journal: the next look examines its rows
             return []
         self._generation, self.problem = follower.generation, follower.problem
         if follower.meta.get("epoch", self._epoch) != self._epoch:
@@ -89,7 +89,7 @@ class JournalWalk:
         self._follower, self._generation = None, 0
 
     def _current(self) -> Follower:
-        """Return the follower of the file with the row after `last_id`; the oldest where none goes back so far."""
+        """Return the follower of the file with the row after `last_id`; of the oldest file if none goes back so far."""
         if self._follower is None:
             parts = parts_of(self._journal)
             path = next((part for part in reversed(parts[1:]) if _first_row(part) <= self.last_id), parts[0])
@@ -98,9 +98,9 @@ class JournalWalk:
         return self._follower
 
     def _check_past(self, part: Path) -> None:
-        """Raise OtherJournal where another row than the one that was walked, or none yet, stands in its place.
+        """Raise OtherJournal if the file has another row, or none yet, in place of the last walked one.
 
-        What was walked and what follows there belong to two pasts: a decision of one must not end in the other.
+        The walked rows and the following ones would belong to two pasts: no decision may span both.
         """
         with closing(JournalReader(part)) as reader, reading(part):
             ours = reader.meta().get("epoch", self._epoch) == self._epoch

@@ -32,9 +32,9 @@ __all__ = ["REJECT_REASONS", "TapeCounts", "TapeError", "TapeInfo", "TapeSource"
 OPEN_S = 1800  # past an hour, in New York and in UTC
 _BEGIN = {OPEN: "at 9:30 plus whole lengths", HOUR: "at the full hour plus whole lengths"}
 _OTHERS = {OPEN: HOUR, HOUR: OPEN}
-OPENS_S, CLOSES_S = 9 * HOUR_S + OPEN_S, 16 * HOUR_S  # of a regular session, since midnight in New York
+OPENS_S, CLOSES_S = 9 * HOUR_S + OPEN_S, 16 * HOUR_S  # seconds of a regular session, since midnight in New York
 STEPS_TO_JUDGE, DATES_TO_JUDGE = 20, 3
-LATE_SHARE = 4  # with more than one row in so many behind another, the file has another order than that of time
+LATE_SHARE = 4  # with more than one late row in so many, the file is not in order of time
 REJECT_REASONS = (*FAULTS[1:], "duplicate", "out_of_order")
 """Reasons of a rejected row. `high_below_low` also covers an open or close outside of [low, high]."""
 
@@ -52,11 +52,11 @@ class TapeInfo(msgspec.Struct, frozen=True):
     interval_s: int  # the strategy's
     symbol_assumed: bool  # the file has no symbol column
     synthetic: str  # the label of a synthetic tape, empty for recorded data
-    dearest: float = 0.0  # USD, of days: the highest good price of the strategy's symbols
+    dearest: float = 0.0  # USD, on tapes of days: the highest good price of the strategy's symbols
     adjusted: bool = False  # prices are multiplied by adj_close / close
     resorted: bool = False  # the file is not in order of time: its rows are sorted
     anchor: str = OPEN  # of the strategy's bars: `Grid.anchor`
-    part_s: int = 0  # length of the file's bars where the strategy's are made of them
+    part_s: int = 0  # length of the file's bars, if the strategy's are made of shorter ones
     remark: str = ""  # see `TapeCounts`; after a second pass
 
     @property
@@ -73,13 +73,13 @@ class TapeInfo(msgspec.Struct, frozen=True):
 def scan(path: Path, symbols: tuple[str, ...], interval_s: int, anchor: str = OPEN) -> TapeInfo:
     """Read the whole tape once, in batches, and describe it.
 
-    `symbols`, `interval_s` and `anchor` are the strategy's (`Spec`). A file of shorter bars will do where they join.
-    Raises TapeError, whose message names the file, the finding, the expected and the cure.
+    `symbols`, `interval_s` and `anchor` are the strategy's (`Spec`). Shorter bars that join to the interval are
+    accepted. Raises TapeError, whose message names the file, the finding, the expected and the cure.
     """
     file = open_bars(path, symbols)
     digest = file.digest()
     counts: Counter[str] = Counter()
-    days: set[date] = set()  # that have rows of the strategy
+    days: set[date] = set()  # with rows of the strategy
     places_seen: set[int] = set()  # the strategy's symbols seen, by place
     first_ns, last_ns, own_count, late, by_symbol = 2**63 - 1, -1, 0, 0, False
     steps = _Steps(interval_s, anchor)
@@ -140,7 +140,7 @@ def scan(path: Path, symbols: tuple[str, ...], interval_s: int, anchor: str = OP
 
 
 class _Steps:
-    """Distances of bars, from one another and from the grid: tell a tape of another interval from one with holes."""
+    """Distances of bars, to each other and to the grid: distinguish a tape of another interval from one with holes."""
 
     def __init__(self, interval_s: int, anchor: str) -> None:
         self._interval_s = interval_s
@@ -151,7 +151,7 @@ class _Steps:
         self._dates_at: dict[int, set[date]] = {OPENS_S: set(), CLOSES_S: set()}  # with a bar of this label
 
     def add(self, starts: npt.NDArray[np.int64], dates: npt.NDArray[np.datetime64]) -> None:
-        if self._interval_s < DAY_S:  # a day's bar has one label
+        if self._interval_s < DAY_S:  # a daily bar has only one label
             days, places = np.unique(dates, return_inverse=True)
             labels_s = (starts - np.array([midnight_ns(str(day)) for day in days])[places]) // SECOND_NS
             for at_s, found in self._dates_at.items():
@@ -166,31 +166,31 @@ class _Steps:
         return self._counts.most_common(1)[0][0]
 
     def labelled_by_ends(self, length_s: int, dates: int) -> bool:
-        """Return True where most dates have a bar at the close and few have one at the open, with enough of both.
+        """Return True if most dates have a bar at the close and few have one at the open, with enough of both.
 
-        Bars that do not divide half an hour may have none at the open.
+        False for bars that do not divide half an hour, which may have none at the open.
         """
         opens, closes = (4 * len(self._dates_at[at_s]) for at_s in (OPENS_S, CLOSES_S))
         return OPEN_S % length_s == 0 and dates >= DATES_TO_JUDGE and opens < dates and closes >= 3 * dates
 
     def off_grid(self) -> bool:
-        """Return True with enough bars, fewer than a quarter of them on the grid of the strategy's."""
+        """Return True with enough bars, fewer than a quarter of them on the strategy's grid."""
         return self._interval_s < DAY_S and self._bars >= STEPS_TO_JUDGE and 4 * self._on_grid < self._bars
 
     def wrong(self) -> bool:
-        """Return True with enough steps, fewer than a quarter of them the interval. Gaps of days do not count."""
+        """Return True with enough steps, fewer than a quarter of them of the interval. Gaps of days do not count."""
         total = self._counts.total()
         return self._interval_s < DAY_S and total >= STEPS_TO_JUDGE and 4 * self._counts[self._interval_s] < total
 
 
-REJECTED_SHARE, OUTSIDE_SHARE = 0.01, 0.05  # of the rows: from there on a person is informed
-NAMED = 3  # symbols of a remark
-LACKING_SHARE, LACKING_FEW = 0.05, 2  # of the sessions since a symbol's first bar: the same, where more have none
+REJECTED_SHARE, OUTSIDE_SHARE = 0.01, 0.05  # of the rows, from which on the remark reports them
+NAMED = 3  # symbols named in a remark
+LACKING_SHARE, LACKING_FEW = 0.05, 2  # of the sessions since a symbol's first bar: reported if more have none
 SPLITS = (2.0, 3.0, 4.0, 5.0, 10.0, 20.0, 1.5, 0.5, 1 / 3, 0.25, 0.2, 0.1, 0.05)
-"""Shares for each one before, of the splits that a leap of the price is compared with."""
-NEAR = 0.05  # of such a ratio: a share moves less in most nights
-NO_SPLIT = 0.6, 1.4  # between these no ratio is near that of a split: nearly all bars
-LEAP = 3.0  # times or a part of the price before: no share moves so from a bar to the next
+"""New shares for each old one, of the splits with which a leap of the price is compared."""
+NEAR = 0.05  # relative distance to such a ratio: a share moves less in most nights
+NO_SPLIT = 0.6, 1.4  # no split is near a ratio between these, which nearly all bars have
+LEAP = 3.0  # ratio of two bars' prices, or its inverse, that no share reaches
 CURES = {
     "not_finite": "a price or volume is missing: fill or remove such rows",
     "not_positive": "a price is zero or negative: check the columns",
@@ -204,7 +204,7 @@ CURES = {
 
 
 def likely_split(close_before: float, open_after: float) -> float | None:
-    """Return the shares for each one before, of the split that would explain two prices; None where none would."""
+    """Return the new shares for each old one, of the split that would explain two prices; None if none would."""
     ratio = close_before / open_after
     if NO_SPLIT[0] < ratio < NO_SPLIT[1]:
         return None
@@ -213,32 +213,32 @@ def likely_split(close_before: float, open_after: float) -> float | None:
 
 @dataclass(slots=True)
 class _Course:
-    """The good bars of one symbol so far."""
+    """Summary of one symbol's good bars so far."""
 
     first: int  # number of the first session that has one
-    sessions: int  # that have one
+    sessions: int  # number of sessions with one
     session: str  # of the newest one
     close: float  # of the newest one
 
 
 @dataclass(slots=True)
 class TapeCounts:
-    """Counts of rows that a `TapeSource` has read so far."""
+    """Counts of the rows that a `TapeSource` has read so far."""
 
     symbols: tuple[str, ...] = ()  # the strategy's
     bars: int = 0
-    outside_hours: int = 0  # extended hours and days without a session: left out
-    other_symbols: int = 0  # not the strategy's: left out
+    outside_hours: int = 0  # extended hours and days without a session: skipped
+    other_symbols: int = 0  # not the strategy's: skipped
     rejected: Counter[str] = field(default_factory=Counter)  # by reason
-    absent_sessions: list[str] = field(default_factory=list)  # New York dates without a bar, between others
+    absent_sessions: list[str] = field(default_factory=list)  # New York dates without a bar, between others with one
     first_rejected: dict[str, str] = field(default_factory=dict)  # by reason: symbol and start
-    leaps: list[str] = field(default_factory=list)  # prices that moved from a bar to the next as by a split or an error
+    leaps: list[str] = field(default_factory=list)  # price jumps between two bars like those of a split or an error
     _sessions: int = 0
     _session: str = ""
     _courses: dict[str, _Course] = field(default_factory=dict)  # by symbol
 
     def reject(self, reason: str, symbol: str, start_ns: int) -> None:
-        """Count a row that is no good bar."""
+        """Count a rejected row."""
         self.rejected[reason] += 1
         self.first_rejected.setdefault(reason, f"{symbol} at {utc_text(start_ns)}")
 
@@ -260,7 +260,7 @@ class TapeCounts:
 
     @property
     def leap(self) -> str:
-        """How many prices leap as by a split or an error, and the first one; "" where none."""
+        """Return how many prices jump as by a split or an error, and the first one; "" if none."""
         count = len(self.leaps)
         if not count:
             return ""
@@ -272,7 +272,7 @@ class TapeCounts:
 
     @property
     def absent(self) -> str:
-        """Which symbols have no good bar at all; "" where none."""
+        """Return which symbols have no good bar at all; "" if none."""
         names = [symbol for symbol in self.symbols if symbol not in self._courses]
         if not names:
             return ""
@@ -281,7 +281,7 @@ class TapeCounts:
 
     @property
     def lacking(self) -> str:
-        """Which symbols have no bar in many sessions since their first; "" where none."""
+        """Return which symbols have no bar in many sessions since their first; "" if none."""
         lacks = {
             symbol: (count, course.session)
             for symbol, course in self._courses.items()
@@ -303,7 +303,7 @@ class TapeCounts:
 
     @property
     def holes(self) -> str:
-        """How many sessions have no bar between others that have one; "" where none."""
+        """Return how many sessions lack a bar between others with one; "" if none."""
         count, first = len(self.absent_sessions), min(self.absent_sessions, default="")
         if not count:
             return ""
@@ -314,7 +314,7 @@ class TapeCounts:
 
     @property
     def rejection(self) -> str:
-        """How many bars were rejected, why most of them, and the cure; "" for a hundredth of them and fewer."""
+        """Return how many bars were rejected, the main reason and the cure; "" for a hundredth or fewer."""
         reject_count = self.rejected.total()
         if reject_count <= REJECTED_SHARE * (reject_count + self.bars):
             return ""
@@ -326,23 +326,23 @@ class TapeCounts:
 
     @property
     def left_out(self) -> str:
-        """How many rows lie outside of the sessions."""
+        """Return how many rows lie outside of the sessions."""
         return f"{self.outside_hours:,} of {self._rows:,} rows lie outside of regular sessions and were left out."
 
     @property
     def mostly_left_out(self) -> bool:
-        """Whether so many lie outside that a person is informed."""
+        """Return whether so many rows lie outside that a remark is due."""
         return self.outside_hours > OUTSIDE_SHARE * self._rows
 
     @property
     def remark(self) -> str:
-        """What of the tape counts for nothing, for a person; "" where that is little."""
+        """Describe the unused part of the tape for a person; "" if it is small."""
         left_out = self.left_out if self.mostly_left_out else ""
         return " ".join(filter(None, (left_out, *self.of_bars)))
 
     @property
     def of_bars(self) -> tuple[str, ...]:
-        """What is wrong with the bars within the sessions, for a person."""
+        """Return the problems with the bars within the sessions, for a person."""
         return tuple(filter(None, (self.rejection, self.absent, self.holes, self.leap, self.lacking)))
 
     @property
@@ -391,7 +391,7 @@ class TapeSource:
         self._parts = parts
         self._grid = Grid(info.interval_s * SECOND_NS, info.anchor)
         self._opens = np.array([session.open_ns for session in self._sessions], dtype=np.int64)
-        self._begins = self._opens  # the label of a session's first bar
+        self._begins = self._opens  # label of a session's first bar
         if info.interval_s >= DAY_S:
             self._begins = np.array([midnight_ns(session.date) for session in self._sessions], dtype=np.int64)
         elif info.anchor == HOUR and not info.part_s:
@@ -399,15 +399,15 @@ class TapeSource:
         self._closes = np.array([session.close_ns for session in self._sessions], dtype=np.int64)
 
     def __iter__(self) -> Iterator[Event]:
-        """Return feed events from the first that was not journaled. Each call reads the file anew."""
+        """Return feed events from the first that was not journaled. Each call reads the file again."""
         self.counts = TapeCounts(self._info.symbols)
         return events_after(self._path, self._events(), self._skip)
 
     def _events(self) -> Iterator[Event]:
         symbols, counts = self._info.symbols, self.counts
         now, end_ns, index = -1, 0, -1  # start of the current bars, their end, their session
-        bars_by_place: dict[int, Bar] = {}  # by the symbol's place in the strategy's order
-        whole = _Whole(self._grid)  # of shorter ones, the bar under way
+        bars_by_place: dict[int, Bar] = {}  # by position in the strategy's order
+        whole = _Whole(self._grid)  # the current bar, made of shorter ones
         file = open_bars(self._path, symbols)
         for batch in file.in_order() if self._info.resorted else file.batches():
             for start, slot, at, place, fault, *prices in self._classify(batch):
@@ -447,7 +447,7 @@ class TapeSource:
         return self._grid.at(slot, session)[1]
 
     def _closed_bars(self, bars_by_place: dict[int, Bar], end_ns: int, index: int, whole: _Whole) -> list[Event]:
-        """Return the bars of one time; of a file of shorter bars its parts, and the whole bars that end with them."""
+        """Return the bars of one time; for a file of shorter bars its parts, and the whole bars that end with them."""
         if not self._info.part_s:
             return self._together(bars_by_place, end_ns, index)
         events: list[Event] = []
@@ -460,12 +460,12 @@ class TapeSource:
         return events
 
     def _join_bars(self, whole: _Whole, index: int) -> list[Event]:
-        """Return the whole bars under way at their end."""
+        """Return the unfinished whole bars as they end."""
         end_ns, bars = whole.end_ns, whole.take()
         return self._together(bars, end_ns, index) if bars else []
 
     def _together(self, bars_by_place: dict[int, Bar], end_ns: int, index: int) -> list[Event]:
-        """Return the bars of one time, and a tick where symbols have none and the session goes on."""
+        """Return the bars of one time, and a tick if symbols have none and the session goes on."""
         events: list[Event] = [BarClosed(end_ns, bars_by_place[key]) for key in sorted(bars_by_place)]
         self.counts.bars += len(bars_by_place)
         if self._tick_ns and 0 < len(bars_by_place) < len(self._info.symbols):
@@ -494,7 +494,7 @@ class TapeSource:
         off_grid = (start - self._begins[at]) % length_ns
         slots = start - off_grid
         if self._begins is not self._opens and self._info.anchor == HOUR:
-            off_grid[start == self._opens[at]] = 0  # the first one, labelled by the open itself
+            off_grid[start == self._opens[at]] = 0  # the first bar, labelled by the open itself
             slots = np.maximum(slots, self._opens[at])
         masks = faults(prices, off_grid)
         columns = (start, slots, at, places, masks, *prices)
@@ -502,10 +502,10 @@ class TapeSource:
 
 
 class _Whole:
-    """The bars under way on a tape of shorter ones, of all symbols."""
+    """The unfinished bars of all symbols on a tape of shorter ones."""
 
     def __init__(self, grid: Grid) -> None:
-        self.end_ns = 2**63 - 1  # of them; far away while there are none
+        self.end_ns = 2**63 - 1  # their end; far in the future while there are none
         self._grid = grid
         self._start_ns = 0
         self._parts: dict[int, list[Bar]] = {}
@@ -516,14 +516,14 @@ class _Whole:
         self._parts.setdefault(place, []).append(part)
 
     def take(self) -> dict[int, Bar]:
-        """Return them by their symbols' places, and begin anew."""
+        """Return them by their symbols' positions, and reset."""
         bars = {place: joined(self._start_ns, parts) for place, parts in self._parts.items()}
         self._parts, self.end_ns = {}, 2**63 - 1
         return bars
 
 
 def _places(rows: BarRows, symbols: tuple[str, ...]) -> npt.NDArray[np.int64]:
-    """Return (n,) each row's place in the strategy's order of symbols, -1 for other symbols."""
+    """Return (n,) each row's position in the strategy's order of symbols, -1 for other symbols."""
     return np.array([symbols.index(name) if name in symbols else -1 for name in rows.names])[rows.codes]
 
 
@@ -541,7 +541,7 @@ def check_calendar(path: Path, info: TapeInfo, calendar: SessionCalendar) -> Non
 
 
 def check_symbols(path: Path, counts: Iterable[str], symbols: tuple[str, ...]) -> None:
-    """Raise TapeError where no row is one of the strategy's symbols, or some are, but for capitals or blanks."""
+    """Raise TapeError if no row has one of the strategy's symbols, or if some differ only in capitals or blanks."""
     names = set(counts)
     otherwise = sorted(name for name in names.difference(symbols) if name.strip().upper() in symbols)
     if not otherwise and not names.isdisjoint(symbols):
