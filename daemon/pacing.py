@@ -1,4 +1,4 @@
-"""How often and how soon something is done again: a limit by the minute, looks, and the wait after failures."""
+"""Pacing of repetitions: a rate limit, polling, and the wait after failures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from strategies.kit.units import MINUTE_NS
 
 
 class TokenBucket:
-    """At most `per_minute + burst` calls in any minute of the clock `now_ns`. Used by one thread."""
+    """Token bucket: at most `per_minute + burst` calls in any minute of the clock `now_ns`. For one thread."""
 
     __slots__ = ("_burst", "_now_ns", "_ns_each", "_seen_ns", "_tokens")
 
@@ -21,9 +21,9 @@ class TokenBucket:
         self._seen_ns = now_ns()
 
     def wait_ns(self, left: int = 0) -> int:
-        """How long until a call may go that leaves at least `left` tokens; 0 for now."""
+        """Return the time until a call may go that leaves at least `left` tokens; 0 for now."""
         now = self._now_ns()
-        passed_ns = max(now - self._seen_ns, 0)  # a clock that was set right at the start costs no call
+        passed_ns = max(now - self._seen_ns, 0)  # a clock that is set back costs no call
         self._tokens = min(self._burst, self._tokens + passed_ns / self._ns_each)
         self._seen_ns = now
         return max(0, round((left + 1 - self._tokens) * self._ns_each))
@@ -38,23 +38,23 @@ class TokenBucket:
         self._tokens -= 1.0
 
 
-DOUBLINGS_MOST = 16  # a count of failures that goes on for days overflows nothing
+DOUBLINGS_MOST = 16  # so that no count of failures overflows
 
 
 def back_off_s(failures: int, first_s: float, most_s: float, random_unit: float = 1.0, *, sure: float = 0.5) -> float:
-    """The wait after so many failures (from 1): doubles from `first_s` up to `most_s`.
+    """Return the wait after `failures` (from 1) failures: doubles from `first_s` up to `most_s`.
 
-    The share `sure` of it is fixed. The rest is drawn by `random_unit` in [0, 1), so that many daemons do not come
-    back at once; 1.0 draws nothing.
+    The share `sure` of it is fixed. The rest is scaled by `random_unit` in [0, 1), so that many daemons do not return
+    at once; 1.0 is the full wait.
     """
     full_s = min(most_s, first_s * 2.0 ** min(failures - 1, DOUBLINGS_MOST))
     return full_s * (sure + (1.0 - sure) * random_unit)
 
 
 async def look_again(look: Callable[[], Awaitable[None]], wake: asyncio.Event, poll_s: float) -> None:
-    """Look now, then each `poll_s` seconds (0: never by itself) and whenever `wake` is set, until cancelled.
+    """Call `look` now, then each `poll_s` seconds (0: never by itself) and whenever `wake` is set, until cancelled.
 
-    What sets `wake` during a look brings another one. Raises what `look` raises.
+    Setting `wake` during a call causes another one. Raises what `look` raises.
     """
     while True:
         wake.clear()

@@ -35,30 +35,30 @@ ADDRESSES = {
     "trade_stream_url": ("wss", "ws"),
     "option_stream_url": ("wss", "ws"),
 }
-"""The keys of `[alpaca]` that are addresses, with their schemes: over the network, and on this machine only."""
-ALPACA = "alpaca"  # the broker that `[alpaca]` belongs to
-SERVICES = ("trading_url", "data_url")  # of these, which are asked over REST
+"""Address keys of `[alpaca]` with their schemes: over the network, and on this machine only."""
+ALPACA = "alpaca"  # the broker of `[alpaca]`
+SERVICES = ("trading_url", "data_url")  # of these, the ones used over REST
 LIVE_HOST, OF_ALPACA = "api.alpaca.markets", ".alpaca.markets"
-CLOSE_PATHS = 2  # by which a guard that closes positions must hear the desk
-REPORTS_S = 120  # seconds before which the core counts no report as lost, however short broker.blind_min is
-LIVE_EPSILON_MAX = 0.05  # of the decisions with real money
-VOLATILITY_MAX = 1.0  # that an overlay may aim at: more caps nothing, and who writes 10 means 10 %
+CLOSE_PATHS = 2  # paths on which a guard that closes positions must hear the desk
+REPORTS_S = 120  # least seconds until the core counts a report as lost, whatever broker.blind_min is
+LIVE_EPSILON_MAX = 0.05  # part of the decisions with real money
+VOLATILITY_MAX = 1.0  # most volatility target of an overlay: more caps nothing, and 10 most likely means 10 %
 WEIGHTS = ("order_weight_max", "position_weight_max", "gross_weight_max", "turnover_max")
-WEIGHT_MAX = 10  # of them: more is no limit, and who writes 105 means 105 %
-NUMBER_MAX = 10**15  # of any key: more means nothing, and later arithmetic need not bear it
+WEIGHT_MAX = 10  # most of these weights: more is no limit, and 105 most likely means 105 %
+NUMBER_MAX = 10**15  # of any key: more is meaningless, and could break later arithmetic
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 SIMULATED = "a simulated Alpaca"
 
 CAPPED = frozenset({("session", "shares")})  # kinds of desks (`Spec.kind`) that a risk overlay may cap
 
-Problem = tuple[str, object, str]  # the dotted key, its value, what is expected
+Problem = tuple[str, object, str]  # the dotted key, its value, the expected value
 
 
 def contradictions(settings: DeskSettings, only: Collection[str] | None = None) -> Iterator[Problem]:
-    """Yield keys that contradict one another, or whose text is invalid; with `only` of these tables alone.
+    """Yield keys that contradict one another, or whose text is invalid; with `only`, of these tables alone.
 
-    A table that does not count has its defaults here, which must not refuse what the file's own value allows.
+    All other tables then have their defaults here, which must not refuse what the file's own value allows.
     """
     for section in DeskSettings.model_fields:
         for key, value in values(getattr(settings, section)).items():
@@ -80,7 +80,7 @@ def contradictions(settings: DeskSettings, only: Collection[str] | None = None) 
 
 
 def _strategies_near(name: str) -> str:
-    """Say in words which strategies there are, and which one may be meant."""
+    """Return in words the known strategies and the one most likely meant."""
     strategies, file = names(), f"{name}.py"
     alike = get_close_matches(name, strategies, n=1)
     hint = f" ({file} is here)" if Path(file).is_file() else f" (nearest: {alike[0]})" if alike else ""
@@ -88,7 +88,7 @@ def _strategies_near(name: str) -> str:
 
 
 def _wrong_trading(settings: DeskSettings) -> Iterator[Problem]:
-    """Yield trading rules that exclude one another, and an unknown strategy."""
+    """Yield mutually exclusive trading rules, and an unknown strategy."""
     if not is_known(settings.desk.strategy):
         yield "desk.strategy", settings.desk.strategy, _strategies_near(settings.desk.strategy)
     yield from _wrong_symbols(settings.desk)
@@ -142,7 +142,7 @@ def _wrong_trading(settings: DeskSettings) -> Iterator[Problem]:
 
 
 def _rare_reports(settings: DeskSettings) -> Iterator[Problem]:
-    """Yield a time between two reports by which a desk would be blind although all is well."""
+    """Yield an interval between two reports so long that a healthy desk would count as blind."""
     blind_s = max(60 * settings.broker.blind_min, REPORTS_S)
     if 2 * settings.alpaca.report_every_s > blind_s:
         expected = (
@@ -153,7 +153,7 @@ def _rare_reports(settings: DeskSettings) -> Iterator[Problem]:
 
 
 def _sizes_denied(settings: DeskSettings) -> Iterator[Problem]:
-    """Yield a size of which each order is denied: training would trade what the desk never buys."""
+    """Yield a size at which every order is denied: training would trade what the desk never buys."""
     risk, most = settings.risk, settings.sizing.max_contracts
     limits = {name: getattr(risk, name) for name in ("order_contracts_max", "position_contracts_max")}
     name = min(limits, key=limits.__getitem__)
@@ -171,7 +171,7 @@ def _trades_options(strategy: str) -> bool:
 
 
 def _wrong_protection(settings: DeskSettings) -> Iterator[Problem]:
-    """Yield rules of a resting stop for a desk without one of its own, and a stop that could never be reached."""
+    """Yield rules of a resting stop for a desk without its own stop, and a stop that can never be reached."""
     rules, strategy, stop_loss = settings.protection, settings.desk.strategy, settings.sizing.stop_loss
     if not rules.rest_at_broker or not is_known(strategy):
         return
@@ -200,7 +200,7 @@ def _wrong_protection(settings: DeskSettings) -> Iterator[Problem]:
 
 
 def _wrong_stops(settings: DeskSettings) -> Iterator[Problem]:
-    """Yield a trailing stop or a time stop of a desk that has no stop of its own."""
+    """Yield a trailing stop or a time stop for a desk without its own stop."""
     strategy, sizing = settings.desk.strategy, settings.sizing
     if is_known(strategy) and (sizing.trails or sizing.held_max_min):
         spec = entry(strategy).make().spec
@@ -213,7 +213,7 @@ def _wrong_stops(settings: DeskSettings) -> Iterator[Problem]:
 
 
 def _wrong_overlay(settings: DeskSettings) -> Iterator[Problem]:
-    """Yield a risk overlay for a desk without daily closes, without the head that it reads, or with too few bars."""
+    """Yield a risk overlay for a desk without daily closes, without the head that it needs, or with too few bars."""
     rules, strategy = settings.basket, settings.desk.strategy
     if rules.volatility_target > VOLATILITY_MAX:
         expected = f"at most {VOLATILITY_MAX}: a part of the portfolio's value a year, 0.1 is 10 %"
@@ -238,13 +238,13 @@ def _wrong_overlay(settings: DeskSettings) -> Iterator[Problem]:
 
 
 def quotes_made_up_by(settings: DeskSettings) -> str:
-    """What makes the option quotes up, where they come from a server on this machine; "" for a market's."""
+    """Return the generator of option quotes from a server on this machine; "" for a market's quotes."""
     server = _host(_split(settings.address("option_stream_url")))
     return SIMULATED if settings.desk.broker == ALPACA and server in LOOPBACK else ""
 
 
 def _wrong_symbols(desk: DeskTable) -> Iterator[Problem]:
-    """Symbols of a strategy that trades its own, and one that is named twice."""
+    """Yield symbols for a strategy with its own ones, and one named twice."""
     if not is_known(desk.strategy):
         return
     strategy = entry(desk.strategy)
@@ -281,7 +281,7 @@ def _wrong_parameters(desk: DeskTable, strategy: StrategyEntry) -> Iterator[Prob
 
 
 def _wrong_operator(settings: DeskSettings) -> Iterator[Problem]:
-    """Yield settings that would send passwords or commands in the clear, or can never work."""
+    """Yield settings that would send passwords or commands in plain text, or can never work."""
     mqtt, drift, command = settings.mqtt, settings.drift, settings.alarms.command
     if not re.fullmatch(r"[A-Za-z0-9.:-]{1,253}", mqtt.host, re.ASCII):
         yield "mqtt.host", mqtt.host, "a host name or an address alone, such as broker.example.net"
@@ -303,7 +303,7 @@ def _wrong_operator(settings: DeskSettings) -> Iterator[Problem]:
 
 
 def _wrong_guard(settings: DeskSettings) -> Iterator[Problem]:
-    """Yield settings of a guard that nobody could hear, or that would act before it can know."""
+    """Yield settings of a guard that would go unheard, or would act too early to know."""
     guard = settings.guard
     if not guard.prefix:
         return
@@ -329,7 +329,7 @@ def _wrong_guard(settings: DeskSettings) -> Iterator[Problem]:
 
 
 def _wrong_addresses(settings: DeskSettings) -> Iterator[Problem]:
-    """Yield addresses that are invalid, would carry the keys in the clear, or belong to another account."""
+    """Yield addresses that are invalid, would send the keys in plain text, or belong to another account."""
     for name, (secure, plain) in ADDRESSES.items():
         key, text = f"alpaca.{name}", settings.address(name)
         parts = _split(text)
@@ -352,7 +352,7 @@ def _wrong_addresses(settings: DeskSettings) -> Iterator[Problem]:
 
 
 def _wrong_clock(settings: DeskSettings) -> Iterator[Problem]:
-    """Yield a simulated clock that is not allowed, or incomplete."""
+    """Yield a simulated clock that is forbidden or incomplete."""
     clock, standing = settings.clock, ClockTable()
     names = ("sim_start", "anchor_unix_s", "rate", "socket")
     changed_name = next((name for name in names if _differs(clock, standing, name)), None)
@@ -377,7 +377,7 @@ def _wrong_clock(settings: DeskSettings) -> Iterator[Problem]:
 
 
 def sim_start_ns(clock: ClockTable) -> int | None:
-    """Return `sim_start` as nanoseconds UTC; None when neither a time with a zone nor seconds since 1970."""
+    """Return `sim_start` as nanoseconds UTC; None if it is neither a time with a zone nor seconds since 1970."""
     if re.fullmatch(r"\d{1,10}(\.\d{1,9})?", clock.sim_start, re.ASCII):
         return int(Decimal(clock.sim_start) * SECOND_NS)
     try:
@@ -394,8 +394,8 @@ def _differs(clock: ClockTable, standing: ClockTable, name: str) -> bool:
 
 
 def of_any_key(value: object) -> str:
-    """Return what is expected of every key where this value is not that; "" for a good one."""
-    is_nan = isinstance(value, float | Decimal) and math.isnan(value)  # a Decimal of this kind compares with nothing
+    """Return the expectation of every key that this value violates; "" for a good one."""
+    is_nan = isinstance(value, float | Decimal) and math.isnan(value)  # comparing a Decimal NaN raises
     if is_nan or (isinstance(value, int | float | Decimal) and not -NUMBER_MAX <= value <= NUMBER_MAX):
         return f"a finite number, at most {NUMBER_MAX:,}"
     words = [str(word) for word in (value if isinstance(value, tuple) else (value,))]
@@ -423,7 +423,7 @@ def _split(text: str) -> SplitResult | None:
 
 
 def _host(parts: SplitResult | None) -> str:
-    """Return the host in small letters without a final dot; "" without one."""
+    """Return the host in lower case without a final dot; "" without one."""
     return "" if parts is None else (parts.hostname or "").rstrip(".")
 
 

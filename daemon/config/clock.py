@@ -1,4 +1,4 @@
-"""The clock that `[clock]` asks for: real, simulated or virtual."""
+"""The clock selected by `[clock]`: real, simulated or virtual."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from daemon.host.time.virtual_time import Participant
 
 
 def clock_of(settings: DeskSettings) -> Clock:
-    """Return the clock. Raises OSError where nothing serves the virtual one."""
+    """Return the clock. Raises OSError if no server provides the virtual one."""
     if settings.clock.socket:
         return Clock.virtual(Participant(settings.clock.socket, settings.desk.name))
     start_ns = sim_start_ns(settings.clock)

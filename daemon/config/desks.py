@@ -1,4 +1,4 @@
-"""The desks of a `desks.toml`, each on an account of its own: by its number, and by its key where it can be read."""
+"""The desks of a `desks.toml`, each on its own account, by the account's number, or its key if readable."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from daemon.engine.desks_file import (
 
 
 def checked_desks(path: Path) -> tuple[NamedDesk, ...]:
-    """Return the desks of the file. Raises ConfigError as `read_desks` refuses it, and for two desks on one account."""
+    """Return the desks of the file. Raises ConfigError as `read_desks` does, and for two desks on one account."""
     try:
         desks = read_desks(path)
     except DesksFileError as error:
@@ -48,7 +48,7 @@ def _account(desk: NamedDesk) -> Iterator[tuple[str, str, str]]:
 
 
 def _api_key(folder: Path | None) -> str:
-    """Return the key id in a folder of credentials, "" for none or where this user may not read it."""
+    """Return the key id in a folder of credentials, "" if there is none or this user may not read it."""
     try:
         return (folder / KEYS[0]).read_text(encoding="ascii").strip() if folder is not None else ""
     except (OSError, UnicodeDecodeError):

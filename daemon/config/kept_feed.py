@@ -1,4 +1,4 @@
-"""The feeds that an earlier start chose by the account's data plan, kept in the state directory."""
+"""The feeds that an earlier start chose by the account's data plan, stored in the state directory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FILE = "feed"
 
 
 def kept_feed(state_dir: Path) -> tuple[str, str] | None:
-    """Return the feeds of shares and of options; None where there is nothing, or nothing that can be read."""
+    """Return the feeds of shares and of options; None if there are none or they are unreadable."""
     try:
         name, options = (state_dir / FILE).read_text().split()
     except (OSError, ValueError):
@@ -21,6 +21,6 @@ def kept_feed(state_dir: Path) -> tuple[str, str] | None:
 
 
 def write_feed(state_dir: Path, name: str, options: str) -> None:
-    """Keep them for later starts; where the folder cannot be written, the next one asks again."""
+    """Store the feeds for later starts; if the folder cannot be written, the next start asks again."""
     with contextlib.suppress(OSError):
         write_whole(state_dir / FILE, f"{name} {options}\n".encode())

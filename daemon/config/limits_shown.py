@@ -33,7 +33,7 @@ OF_SHARES = frozenset(
         "reject_rate_orders",
     )
 )
-"""The keys of `[risk]` by which a daily desk decides; the others concern options and minutes."""
+"""Keys of `[risk]` that apply to a daily desk; the others concern options and minutes."""
 OF_BARS = frozenset(
     (
         "no_entry_before_close_min",
@@ -49,9 +49,9 @@ OF_BARS = frozenset(
         "consecutive_losses_pause_min",
     )
 )
-"""The same of a desk that decides about shares at each bar, besides those."""
+"""Further keys for a desk that decides about shares at each bar."""
 PREMIUM = "risk.order_notional_max_usd"
-"""Shown as it is in force: `risk.gross_exposure_max_usd` limits it too."""
+"""Shown with its effective value: `risk.gross_exposure_max_usd` limits it too."""
 STOPS = ("stop_loss", "take_profit", "trailing_stop", "time_stop_min")
 WEIGHTS = ("price_collar", "order_weight_max", "position_weight_max", "gross_weight_max", "turnover_max")
 
@@ -75,7 +75,7 @@ _KEYS: dict[tuple[str, str], tuple[str, ...]] = {
 
 
 def keys_of(strategy: str) -> tuple[str, ...]:
-    """Return the dotted keys of the limits by which a desk of this strategy decides."""
+    """Return the dotted keys of the limits that apply to a desk of this strategy."""
     return _KEYS[strategy_named(strategy).spec.kind]
 
 
@@ -95,7 +95,7 @@ def limits_of(strategy: str, trading: Trading, origins: dict[str, tuple[str, ...
     for key in keys_of(strategy):
         table, _, name = key.partition(".")
         value = trading.risk.premium_max_usd if key == PREMIUM else values(getattr(trading, table))[name]
-        text = str(value).lower() if isinstance(value, bool) else str(value)  # as a file has it
+        text = str(value).lower() if isinstance(value, bool) else str(value)  # as written in a file
         text = ", ".join(value) or "none" if isinstance(value, tuple) else text
         limits.append(Limit(key, text, came_from.get(key, DEFAULT)))
     return tuple(limits)
@@ -129,11 +129,11 @@ _ODD_FROM: dict[str, tuple[float, str]] = {
     "risk.stale_bar_s": (23_401, SESSION),
     "risk.quote_age_max_s": (23_401, SESSION),
 }
-"""From which value on a limit that somebody set most likely has another unit than he meant, and why."""
+"""Value of a limit from which on another unit was most likely meant, and the reason."""
 
 
 def odd_limits(settings: DeskSettings) -> str:
-    """Return the limits of other units than their author most likely meant, in words; "" without any."""
+    """Return the limits that were most likely set in another unit, in words; "" without any."""
     return "; ".join(
         f"{limit.key} is {limit.value}, {_ODD_FROM[limit.key][1]}"
         for limit in limits_of(settings.desk.strategy, settings.trading(), origins_of(settings))
@@ -148,16 +148,16 @@ _NEVER_AT: dict[str, tuple[float, str]] = {
     "risk.confidence_min": (1, "no policy is wholly sure, so each buy becomes a hold: lower it, such as to 0.5"),
     "risk.spread_max": (0, "no quote is so narrow: raise it, such as to 0.1"),
 }
-"""The value of a limit with which a desk enters nothing, or hardly anything, and why."""
+"""Value of a limit at which a desk enters nothing, or hardly anything, and the reason."""
 _TIMES = {
     "bar": ("risk.no_entry_after_open_min", "risk.no_entry_before_close_min", "risk.no_trade_windows"),
     "session": ("basket.end_before_close_min", "risk.no_trade_windows"),
 }
-"""The keys that say when a desk may enter, by how it decides."""
+"""Keys of the times at which a desk may enter, by its kind of decision."""
 
 
 def never_enters(settings: DeskSettings) -> str:
-    """Return the limits with which this desk sells what it holds and never buys, in words; "" where it may buy."""
+    """Return the limits with which this desk sells its holdings and never buys, in words; "" if it may buy."""
     trading, spec = settings.trading(), strategy_named(settings.desk.strategy).spec
     shown = {limit.key: limit.value for limit in limits_of(settings.desk.strategy, trading, {})}
     reasons = [
@@ -171,7 +171,7 @@ def never_enters(settings: DeskSettings) -> str:
 
 
 def _ends_of_bars(trading: Trading, spec: Spec) -> Iterator[int]:
-    """Yield the moments of a whole session at which a desk by the bar may want to enter."""
+    """Yield the times of a whole session at which a desk that decides at each bar may enter."""
     limits, end_ns = trading.risk, WHOLE_DAY.open_ns
     last_ns = WHOLE_DAY.close_ns - limits.no_entry_before_close_min * MINUTE_NS
     if not spec.overnight:

@@ -50,8 +50,8 @@ __all__ = (
 
 EXIT_CODE = 2
 NO_STRATEGY = {"desk.strategy": names()[0], "desk.symbols": (), "desk.model_config": "", "desk.parameters": ()}
-"""Overrides in place of the desk's own, for a program that knows no strategy: a file of one's own need not be there."""
-_KEY = re.compile(r"[!-~]+")  # text that a header can carry: no line break, no quotation mark
+"""Overrides for a program that needs no strategy, as the file of one's own strategy may be missing."""
+_KEY = re.compile(r"[!-~]+")  # characters allowed in a header: no line break or blank
 
 
 class Credentials(BaseSettings):
@@ -64,27 +64,27 @@ class Credentials(BaseSettings):
 
     @property
     def complete(self) -> bool:
-        """True when both keys are there."""
+        """True if both keys are set."""
         return not self.missing
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """Return the names of the keys that are not there."""
+        """Return the names of the keys that are not set."""
         return tuple(name for name, key in zip(KEYS, (self.key, self.secret), strict=True) if not key)
 
     @property
     def key(self) -> str:
-        """Return the key id in clear, "" where unset."""
+        """Return the key id in plain text, "" where unset."""
         return self.api_key_id.get_secret_value() if self.api_key_id is not None else ""
 
     @property
     def secret(self) -> str:
-        """Return the secret key in clear, "" where unset."""
+        """Return the secret key in plain text, "" where unset."""
         return self.api_secret_key.get_secret_value() if self.api_secret_key is not None else ""
 
 
 def no_keys(keys: Credentials) -> str:
-    """Return which keys are missing, and the cure."""
+    """Return the names of the missing keys, and the cure."""
     names, cure = " and ".join(keys.missing), "in the environment, or CREDENTIALS_DIRECTORY to the folder with"
     if len(keys.missing) == len(KEYS):
         return f"no broker keys: set {names} {cure} files of these names"
@@ -114,7 +114,7 @@ class OperatorSecrets(NamedTuple):
 
 
 def operator_secrets() -> OperatorSecrets:
-    """Read them from systemd's credentials, else from the environment. Raises ConfigError, without their content."""
+    """Read the secrets from systemd's credentials, or the environment. Raises ConfigError, without their content."""
     secrets = [_credential(name)[0] for name in OPERATOR_SECRETS]
     return OperatorSecrets(*(SecretStr(text) if text else None for text in secrets))
 

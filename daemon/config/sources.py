@@ -26,22 +26,22 @@ from strategies.registry import STRATEGIES, VARIABLE, add, entry, is_known, name
 
 ENVIRONMENT_PREFIX = "RLTRADER_"
 OTHER_VARIABLES = ("RLTRADER_DATA", VARIABLE)  # not settings: recorded data for the tests; files of strategies
-NEAR = 0.85  # of a variable's letters: what a known one has in common with it, where that one was meant
+NEAR = 0.85  # least similarity of a misspelt variable to a known one
 STRATEGY_DEFAULT, FILE, ENVIRONMENT, COMMAND_LINE = range(4)  # precedence, highest last
 NOT_OF_A_STRATEGY = frozenset(
     ("desk", "paths", "alpaca", "clock", "service", "log", "journal", "control", "mqtt", "metrics", "alarms")
 )
-TABLE_NEAR = 0.75  # the same of a table's name
-UNKNOWN_COUNT_WITH = "risk"  # the table to which one that nobody knows, and that is like no other, is counted
+TABLE_NEAR = 0.75  # least similarity of a misspelt table's name to a known one
+UNKNOWN_COUNT_WITH = "risk"  # table with which an unknown one that resembles no other is counted
 RETIRED = {
     "risk.day_trades_max": "the rule of day trades ended in June 2026: remove the key; risk.intraday_exposure_max "
     "limits what is held and ordered to what the equity carries"
 }
-"""Keys of older files, and what to do about one that limits something. Others are ignored."""
+"""Keys of older files, with the cure for one that limits something. The others are ignored."""
 KEYS = ("APCA_API_KEY_ID", "APCA_API_SECRET_KEY")
 OPERATOR_SECRETS = ("MQTT_PASSWORD", "MQTT_COMMAND_KEYS", "GUARD_KEY")
-_LIKE_OURS = re.compile("__|^rl_?t", re.IGNORECASE)  # what a misspelt variable still has of ours
-KEY_LEAST = 8  # letters: anything shorter is no key and may be part of a word
+_LIKE_OURS = re.compile("__|^rl_?t", re.IGNORECASE)  # the recognisable part of a misspelt variable of ours
+KEY_LEAST = 8  # characters: anything shorter is no key and may be part of a word
 _SECRET = re.compile(r"apca|secret|password|token|api_?key|key_?id", re.IGNORECASE)
 
 
@@ -68,7 +68,7 @@ class Merged:
         self._ranks: dict[str, int] = {}
         self._common: dict[str, object] = {}  # keys of the file's tables for all strategies, by dotted key
         self._of_strategies: dict[str, dict[str, object]] = {}  # keys of its tables for one strategy
-        # tables of strategies that are not shipped, or of nothing
+        # tables of strategies that are not shipped, or unknown ones
         self._unknown_tables: list[tuple[str, object, str]] = []
         self._file = ""
 
@@ -109,7 +109,7 @@ class Merged:
             try:
                 self.tables.setdefault("desk", {})["strategy"] = name = add(text)
                 if name != old_name and same_file(name, old_name):
-                    own(old_name)  # which says that its file has another name now
+                    own(old_name)  # which reports that its file has another name now
             except OwnStrategyError as error:
                 origin = self.origins.get("desk.strategy", "the state directory")
                 raise ConfigError(f"desk.strategy (from {origin}): {error}") from error
@@ -127,17 +127,17 @@ class Merged:
                 self._refuse(f"{section}.{key}" if key else section, path, (*self._sections, *names()))
 
     def _name_in_journal(self) -> str:
-        """Return the own strategy of the state directory's journal, "" for none; the registry notes its file."""
+        """Return the own strategy of the state directory's journal, "" for none; register its file."""
         path = Path(str(self.tables.get("paths", {}).get("state_dir") or self._defaults["paths.state_dir"]))
         try:
             mine = path.is_dir() and path.stat().st_uid == os.geteuid()
             meta = peek(path) if mine else None
         except (OSError, ValueError, sqlite3.Error, StateDirError, JournalError):
-            return ""  # who opens it reports that
+            return ""  # reported when it is opened
         return meta.get("strategy", "") if meta and STRATEGY_FROM in meta else ""
 
     def _add_table_of(self, strategy: str, tables: Mapping[str, object], path: str) -> None:
-        """Add the file's tables for one strategy; they count when it is the desk's."""
+        """Add the file's tables for one strategy, which count if it is the desk's."""
         self._file, table_of = path, self._of_strategies.setdefault(strategy, {})
         for table, keys in tables.items():
             if not isinstance(keys, dict):
@@ -170,10 +170,10 @@ class Merged:
             self._put_of_strategy(name, key, value)
 
     def add_calibration(self) -> None:
-        """Add what a calibration found as defaults of `[paper]`; what it did not find stays."""
+        """Add the results of a calibration as defaults of `[paper]`; keep the defaults without a result."""
         path = self.tables.get("paths", {}).get("calibration")
         if not self._counts("paper") or not path or not isinstance(path, str) or "\0" in path:
-            return  # what is no path is reported where all keys are checked
+            return  # a value that is no path is reported with the checks of all keys
         from daemon.tapes.files import TapeError
         from daemon.tapes.quotes.calibration_file import read_calibration
 
@@ -226,13 +226,13 @@ class Merged:
                 self._refuse(name, "the environment", (*keys, *OTHER_VARIABLES))
 
     def _table_meant(self, name: str, keys: Mapping[str, str]) -> str:
-        """Return the table of an unknown variable: its own, or that of the known variable that it all but is."""
+        """Return the table of an unknown variable: its own, or that of the most similar known variable."""
         table = name.removeprefix(ENVIRONMENT_PREFIX).partition("__")[0].lower()
         near = [] if table in self._sections else get_close_matches(name, keys, n=1, cutoff=NEAR)
         return keys[near[0]].partition(".")[0] if near else table
 
     def _counts(self, section: str) -> bool:
-        """Return whether the values of this table are asked for."""
+        """Return whether the values of this table are requested."""
         if self._only is None or section in self._only:
             return True
         meant = [] if section in self._sections else get_close_matches(section, self._sections, 1, TABLE_NEAR)
@@ -277,7 +277,7 @@ class Merged:
                 f"{', '.join((*KEYS, *OPERATOR_SECRETS))}: remove it there, and replace it if others could read it"
             )
             return
-        within = [known for known in self._defaults if known.endswith(f".{key}")]  # it stands outside of its table
+        within = [known for known in self._defaults if known.endswith(f".{key}")]  # it is outside of its table
         nearest = (within or get_close_matches(key, list(known_keys), n=1, cutoff=0.0))[0]
         self.problems.append(f"{key} (from {origin}) is unknown: did you mean {nearest}? Correct or remove it")
 
@@ -293,7 +293,7 @@ PLAIN = (
     (r"a valid boolean", "true or false"),
     (r"a valid string", "text"),
 )
-"""Words of pydantic, and those that everybody knows."""
+"""Pydantic's wordings, and plain ones."""
 
 
 def error_parts(error: ValidationError) -> Iterator[tuple[str, object, str]]:
@@ -306,7 +306,7 @@ def error_parts(error: ValidationError) -> Iterator[tuple[str, object, str]]:
         for jargon, plain in PLAIN:
             expected = re.sub(jargon, plain, expected)
         if detail["loc"][2:] == ("is-instance[UnsetType]",):
-            continue  # no file can say what is unset
+            continue  # no file can hold an unset value
         if detail["loc"][2:] == ("bool",):
             switches[key] = detail["input"]
         else:
@@ -338,7 +338,7 @@ def _parse_list(text: str) -> object:
 
 
 def value_text(value: object) -> str:
-    """Return a value as a file has it."""
+    """Return a value as written in a file."""
     if isinstance(value, bool):
         return str(value).lower()
     return str(value) if not isinstance(value, str | tuple | list) else json.dumps(value, ensure_ascii=False)

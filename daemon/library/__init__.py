@@ -1,1 +1,1 @@
-"""The library of runs: dry runs and trainings as they lie on the disk, read anew at each look."""
+"""The library of runs: dry runs and trainings on the disk, read again at each look."""

@@ -1,4 +1,4 @@
-"""Two to five runs over each other: their courses, their figures, and in what they differ."""
+"""Compare two to five runs: their courses, their figures, and their differences."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Comparison(msgspec.Struct, frozen=True):
 
 
 def compare(runs: Sequence[ListedRun]) -> Comparison:
-    """Return the runs over each other.
+    """Return the comparison of the runs.
 
-    Raises LibraryError for another number of runs or one twice; JournalError, ValueError, OSError.
+    Raises LibraryError for another number of runs or one given twice; JournalError, ValueError, OSError.
     """
     if len({run.folder for run in runs}) < len(runs):
         raise LibraryError("a run is named twice: expected each once")
@@ -42,9 +42,9 @@ def compare(runs: Sequence[ListedRun]) -> Comparison:
 
 
 def _differences(runs: Sequence[ListedRun]) -> list[tuple[str, ...]]:
-    """Return in what the runs differ: facts of all, then settings, which a dry run and a training have none in common.
+    """Return the differences of the runs: facts of all, then settings, which dry runs and trainings do not share.
 
-    A setting that one kind of run alone has is a difference where two runs of that kind differ in it.
+    A setting of one kind of run only is a difference if two runs of that kind differ in it.
     """
     rows = different([_facts(run) for run in runs])
     parameter_sets = [parameters(run) for run in runs]
@@ -57,7 +57,7 @@ def _differences(runs: Sequence[ListedRun]) -> list[tuple[str, ...]]:
 
 
 def figure_rows(runs: Sequence[ListedRun]) -> list[tuple[str, ...]]:
-    """Return what each run came to, in words."""
+    """Return each run's results, in words."""
     run_figures = [run.figures for run in runs]
     return [
         ("sessions", *(NONE if f is None else f"{f.sessions:,}, {f.first} to {f.last}" for f in run_figures)),

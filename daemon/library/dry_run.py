@@ -1,4 +1,4 @@
-"""A dry run as its journal has it. No strategy is imported and no lock is taken, so that a look disturbs nothing."""
+"""A dry run, read from its journal. Imports no strategy and takes no lock, so that reading disturbs nothing."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ from strategies.registry import STRATEGIES, entry
 
 LIVE_DATA = "dry_run"
 MODES = frozenset({"replay", "recorded", LIVE_DATA})
-"""A journal of another mode is that of a desk which trades at a broker: no run of the library."""
+"""Modes of dry runs. A journal of another mode is that of a desk at a broker, which is no run of the library."""
 
 
 def read_dry_run(file: Path, name: str) -> ListedRun | None:
-    """Return the run of a journal; None where it is none of a dry run. Raises JournalError, OSError."""
+    """Return the run of a journal; None if it is not a dry run's. Raises JournalError, OSError."""
     folder = file.parent
     with closing(JournalReader(file)) as reader, reading(file):
         meta = meta_of(reader)
@@ -83,7 +83,7 @@ def read_dry_run(file: Path, name: str) -> ListedRun | None:
 
 
 def meta_of(reader: JournalReader) -> dict[str, str]:
-    """Return the journal's meta. Unlike `JournalReader.meta` it tells the registry of no strategy's file."""
+    """Return the journal's meta. Unlike `JournalReader.meta`, registers no strategy's file."""
     return {str(row["key"]): str(row["value"]) for row in reader.query("SELECT key, value FROM meta")}
 
 
@@ -122,7 +122,7 @@ def figures_of(performance: Performance) -> RunFigures | None:
 
 
 def _newest(reader: JournalReader, meta: Mapping[str, str], *kinds: str) -> dict[str, Any]:
-    """Return the newest event of these kinds, {} without one; after a rotation the one before it."""
+    """Return the newest event of these kinds, {} without one; after a rotation also from the previous file."""
     marks = ", ".join("?" * len(kinds))
     rows = reader.query(f"SELECT payload FROM events WHERE kind IN ({marks}) ORDER BY id DESC LIMIT 1", kinds)
     base = None if rows else base_of(dict(meta))
@@ -147,7 +147,7 @@ def _changes(meta: Mapping[str, str], run_started: Mapping[str, Any]) -> dict[st
 
 
 def _is_usual(value: str, usual: str) -> bool:
-    """Return whether two settings are alike: an amount is one however it is written."""
+    """Return whether two settings are equal: amounts compare by value."""
     try:
         return value == usual or Decimal(value) == Decimal(usual)
     except ArithmeticError:
@@ -156,7 +156,7 @@ def _is_usual(value: str, usual: str) -> bool:
 
 @cache
 def _defaults(strategy: str) -> dict[str, Any]:
-    """Return the rules of a shipped strategy as a journal has them; of one's own, which is not imported, the core's."""
+    """Return a shipped strategy's default rules as in a journal; for one's own strategy, not imported, the core's."""
     rules = trading_for(strategy) if strategy else Trading()
     tables: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(rules, enc_hook=to_json))
     return tables
@@ -164,12 +164,12 @@ def _defaults(strategy: str) -> dict[str, Any]:
 
 @cache
 def _made_with(strategy: str) -> dict[str, str]:
-    """Return what a journal's meta has of a shipped strategy that nobody configured."""
+    """Return the settings in a journal's meta of an unconfigured shipped strategy."""
     return {"strategy": strategy, **made_with(entry(strategy).make().spec)}
 
 
 def _of_meta(meta: Mapping[str, str]) -> dict[str, str]:
-    """Return the settings in a journal's meta by dotted key: each of a model configuration, or parameter, is one."""
+    """Return the settings in a journal's meta by dotted key, one for each model setting or parameter."""
     keys = {SYMBOLS: "desk.symbols", "option_quotes": "option_quotes"}
     settings: dict[str, Any] = {label: meta[key] for key, label in keys.items() if meta.get(key)}
     name = "desk.model_config" if meta.get("strategy") in STRATEGIES else "desk.parameters"
@@ -179,7 +179,7 @@ def _of_meta(meta: Mapping[str, str]) -> dict[str, str]:
 
 
 def _progress(meta: Mapping[str, str], newest_ns: int, process: str) -> Progress | None:
-    """Return how many days of the tape's are done, None where its dates are unknown."""
+    """Return how many of the tape's days are done, None if its dates are unknown."""
     first, _, last = meta.get(TAPE_DATES, "").partition(" ")
     try:
         begin, end = date.fromisoformat(first), date.fromisoformat(last)

@@ -1,7 +1,7 @@
-"""A finished sweep, or a rule's search, as its folder has it: many settings of one policy, and what they show together.
+"""A finished sweep, or a rule's search, read from its folder: many settings of one policy and their joint result.
 
-One file holds it all, written at the end: `sweep.json`, of a rule `trials.json`. What the best of many came to stands
-in its verdict alone: as a figure in a list it would flatter.
+One file, written at the end, holds it all: `sweep.json`, or `trials.json` of a rule. The result of the best of many is
+shown only in its verdict: as a figure in a list it would flatter.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 from daemon.library.listed import FINISHED, STUDY, ListedRun, as_text
 from daemon.library.run_files import read_whole
 
-VALUES_SHOWN = 6  # of one setting
+VALUES_SHOWN = 6  # values shown of one setting
 
 
 class _Cell(msgspec.Struct):
@@ -52,12 +52,12 @@ def read_grid(file: Path, name: str) -> ListedRun:
 
 
 def read_parameters(file: Path) -> dict[str, str]:
-    """Return what was varied, by dotted key. Raises as `read_grid`."""
+    """Return the varied settings, by dotted key. Raises as `read_grid`."""
     return _variations(read_whole(file, _Grid))
 
 
 def _variations(grid: _Grid) -> dict[str, str]:
-    """Return the values of each setting: all of a few, else the first and the last, in their order."""
+    """Return the values of each setting in order: all if few, else the first and the last."""
     sets = [cell.rules or cell.values for cell in (*grid.cells, *grid.trials)]
     texts = {}
     for key in dict.fromkeys(key for one in sets for key in one):

@@ -1,7 +1,7 @@
-"""All runs of some folders: an index that is made anew at each look, from what the runs left there.
+"""All runs of some folders: an index built at each look from the runs' files.
 
-A run that was moved or deleted is found where it is now, or not at all; one that cannot be read is listed with the
-reason. Links are not followed: behind one lies another's folder.
+A moved run is found at its new place, a deleted one not at all; an unreadable one is listed with the reason. Links are
+not followed: their targets may belong to others.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ RUNS = Path("runs")
 
 
 class Reader(NamedTuple):
-    """How the run of such a file is read; both functions raise JournalError, ValueError, OSError."""
+    """Reads runs of one kind of file; both functions raise JournalError, ValueError, OSError."""
 
-    kind: str  # as one that cannot be read is listed
-    run: Callable[[Path, str], ListedRun | None]  # from the file and its name; None where it is a desk's
+    kind: str  # shown for an unreadable run
+    run: Callable[[Path, str], ListedRun | None]  # from the file and its name; None for a desk's
     parameters: Callable[[Path], dict[str, str]]  # all settings by dotted key
 
 
@@ -42,7 +42,7 @@ READERS = {
     FILE: Reader(DRY_RUN, dry_run.read_dry_run, dry_run.read_parameters),
     **dict.fromkeys(GRID_FILES, Reader(STUDY, grid_run.read_grid, grid_run.read_parameters)),
 }
-"""By the file that makes a folder a run's: the first that is there counts."""
+"""Readers by the file that identifies a run's folder; the first one found counts."""
 WATCHED = (*READERS, f"{FILE}-wal", LOCK_FILE, STUDY_FILE, REPORT_FILE, PROGRESS_FILE, TAGS_FILE)
 DEPTH = 3  # levels below a folder of runs
 FOLDERS_MOST, RUNS_MOST = 20_000, 1000
@@ -50,29 +50,29 @@ PLACES_HELP = "a folder with runs, up to three levels deep; may be given repeate
 
 
 class LibraryError(Exception):
-    """No such run, or several of that name; the text names them."""
+    """There is no such run, or several of that name; the text names them."""
 
 
 class Library(msgspec.Struct, frozen=True):
-    """The runs, by folder, and what has to be said about the look: folders that could not be read, links, limits."""
+    """The runs, by folder, and remarks on the search: folders that could not be read, links, limits."""
 
     runs: tuple[ListedRun, ...]
     remarks: tuple[str, ...] = ()
 
 
 def usual_places() -> list[Path]:
-    """Return where runs are looked for without an option. Raises StateDirError."""
+    """Return the folders searched without an option. Raises StateDirError."""
     return [RUNS, configured_state_dir()]
 
 
 Looked = dict[Path, tuple[tuple[object, ...], ListedRun]]
-"""Folder -> times and sizes of its files at the last look, and the run: a look less, within one process."""
+"""Cache within one process: folder -> times and sizes of its files at the last look, and the run."""
 
 
 def library_of(places: Sequence[Path], looks: Looked | None = None) -> Library:
     """Return all runs in and below these folders; one that does not exist has none.
 
-    With `looks` a folder whose files are as they were is not read again, unless its run was running.
+    With `looks` a folder with unchanged files is not read again, unless its run was running.
     """
     remarks: list[str] = []
     kinds: dict[Path, str] = {}
@@ -93,7 +93,7 @@ def library_of(places: Sequence[Path], looks: Looked | None = None) -> Library:
 
 
 def _run_of(folder: Path, kind: str, name: str, looks: Looked) -> ListedRun | None:
-    """Return the run as it was looked at before where nothing changed since, else as it is now."""
+    """Return the run from the cache if its files are unchanged, else read it again."""
     stamps = tuple(_stamp(folder / file) for file in WATCHED)
     stamps_before, run = looks.get(folder, ((), None))
     if run is None or stamps_before != stamps:
@@ -113,7 +113,7 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
 
 
 def names_of(folders: Sequence[Path]) -> list[str]:
-    """Return a name for each folder: its last parts, as many as distinguish it from all others."""
+    """Return a name for each folder: as many of its last parts as distinguish it from all others."""
     often = Counter(folder.parts[-count:] for folder in folders for count in range(1, len(folder.parts) + 1))
     names = []
     for folder in folders:
@@ -124,7 +124,7 @@ def names_of(folders: Sequence[Path]) -> list[str]:
 
 
 def chosen_run(library: Library, name: str, *, by_folder: bool = True) -> ListedRun:
-    """Return the run of this name; `by_folder` also that of this folder, or of its end. Raises LibraryError."""
+    """Return the run of this name; `by_folder` also that of this folder, or its end. Raises LibraryError."""
     matches = [run for run in library.runs if name == run.id]
     if not matches and by_folder:
         ending = tuple(part for part in name.strip("/").split("/") if part)
@@ -146,7 +146,7 @@ def _ends(run: ListedRun, ending: tuple[str, ...]) -> bool:
 
 
 def look_again(run: ListedRun) -> ListedRun:
-    """Return the run as its folder has it now. Raises LibraryError where it is gone."""
+    """Return the run with its folder read again. Raises LibraryError if it is gone."""
     run_now = _read(_file_of(run), run.id)
     if run_now is None:
         raise _absence_error(run)
@@ -154,14 +154,14 @@ def look_again(run: ListedRun) -> ListedRun:
 
 
 def kind_file(folder: Path) -> str:
-    """Return the file by which a folder is a run's, "" where it is none."""
+    """Return the file that identifies a folder as a run's, "" if there is none."""
     return next((name for name in READERS if (folder / name).exists()), "")
 
 
 def course(run: ListedRun) -> Course:
-    """Return the run's equity and drawdown; empty where it has none.
+    """Return the run's equity and drawdown; empty if it has none.
 
-    Raises LibraryError where it is gone, JournalError, ValueError, OSError.
+    Raises LibraryError if it is gone, JournalError, ValueError, OSError.
     """
     if run.state == UNREADABLE or run.kind not in (DRY_RUN, TRAINING):
         return Course((), (), ())
@@ -178,7 +178,7 @@ def parameters(run: ListedRun) -> dict[str, str]:
 
 
 def _file_of(run: ListedRun) -> Path:
-    """Return the file by which the run's folder is one. Raises LibraryError where it is gone."""
+    """Return the file that identifies the run's folder. Raises LibraryError if it is gone."""
     folder = Path(run.folder)
     kind = kind_file(folder)
     if not kind:
@@ -191,7 +191,7 @@ def _absence_error(run: ListedRun) -> LibraryError:
 
 
 def _folders(place: Path, remarks: list[str]) -> Iterator[tuple[Path, str]]:
-    """Yield the folders of runs in and below a place, each with the file by which it is one."""
+    """Yield the folders of runs in and below a place, each with the file that identifies it."""
     waiting, folder_count = [(place, 0)], 0
     while waiting:
         folder, depth = waiting.pop()
@@ -213,7 +213,7 @@ def _folders(place: Path, remarks: list[str]) -> Iterator[tuple[Path, str]]:
         elif kind:
             yield folder, kind
         if kind in (RUN_FILE, *GRID_FILES) or depth == DEPTH:
-            continue  # a training's trials are its own
+            continue  # a training's trials are no runs of their own
         for name, entry in sorted(inner.items(), reverse=True):
             if entry.is_symlink():
                 if entry.is_dir():
@@ -231,7 +231,7 @@ def _is_text(path: Path) -> bool:
 
 
 def _read(file: Path, name: str) -> ListedRun | None:
-    """Return the run of such a file, None where it is a desk's; one that cannot be read has the reason."""
+    """Return the run of such a file, None for a desk's; an unreadable one has the reason."""
     folder, reader = file.parent, READERS[file.name]
     try:
         run = reader.run(file, name)

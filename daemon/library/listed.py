@@ -1,4 +1,4 @@
-"""A run as the library lists it: what it was, what it came to, and its course. Data and arithmetic alone."""
+"""A run as the library lists it: its facts, results and course. Data and arithmetic only."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class RunFigures(msgspec.Struct, frozen=True, kw_only=True):
     last: str = ""
     sessions: int = 0
     capital_usd: float = 0.0
-    share: float = 0.0  # net return; of a training whose sessions have an account each their sum
+    share: float = 0.0  # net return; their sum for a training with one account a session
     annual: float | None = None
     sharpe: float | None = None  # annual
     max_drawdown: float = 0.0
@@ -35,13 +35,13 @@ class RunFigures(msgspec.Struct, frozen=True, kw_only=True):
 class ListedRun(msgspec.Struct, frozen=True, kw_only=True):
     """A run. `changed` are the settings of a training, and those of a dry run that differ from the defaults."""
 
-    id: str  # the folder's name, with those above it where another run has the same
+    id: str  # the folder's name, after those above it if another run has the same
     kind: str
     folder: str
     state: str
     problem: str = ""
     strategy: str = ""
-    version: str = ""  # of the model that a dry run asked, or that a training exported
+    version: str = ""  # of the model used by a dry run or exported by a training
     data: str = ""
     data_sha256: str = ""
     synthetic: bool = False
@@ -51,7 +51,7 @@ class ListedRun(msgspec.Struct, frozen=True, kw_only=True):
     verdict: str = ""
     tags: tuple[str, ...] = ()
     changed: dict[str, str] = {}
-    brief: tuple[str, ...] = ()  # of these the ones that one looks for first, as key=value
+    brief: tuple[str, ...] = ()  # the most important settings, as key=value
     figures: RunFigures | None = None
     progress: Progress | None = None
 
@@ -65,7 +65,7 @@ class Course(msgspec.Struct, frozen=True):
 
 
 def course_of(times: Sequence[float], shares: Sequence[float], *, compounds: bool = True) -> Course:
-    """Return the course of these returns since the begin; without `compounds` they are sums, and so are their falls."""
+    """Return the course of these returns since the begin; without `compounds` they and their falls are sums."""
     falls, peak = [], 0.0
     for share in shares:
         peak = max(peak, share)
@@ -74,7 +74,7 @@ def course_of(times: Sequence[float], shares: Sequence[float], *, compounds: boo
 
 
 def dotted_settings(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield each setting by its dotted key: a text as it is, of a digest the first twelve digits, all else as JSON."""
+    """Yield each setting by its dotted key: a text as it is, twelve digits of a digest, all else as JSON."""
     for name, value in settings.items():
         if isinstance(value, dict):
             yield from dotted_settings(value, f"{prefix}{name}.")
@@ -84,12 +84,12 @@ def dotted_settings(settings: Mapping[str, Any], prefix: str = "") -> Iterator[t
 
 
 def as_text(value: Any) -> str:
-    """Return a setting as it is shown: a text as it is, all else as JSON."""
+    """Format a setting: a text as it is, all else as JSON."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def different(settings: Sequence[Mapping[str, str]], none: str = NONE) -> list[tuple[str, ...]]:
-    """Return the settings in which these differ: the name, then the value of each, `none` where it has none."""
+    """Return the settings in which these differ: the name, then the value of each, `none` if it has none."""
     names = sorted({name for one in settings for name in one})
     rows = [(name, *(one.get(name, none) for one in settings)) for name in names]
     return [row for row in rows if len(set(row[1:])) > 1]

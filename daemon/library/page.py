@@ -1,4 +1,4 @@
-"""Runs over each other as one page of HTML that needs nothing else. `comparison.html` has the order and the words."""
+"""A comparison of runs as one self-contained HTML page. `comparison.html` has the order and the words."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MARKS, MARKS_NARROW = 6, 2  # dates below a plot
 
 
 def comparison_page(comparison: Comparison) -> str:
-    """Return the page, UTF-8 text. The same runs give the same bytes. Raises what `render` raises."""
+    """Return the page, UTF-8 text. The same runs give the same bytes. Raises the errors of `render`."""
     return render(
         TEMPLATE,
         names=list(zip(LETTERS, (run.id for run in comparison.runs), strict=False)),

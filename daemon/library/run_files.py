@@ -1,7 +1,7 @@
-"""The files of a training's folder by name, how far the training is, and the tags of any run.
+"""Names of the files in a training's folder, its progress, and the tags of any run.
 
 The training writes its progress, `rltrader runs tag` the tags; both are small files within the run's folder, so that
-they move and go with it.
+they move with it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 
 from daemon.host.whole_files import write_whole
 
-RUN_FILE = "run.json"  # a training's settings; the folder is a run's by it
+RUN_FILE = "run.json"  # a training's settings; it identifies the run's folder
 STUDY_FILE = "study.json"
 REPORT_FILE, REPORT_PAGE = "report.json", "report.html"
 TRIALS_FOLDER, METRICS_FILE = "trials", "metrics.jsonl"  # a folder for each trial, with a line for each update
@@ -43,31 +43,31 @@ def read_whole(path: Path, kind: type[T]) -> T:
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a run is: `done` of `total` pieces of a stage. Times are seconds since 1970 UTC."""
+    """Progress of a run: `done` of `total` pieces of a stage. Times are seconds since 1970 UTC."""
 
     stage: str = ""
     done: float = 0.0
-    total: float = 0.0  # 0: it is unknown how long the stage takes
+    total: float = 0.0  # 0: unknown
     unit: str = ""
     began_s: float = 0.0  # of the newest start
     written_s: float = 0.0
-    ended_s: float = 0.0  # 0: it did not come to its end yet
+    ended_s: float = 0.0  # 0: not ended yet
     process: int = 0
     version: str = ""  # exported at the end
 
     @property
     def share(self) -> float | None:
-        """The part that is done, 0 to 1; None where that is unknown."""
+        """The part that is done, 0 to 1; None if unknown."""
         return min(self.done / self.total, 1.0) if self.total > 0 else None
 
 
 def write_progress(folder: Path, progress: Progress) -> None:
-    """Put a training's progress into its folder. Raises OSError."""
+    """Write a training's progress into its folder. Raises OSError."""
     write_whole(folder / PROGRESS_FILE, msgspec.json.encode(progress) + b"\n")
 
 
 def read_progress(folder: Path) -> Progress | None:
-    """Return a training's progress, None where there is none that can be read."""
+    """Return a training's progress, None if there is none or it is unreadable."""
     try:
         return msgspec.json.decode(_small(folder / PROGRESS_FILE), type=Progress)
     except (OSError, ValueError, msgspec.DecodeError):
@@ -75,7 +75,7 @@ def read_progress(folder: Path) -> Progress | None:
 
 
 def write_tags(folder: Path, tags: tuple[str, ...]) -> None:
-    """Put a run's tags into its folder; without any the file goes. Raises OSError."""
+    """Write a run's tags into its folder; without tags the file is deleted. Raises OSError."""
     if tags:
         write_whole(folder / TAGS_FILE, msgspec.json.encode(sorted(tags)) + b"\n")
     else:

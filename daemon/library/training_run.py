@@ -1,7 +1,7 @@
-"""A training as its folder has it: settings, progress, the report's figures, and the course of its test sessions.
+"""A training, read from its folder: settings, progress, the report's figures, and the course of its test sessions.
 
-The files are the training's own (`training/runs/folder.py`); of each the few fields that are shown are read, so that
-a folder of another version can be read too.
+The files are the training's own (`training/runs/folder.py`); only the displayed fields are read, so that a folder of
+another version is readable too.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from daemon.library.listed import (
 )
 from daemon.library.run_files import REPORT_FILE, RUN_FILE, STUDY_FILE, TRAINING_LOCK, read_progress, read_whole
 
-CLOSE_HOUR = 16  # New York, at which a session's result stands in a course
+CLOSE_HOUR = 16  # New York hour at which a course has a session's result
 NEW_YORK = ZoneInfo("America/New_York")
 STUDIES = ("space", "arms")  # a setting of a search, of an ablation: a study of several trainings
-OF_FOLDER = ("made_with", "bars", "bars_sha256", "strategy")  # shown by themselves, or no setting
-FIRST = ("network", "steps", "seeds", "folds")  # what one looks for first
+OF_FOLDER = ("made_with", "bars", "bars_sha256", "strategy")  # shown separately, or no setting
+FIRST = ("network", "steps", "seeds", "folds")  # the most important ones
 
 
 class _Figures(msgspec.Struct):
@@ -127,7 +127,7 @@ def read_training(file: Path, name: str) -> ListedRun:
 
 
 def read_course(file: Path) -> Course:
-    """Return the course of the test sessions; empty where none was played yet. Raises ValueError, OSError."""
+    """Return the course of the test sessions; empty before the first one. Raises ValueError, OSError."""
     study_file = file.with_name(STUDY_FILE)
     if not study_file.is_file():
         return Course((), (), ())
@@ -158,8 +158,8 @@ def read_parameters(file: Path) -> dict[str, str]:
 def holder_of(folder: Path, process: int) -> str:
     """Return the process that trains in the folder now, "" without one.
 
-    The lock is tried only where the process that the progress names lives: a trial holds it for a moment, and a
-    training that starts at that moment would be refused.
+    The lock is tried only while the process named by the progress lives: a trial holds it for a moment, in which a
+    training that starts would be refused.
     """
     try:
         os.kill(process, 0)
