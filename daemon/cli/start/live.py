@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import uvloop
@@ -27,6 +28,7 @@ def run(
 
     A terminal gets what leads on from a desk that stopped.
     """
+    folder, settings = settings.paths.state_dir, _with_whole_paths(settings)
     stream = LossyStream(sys.stderr)  # a reader who stalls stalls no trading
     log = Log(settings.log.level, settings.log.format, stream)
 
@@ -47,5 +49,12 @@ def run(
     finally:
         stream.finish()
     if not code and sys.stdout is not None and sys.stdout.isatty():
-        sys.stdout.write(what_next(TRADED, settings.paths.state_dir))
+        sys.stdout.write(what_next(TRADED, folder))
     return code
+
+
+def _with_whole_paths(settings: DeskSettings) -> DeskSettings:
+    """Return settings whose folders stay the same where own code changes the working directory."""
+    paths = settings.paths
+    whole = replace(paths, state_dir=paths.state_dir.absolute(), models_dir=paths.models_dir.absolute())
+    return settings.model_copy(update={"paths": whole})

@@ -39,6 +39,7 @@ from strategies.registry import STRATEGIES
 
 DecisionT = TypeVar("DecisionT", Decision, Rebalance)
 WHOLE = (int, np.integer)
+TEXT_MOST = 2000  # letters of an error's text
 _DECIMALS = Context(prec=28, rounding=ROUND_HALF_EVEN, traps=[InvalidOperation, DivisionByZero, Overflow])
 
 
@@ -173,6 +174,7 @@ def blame(error: Exception) -> tuple[str, bool]:
     It is where the strategy raised, or returned what could not be used.
     """
     guard = file = place = ""
+    text = _text_of(error)
     asked = False
     for frame, line in walk_tb(error.__traceback__):
         frame_file, owner = frame.f_code.co_filename, frame.f_locals.get("self")
@@ -180,15 +182,24 @@ def blame(error: Exception) -> tuple[str, bool]:
             file = frame_file
         if isinstance(owner, GuardedStrategy):
             call = frame.f_code.co_name
-            guard, place = frame_file, "" if str(error).startswith(call) else f" (what {call} returned)"
+            guard, place = frame_file, "" if text.startswith(call) else f" (what {call} returned)"
         elif frame.f_code.co_name in _ASKING and isinstance(getattr(owner, "_strategy", None), GuardedStrategy):
             asked = True
         if file and frame_file == file:
             place = f" ({file}, line {line})"
-    return f"{type(error).__name__}: {error}{place}", asked or bool(guard)
+    return f"{type(error).__name__}: {text}{place}", asked or bool(guard)
 
 
 _ASKING = frozenset(("_observe", "act", "on_rebalance_due"))  # methods of a desk that take the strategy's answer
+
+
+def _text_of(error: Exception) -> str:
+    """Return what an error says, as the journal can keep it: any code can raise, so its text may be of any kind."""
+    try:
+        text = str(error)
+    except Exception as second:  # noqa: BLE001 (any code can raise there)
+        return f"(its text cannot be read: {type(second).__name__})"
+    return (text if len(text) <= TEXT_MOST else f"{text[: TEXT_MOST - 1]}…").encode(errors="backslashreplace").decode()
 
 
 def _keep(strategy: Any, draft: Draft, state: Any, call: str) -> None:
@@ -225,6 +236,7 @@ def _check_decision(decision: Decision | Rebalance, actions: int) -> None:
 def _check_rebalance(rebalance: Rebalance) -> None:
     """Raise TypeError or ValueError for invalid legs, and for names and notes that the journal cannot store."""
     _check(rebalance.basket, Basket, "decide")
+    _check(rebalance.basket.legs, tuple | list, "decide")
     for leg in rebalance.basket.legs:
         _check(leg, Leg, "decide")
     notes = rebalance.notes

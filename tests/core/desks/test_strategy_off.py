@@ -135,6 +135,24 @@ def test_what_would_end_the_program_is_an_error_of_the_strategy_with_its_line(ca
     assert __file__ in words
 
 
+class Unsayable(Exception):
+    """An error without a text."""
+
+    def __str__(self) -> str:
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("error", [ValueError("no \udcff"), Unsayable(), ValueError("y" * 5_000_000)])
+def test_whatever_an_error_says_the_journal_can_keep_it(error: Exception) -> None:
+    with pytest.raises(type(error)) as raised:
+        CALLS["observe"](GuardedStrategy(Ending(error)), draft())
+    words, is_the_strategys = blame(raised.value)
+    assert is_the_strategys
+    assert words.startswith(type(error).__name__)
+    assert __file__ in words
+    assert len(words.encode()) < 10_000
+
+
 def test_a_person_ends_a_program_that_is_in_a_strategy() -> None:
     with pytest.raises(KeyboardInterrupt):
         CALLS["observe"](GuardedStrategy(Ending(KeyboardInterrupt())), draft())

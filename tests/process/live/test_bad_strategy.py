@@ -5,6 +5,7 @@ Expected values: the exchange's hours of a half day, and the server's own book.
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from daemon.cli import ctl
 from daemon.host.hang import FILE
+from daemon.host.panic_marker import leave
 from strategies.registry import add
 from tests.support.desks import lively_policy
 from tests.support.desks.live_desk import another_release, differences
@@ -184,6 +186,31 @@ def test_a_strategy_of_one_s_own_that_breaks_the_process_for_the_broker_s_client
             daemon.terminate()
             assert daemon.wait(60) == 0
             assert differences(desk.books(), desk.account) == []
+
+
+def test_a_strategy_of_one_s_own_that_leaves_the_working_folder_keeps_no_panic_from_its_desk(
+    bundled: Tape, tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(MINE.replace("ENDS", f"'pytest' in __import__('sys').modules or os.chdir({str(tmp_path)!r})"))
+    with forgotten_again():
+        add(str(file))
+        models = lively_policy.store(tmp_path / "models", "mine_scalper")
+        folder = tmp_path / "desk"
+        own: tuple[Table, ...] = (
+            {"desk": {"strategy": str(file)}},
+            {"paths": {"state_dir": os.path.relpath(folder / "state"), "models_dir": os.path.relpath(models)}},
+        )
+        with stage(bundled, DAY, "11:30", folder, models, *own) as desk:
+            daemon = desk.start()
+            desk.until_true(lambda: bool(desk.held()), "it holds")
+            desk.clock.pass_s(60.0)
+            assert Path(f"/proc/{daemon.pid}/cwd").readlink() == tmp_path
+            leave(desk.state_dir, "a person").end("not flat")
+            desk.until_true(lambda: desk.halts() == ["panic"], "it stands down")
+            desk.until_true(lambda: not desk.held(), "it closes what the panic left")
+            assert ctl.main(["halt", "--state-dir", str(desk.state_dir), "--reason", "mine"]) == 0
+            assert "ControlError" not in desk.log()
 
 
 def test_a_strategy_of_one_s_own_that_draws_random_numbers_is_named_where_it_does_not_follow(
