@@ -68,7 +68,10 @@ class GatewayLine(msgspec.Struct, frozen=True):
 
 
 class GatewayView(msgspec.Struct, frozen=True):
-    """A gateway as the page shows it. `state` is one of ready, away, silent, unreadable; `lag_s` is the file's age."""
+    """A gateway as the page shows it. `state` is one of ready, blocked, away, silent, unreadable.
+
+    `lag_s` is the file's age.
+    """
 
     folder: str
     account: str
@@ -97,7 +100,7 @@ def gateway_view(folder: Path, now_s: float) -> GatewayView:
         folder=str(folder),
         account=status.account.account_number,
         money="real money" if status.account.account == "live" else "paper account",
-        state="silent" if silent else "ready" if status.ready else "away",
+        state="silent" if silent else "away" if not status.ready else "blocked" if status.blocked else "ready",
         detail="it writes no status any more: does it run?" if silent else why,
         lag_s=lag_s,
         lines=lines,

@@ -793,6 +793,8 @@ def test_an_account_behind_a_gateway_shows_its_sub_accounts_their_sum_and_the_br
             ["broker", "by the broker", "$99,100.00", "$101,270.50", "–", "–"],
         ]
         picture(page, "gateway-1280", tmp_path)
+        file.write_text(json.dumps(gateway_status(blocked="trade_suspended_by_user")))
+        expect(page.locator("#gateways h2")).to_have_text("Account PA3ONE BLOCKED paper account")
         file.write_text(
             json.dumps(gateway_status(ready=False, away="no report: HTTP 503", halt=halt, differences=[differs]))
         )
@@ -806,6 +808,35 @@ def test_an_account_behind_a_gateway_shows_its_sub_accounts_their_sum_and_the_br
         expect(page.locator("#gateways h2")).to_contain_text("UNREADABLE")
         for view in (page, phone):  # they ask the server again, which goes first
             view.goto("about:blank")
+
+
+def test_an_account_that_the_broker_blocks_is_what_a_desk_says_first(
+    open_page: Opener, desk: tuple[Desk, Path], tmp_path: Path
+) -> None:
+    """Not that book and broker were never compared, nor that all is well."""
+    name = "rebalancer_of_thirty_letters_x"
+
+    def blocked(answer: Any) -> Any:
+        if "desks" not in answer:
+            return answer
+        (line,) = answer["desks"]
+        trading = "blocked by the broker: trade_suspended_by_user"
+        states = {"running": True, "may_trade": False, "trading": trading, "money": "paper account", "problem": ""}
+        return {**answer, "desks": [{**line, **states, "name": name, "account": f"paper PA3ONE-{name}"}]}
+
+    denies = {"name": "account_blocked", "state": "denies", "reason": "the broker does not let it trade", "ends": 0}
+    answers = answer_filter(blocked, lambda now: {**now, "mode": "paper", "reconciled": True, "gates": [denies]})
+    with dashboard(free_port(), desk[1], gateways=[tmp_path]) as url:
+        page = open_page("fleet", f'tr[data-fleet="{name}"]', PHONE, address=url, answers=answers).page
+        row = page.locator(f'tr[data-fleet="{name}"]')
+        expect(row).to_have_attribute("data-state", "BLOCKED")
+        expect(row).to_contain_text("trade_suspended_by_user")
+        for cell in ("Desk", "Money"):  # a whole name, also on a phone
+            assert row.locator(f'[data-label="{cell}"]').evaluate("cell => cell.scrollWidth <= cell.clientWidth")
+        page.goto("about:blank")
+        now = open_page("now", READY["now"], address=url, answers=answers).page
+        expect(now.locator("#banner")).to_contain_text("BLOCKED: the broker does not let it trade")
+        now.goto("about:blank")
 
 
 def test_a_paper_account_is_told_from_real_money(open_page: Opener) -> None:

@@ -41,7 +41,7 @@ async def test_the_file_and_a_scrape_have_each_sub_account_the_sum_and_the_broke
         assert (view.lines[1].holds, view.detail) == ("4 SPY", "")
         (tmp_path / STATUS_FILE).write_text(json.dumps(status | {"blocked": "trading_blocked"}))
         blocked = gateway_view(tmp_path, (tmp_path / STATUS_FILE).stat().st_mtime)
-        assert blocked.detail == "the account takes no orders: trading_blocked"
+        assert (blocked.state, blocked.detail) == ("blocked", "the account takes no orders: trading_blocked")
         for away_s in (60, -60):  # -60: it died, and the host's clock was set back
             assert gateway_view(tmp_path, (tmp_path / STATUS_FILE).stat().st_mtime + away_s).state == "silent"
         lines = generate_latest(status_file.registry()).decode().splitlines()

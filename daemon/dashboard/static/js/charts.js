@@ -262,7 +262,7 @@ export function equityChart(container) {
   const money = axis(usd, () => equity, () => newest.slice(0, 1));
   const share = axis((value) => percent(value / 100), () => fall, () => newest.slice(1));
   const equity = board.addSeries(LightweightCharts.LineSeries, { lineWidth: 2, priceFormat: money });
-  const fall = board.addSeries(LightweightCharts.AreaSeries, { lineWidth: 1, priceFormat: share, invertFilledArea: true }, 1);
+  const fall = board.addSeries(LightweightCharts.BaselineSeries, { lineWidth: 1, priceFormat: share }, 1); // filled from 0 down
   fall.priceScale().applyOptions({ tickMarkDensity: 1.6, scaleMargins: { top: 0.1, bottom: 0.15 } });
   board.panes()[1].setHeight(95);
   let course = { times: [], equity: [], drawdown: [] };
@@ -273,7 +273,7 @@ export function equityChart(container) {
   });
   const paint = () => {
     equity.applyOptions({ color: colour("accent") });
-    fall.applyOptions({ lineColor: colour("bad"), topColor: colour("bad-soft"), bottomColor: colour("bad-soft") });
+    fall.applyOptions({ topLineColor: colour("bad"), bottomLineColor: colour("bad"), bottomFillColor1: colour("bad-soft"), bottomFillColor2: colour("bad-soft") });
   };
   paint();
 

@@ -144,6 +144,7 @@ function state(line) {
   const why = [author(reason.join(": ")), !line.running && "stopped"].filter(Boolean).join("; ");
   if (played(line)) return [7, "finished", "plain", kind === "reconciled" || kind === "not reconciled" ? "" : line.trading];
   if (kind === "halted") return [1, "HALTED", "bad", why];
+  if (kind === "blocked by the broker") return [1, "BLOCKED", "bad", why];
   if (kind === "paused") return [2, "PAUSED", "warn", why];
   if (kind === "claim broken") return [2, "CLAIM BROKEN", "warn", why];
   if (!line.running && line.holds !== "flat") return [3, "STOPPED – HOLDING", "warn", ""];

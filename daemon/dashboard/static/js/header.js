@@ -126,8 +126,10 @@ export function header({ choose }) {
 
 // What keeps a desk from new risk, the gravest first: its tone and its words.
 export function warnings(now) {
+  const blocked = (now.gates ?? []).find(({ name, state }) => name === "account_blocked" && state === "denies");
   return [
     now.halt && ["halt", `HALTED${from(now.halt_since, now.time)}: ${author(now.halt)}. Nothing is opened until the desk is resumed.`],
+    blocked && ["halt", `BLOCKED: ${blocked.reason}. Nothing is opened, and the broker may refuse exits too.`],
     now.pause && ["pause", `PAUSED: ${author(now.pause)}. No new risk is taken.`],
     now.claim_broken && ["pause", `CLAIM BROKEN: ${now.claim_broken}. This model takes no new risk until the desk is resumed.`],
     now.time > 0 && !now.reconciled && !BY_TAPE.has(now.mode) && ["pause", "Book and broker are not yet compared: no new risk is taken."],
