@@ -200,6 +200,9 @@ def unreadable(path: Path, error: Exception) -> JournalError:
     if isinstance(error, sqlite3.OperationalError) and not str(error).startswith("no such table"):
         return JournalError(f"{path}: cannot open the journal: {error}; check its permissions and the disk")
     cure = "restore it or use a fresh --state-dir (OPERATIONS.md: A journal that cannot be read)"
+    if (log := path.with_name(f"{path.name}-wal")).exists():
+        again = f"move it and {path.name}-shm away, and put the copy there again"
+        cure = f"if a copy was put in its place, {log.name} is not of that copy: {again}; else {cure}"
     return JournalError(f"{path}: not a journal or damaged: {error}; {cure}")
 
 

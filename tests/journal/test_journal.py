@@ -233,6 +233,16 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path, content: bytes) -
         Journal(tmp_path / FILE)
 
 
+def test_a_refused_file_with_a_log_beside_it_may_be_a_copy_that_was_put_in_its_place(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes(b"SQLite format 3\x00" + b"\xff" * 2000)
+    for is_there in (False, True):
+        if is_there:
+            (tmp_path / f"{FILE}-wal").write_bytes(b"\xff" * 2000)
+        with pytest.raises(JournalError) as caught:
+            Journal(tmp_path / FILE)
+        assert (f"if a copy was put in its place, {FILE}-wal is not of that copy" in str(caught.value)) is is_there
+
+
 def test_a_database_of_something_else_is_refused_as_no_journal(tmp_path: Path) -> None:
     with contextlib.closing(sqlite3.connect(tmp_path / FILE)) as other:
         other.execute("CREATE TABLE songs (name)")
