@@ -13,7 +13,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -47,13 +47,17 @@ BODY_MAX = 256 * 1024  # bytes of a request
 ACTIVITY_STREAMS = 8  # a client's at once
 STRANGERS_MAX = 128  # connections without a client's keys at once: the broker's connections need files too
 CLIENTS_MAX = 256  # connections with keys at once: beyond that the least recently used idle one is closed
+ONE_CLIENT_MAX = 128  # connections of one client, idle or in use: a request whose body never comes stays in use
 _CONNECTION: ContextVar[RequestHandler] = ContextVar("connection")  # of the request that is answered
 
 
 class Door:
-    """Accepts connections for `server` and bounds their number. `clients` have shown keys, `busy` are in use."""
+    """Accepts connections for `server` and bounds their number.
 
-    def __init__(self, server: web.Server, clients: dict[RequestHandler, None], busy: set[RequestHandler]) -> None:
+    `clients` have shown keys: each with its sub-account, the most recently used last. `busy` are in use.
+    """
+
+    def __init__(self, server: web.Server, clients: dict[RequestHandler, str], busy: set[RequestHandler]) -> None:
         self.server, self._clients, self._busy = server, clients, busy
 
     def __call__(self) -> RequestHandler:
@@ -64,10 +68,19 @@ class Door:
         strangers = [connection for connection in connections if connection not in self._clients]
         idle = [connection for connection in self._clients if connection not in self._busy]
         excess = strangers[: max(len(strangers) + 1 - STRANGERS_MAX, 0)]
-        for connection in excess + idle[: max(len(self._clients) - CLIENTS_MAX, 0)]:
+        excess += idle[: max(len(self._clients) - CLIENTS_MAX, 0)]
+        for connection in (*excess, *self._too_many_of_one()):
             if connection.transport is not None:
                 connection.transport.abort()
         return self.server()
+
+    def _too_many_of_one(self) -> Iterator[RequestHandler]:
+        """Yield what a client has beyond its number: those that are not in use first, then by their last use."""
+        by_client: dict[str, list[RequestHandler]] = {}
+        for connection in sorted(self._clients, key=self._busy.__contains__):
+            by_client.setdefault(self._clients[connection], []).append(connection)
+        for connections in by_client.values():
+            yield from connections[: max(len(connections) - ONE_CLIENT_MAX, 0)]
 
 
 class Clients:
@@ -80,7 +93,7 @@ class Clients:
         self._gateway = gateway
         self._names = {pair.key: name for name, pair in keys.items()}
         self._keys = dict(keys)
-        self.used: dict[RequestHandler, None] = {}  # connections with keys, the newest use last
+        self.used: dict[RequestHandler, str] = {}  # connections with keys, the most recent last -> sub-account
 
     def now_ns(self) -> int:
         """The gateway's time."""
@@ -94,7 +107,7 @@ class Clients:
             return None
         if (connection := _CONNECTION.get(None)) is not None:
             self.used.pop(connection, None)
-            self.used[connection] = None
+            self.used[connection] = name
         return name
 
     def number(self, key: str, secret: str) -> str | None:

@@ -391,6 +391,27 @@ async def test_a_client_that_leaves_its_connections_open_takes_no_place_of_the_o
             writer.close()
 
 
+async def test_requests_whose_bodies_never_come_take_no_file_that_others_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "ONE_CLIENT_MAX", 5)
+    async with stage(tmp_path) as s, entered(s, "a") as listener:
+        writers, ends = list[asyncio.StreamWriter](), list[asyncio.Task[bytes]]()
+        head = f"APCA-API-KEY-ID: {KEYS['b'].key}\r\nAPCA-API-SECRET-KEY: {KEYS['b'].secret}\r\nContent-Length: 9\r\n"
+        for _ in range(30):
+            reader, writer = await asyncio.open_connection("127.0.0.1", s.server.port)
+            writer.write(f"POST /v2/orders HTTP/1.1\r\nHost: x\r\n{head}\r\n{{".encode())
+            writers.append(writer)
+            ends.append(asyncio.create_task(reader.read()))
+            await s.until(lambda: "b" in list(s.server.clients.used.values())[-1:])
+        await s.until(lambda: sum(end.done() for end in ends) >= 20)
+        await s.place("a", 1)
+        await listener.ask(subscribe(statuses=["SPY"]))
+        for writer in writers:
+            writer.close()
+        await asyncio.gather(*ends, return_exceptions=True)
+
+
 def files() -> int:
     """Open files of this process."""
     return len([*Path("/proc/self/fd").iterdir()])
