@@ -22,7 +22,7 @@ from daemon.alpaca_api.refusals import Refusal, denial, invalid, no_order, refus
 from daemon.alpaca_api.tickets import FURTHER_ORDERS, Ticket, number, ticket
 from daemon.alpaca_api.wire import ZERO, Json, asset_id, multiplier, text
 from daemon.brokers.alpaca import wire
-from daemon.brokers.alpaca.rest.client import CallPriority, NotSent, Refused, RestError, Throttled
+from daemon.brokers.alpaca.rest.client import GATEWAY, CallPriority, NotSent, Refused, RestError, Throttled
 from daemon.brokers.alpaca.trading.report import amends, block_reason, funds_of, ledger_fill
 from daemon.brokers.api import BrokerError
 from daemon.brokers.clock_check import ClockCheck
@@ -1475,7 +1475,12 @@ def is_of(order: GatewayOrder, row: Json) -> bool:
 
 
 def refusal_of(error: Refused) -> Refusal:
-    """Return the broker's refusal for a client: only what concerns the order, not the account."""
+    """Return the broker's refusal for a client: only what concerns the order, not the account.
+
+    Where the broker does not know the keys, they are the account's, not the client's.
+    """
+    if error.unknown_keys:
+        return denial(f"{GATEWAY}the broker refuses the account's keys: {error}")
     extra = {key: value for key, value in error.extra.items() if key in ("reject_reason", "symbol", "cost_basis")}
     return Refusal(error.status, error.code, error.message, **extra)
 

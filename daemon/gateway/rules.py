@@ -16,7 +16,7 @@ from daemon.alpaca_api.refusals import Refusal, denial, refusal, unprocessable
 from daemon.alpaca_api.tickets import Ticket
 from daemon.alpaca_api.wire import ZERO, Json, multiplier, text
 from daemon.brokers.alpaca import wire
-from daemon.brokers.alpaca.trading.link import GATEWAY
+from daemon.brokers.alpaca.rest.client import GATEWAY
 from daemon.brokers.alpaca.trading.report import funds_of
 from daemon.config.tables import SYMBOL
 from daemon.core.instruments.option_market import is_contract, parse_occ, root_of

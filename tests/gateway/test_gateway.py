@@ -142,6 +142,20 @@ def fills(folder: Path) -> list[Any]:
     return [update for update in rows if update["event"] == "fill"]
 
 
+async def test_keys_that_the_broker_refuses_are_the_accounts_and_not_a_desks(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        await s.place("a", 5)
+        await s.until(lambda: bool(s.held("a")))
+        del s.broker.accounts[s.broker.account.key]
+        words = f"gateway: the broker refuses the account's keys: 401 - unauthorized. at {s.broker.trading_url}"
+        assert await s.refused("a", 5, "sell") == (403, 40310000, words)
+        assert await s.ask("a", "GET", "/v2/clock") == (403, {"code": 40310000, "message": words})
+        assert await s.ask("a", "DELETE", "/v2/positions/SPY") == (403, {"code": 40310000, "message": words})
+        await s.until(lambda: not s.gateway.ready)
+        status, body = await s.ask("a", "GET", "/v2/account")
+        assert (status, body["message"]) == (503, f"gateway: no report: 401 - unauthorized. at {s.broker.trading_url}")
+
+
 @pytest.mark.parametrize("odd", ODD_UPDATES)
 async def test_an_update_that_cannot_be_read_asks_for_a_report_and_ends_nothing(tmp_path: Path, odd: str) -> None:
     async with stage(tmp_path) as s:

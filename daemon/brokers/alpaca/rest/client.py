@@ -99,6 +99,8 @@ class MethodRefused(NotSent):
 
 T = TypeVar("T")
 
+GATEWAY = "gateway: "
+"""Begins what `rltrader-gateway` itself says, in the broker's place."""
 PAUSE_MAX_S = 60  # cap on Retry-After: the broker counts in windows of a minute
 PAUSE_DEFAULT_S = 5  # after a refusal for the rate without a time
 
@@ -530,12 +532,13 @@ def _failure(reply: Reply, hide: Callable[[str], str], address: str) -> RestErro
     if status == 429:
         header = reply.headers.get("Retry-After", "")
         return Throttled(float(header) if header.isascii() and header.isdigit() else None)
-    if not 400 <= status < 500 or status == 408:
-        return Unanswered(f"HTTP {status}")
     try:
         fields = json_value(body)
     except Unreadable:
         fields = None
+    if not 400 <= status < 500 or status == 408:
+        words = text(fields.get("message"))[:500] if isinstance(fields, dict) else ""
+        return Unanswered(hide(f"HTTP {status}: {words}" if words.startswith(GATEWAY) else f"HTTP {status}"))
     if not isinstance(fields, dict):
         message = hide(f"no JSON object but {body[:80]!r}")
         return Refused(status, None, message, {}, of_service=False, address=address)

@@ -17,7 +17,7 @@ from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from daemon.brokers.alpaca import wire
-from daemon.brokers.alpaca.rest.client import NotSent, Refused, RestError
+from daemon.brokers.alpaca.rest.client import GATEWAY, NotSent, Refused, RestError
 from daemon.brokers.alpaca.trading.report import BUST, CORRECTION, Reporter, amended_execution, execution_of
 from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads
 from daemon.brokers.alpaca.wire import ENDED, Malformed, text
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
-GATEWAY = "gateway: "  # prefix of refusals by a limit of `rltrader-gateway`
 _JITTER = random.SystemRandom()
 
 

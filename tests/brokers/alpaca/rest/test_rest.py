@@ -394,6 +394,21 @@ async def test_headers_that_trickle_in_end_at_the_deadline_and_the_next_call_has
         assert len(requests) == 2
 
 
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b'{"message":"gateway: no report: 401 - unauthorized."}', "HTTP 503: gateway: no report: 401 - unauthorized."),
+        (b'{"message":"no healthy upstream"}', "HTTP 503"),
+        (b"<html>503</html>", "HTTP 503"),
+    ],
+)
+async def test_what_a_gateway_says_of_a_broker_that_is_away_is_passed_on(body: bytes, words: str) -> None:
+    async with bare(http(body, "503 Service Unavailable")) as (reads, _, _requests):
+        with pytest.raises(Unanswered) as caught:
+            await reads.account()
+        assert str(caught.value) == words
+
+
 async def test_a_404_of_another_kind_is_not_a_missing_order() -> None:
     pages = (b"<html>404</html>", b"404 page not found\n", b"{}")  # the second one is what a Go server has by itself
     for body in (b'{"code":40410000,"message":"endpoint not found."}', *pages):
