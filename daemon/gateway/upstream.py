@@ -39,7 +39,7 @@ from daemon.gateway.events import Reported
 from daemon.gateway.parts import line_of
 from daemon.host.time.clock import Clock
 from daemon.pacing import TokenBucket
-from strategies.kit.units import DAY_NS
+from strategies.kit.units import DAY_NS, MINUTE_NS
 
 T = TypeVar("T")
 ACCOUNT_KEYS = (
@@ -61,6 +61,8 @@ MISSING_ANSWERS = 3
 SCARCE = 30  # calls kept for sub-accounts that have not used their share
 TOLD_LATE_NS = (LINES_DAYS - 5) * DAY_NS
 STILL_READS = 6  # readings of an account at its opening: two equal ones show one moment
+MANY_ROWS = 500  # orders and lines of one report: after more, the next report reads only what is new
+LATE_NS = 10 * MINUTE_NS  # by which a list may lag behind the stream, and clocks may differ
 
 
 def gateway_queues(clock: Clock, bucket: TokenBucket) -> tuple[RequestQueue, RequestQueue, RequestQueue]:
@@ -94,6 +96,7 @@ class Upstream:
         self.market = MarketData(data, self._market_queue)
         self._announcements = Announced()
         self._unreadable: set[str] = set()  # ids of unreadable ledger lines already logged
+        self._row_count = 0  # orders and lines since yesterday, in the last report that read them all
 
     @property
     def budgets(self) -> dict[str, float]:
@@ -175,22 +178,29 @@ class Upstream:
             former = now
         raise BrokerError("the account does not hold still for a first reading: try again when nothing trades in it")
 
-    async def report(self, books: Ledgers) -> Reported:
-        """Read the account; of orders and lines only those that are new to the books."""
+    async def report(self, books: Ledgers, *, heard: bool = False) -> Reported:
+        """Read the account; of orders and lines only those that are new to the books.
+
+        `heard`: the trade stream missed nothing since the last report, which read all that came before.
+        """
         asked_ns = self._clock.now_ns()
         since_ns = wire.day_start_ns(min(asked_ns, books.reported_ns or asked_ns)) - DAY_NS
+        is_short = heard and self._row_count > MANY_ROWS and not books.differences
+        news_ns = max(since_ns, books.reported_ns - LATE_NS) if is_short else since_ns
         rows = await self.reads.open_orders()
-        rows += await self.reads.orders_since(since_ns)
+        rows += await self.reads.orders_since(news_ns)
         positions = await self.reads.positions()
         account = await self.reads.account()
-        read_lines = await self._lines(since_ns, self._differs_since_ns(books, asked_ns))
+        read_lines = await self._lines(news_ns, min(since_ns, self._differs_since_ns(books, asked_ns)))
+        if not is_short:
+            self._row_count = len(rows) + len(read_lines)
         lines = [row for row in read_lines if self._is_readable(row) and _is_news(books, row)]
         orders = _by_id(rows)
-        known_rows = {order.id: order.row for order in books.orders.values()}
         other_rows, missing_ids = await self._left_out(books, orders, lines)
         for row in other_rows:
             orders[str(row["id"])] = row
-        for row in orders.values():
+        news = [row for key, row in orders.items() if (it := books.order_by_id(key)) is None or it.row != row]
+        for row in news:
             readable_order(row)
         for row in positions:
             wire.position(row)
@@ -200,7 +210,7 @@ class Upstream:
             self._clock.now_ns(),
             asked_ns,
             *_cut(account, positions),
-            [row for order_id, row in orders.items() if known_rows.get(order_id) != row],
+            news,
             lines,
             {str(line["id"]): await self._ex_date(line) for line in lines if line.get("activity_type") in DIVIDENDS},
             missing_ids,
@@ -244,12 +254,16 @@ class Upstream:
     async def _left_out(
         self, books: Ledgers, orders: Mapping[str, Json], lines: Sequence[Json]
     ) -> tuple[list[Json], list[str]]:
-        """Read orders that no list contains: those working by the books, and those named by fills.
+        """Read orders that no list contains: those working by the books that ended, and those named by a fill or bust.
 
         Returns their rows, and the ids that the broker does not know.
         """
         ids = {order.id for order in books.open_orders() if order.id}
-        ids |= {str(line["order_id"]) for line in lines if line.get("order_id")} - books.names.keys()
+        ids |= {
+            str(line["order_id"])
+            for line in lines
+            if line.get("order_id") and (line["order_id"] not in books.names or amends(line))
+        }
         rows, missing_ids = [], []
         for order_id in sorted(ids - orders.keys()):
             if (row := await self.reads.order_by_id(order_id)) is None:

@@ -25,10 +25,10 @@ from daemon.journal.reader import JournalReader
 from daemon.journal.rows import JournalError
 from simulator.trading.settlement import cash_row
 from strategies.kit.contract import Session
-from strategies.kit.units import DAY_NS, SECOND_NS
+from strategies.kit.units import DAY_NS, MINUTE_NS, SECOND_NS
 from tests.support.alpaca.market_desk import LogRecorder
 from tests.support.desks.desk_run import execute
-from tests.support.gateway_stage import OPEN_NS, SESSIONS, broker, gateway_on, stage, table
+from tests.support.gateway_stage import OPEN_NS, PATIENCE_S, SESSIONS, Stage, broker, gateway_on, stage, table
 
 
 async def test_what_was_done_while_it_was_dead_is_booked_to_its_owner(tmp_path: Path) -> None:
@@ -183,6 +183,44 @@ async def test_a_desk_s_order_past_it_that_the_stream_did_not_tell_is_found_by_t
         alpaca.faults.add("data_null", times=10)  # each of its updates
         alpaca.by_hand("place", symbol="SPY", qty="1", side="buy", client_order_id=PAST)
         await s.until(lambda: s.halted() == "foreign_order")
+
+
+async def test_a_program_that_made_hundreds_of_orders_today_makes_no_report_long_and_nothing_is_missed(
+    tmp_path: Path,
+) -> None:
+    def orders_asked(s: Stage) -> int:
+        return sum(r.path.startswith("/v2/orders?status=all") for r in s.broker.requests)
+
+    async with stage(tmp_path) as s:
+        for number in range(600):
+            row = s.broker.by_hand("place", symbol="SPY", qty="1", side="buy", type="limit", limit_price="400")
+            s.broker.by_hand("cancel", order_id=row["id"])
+            if number % 20 == 0:
+                await asyncio.sleep(0.1)
+        await s.until(lambda: len(s.books.orders) == 600 and not s.books.live)
+        names = [f"old-{number}" for number in range(2)]
+        for name in names:
+            await s.place("a", 1, type="limit", limit_price="490", client_order_id=name)
+        await s.settled()
+        s.broker.clock.jump_to(s.broker.clock.now_ns() + 20 * MINUTE_NS)
+        await s.settled()
+        for event in ("canceled", "fill"):
+            s.broker.faults.add("update_lost", where={"event": event})
+        ended, filled = (s.broker.account.by_client_id[name] for name in names)
+        s.broker.matching.end(s.broker.account, ended, "canceled", s.broker.clock.now_ns())
+        s.broker.matching.fill(s.broker.account, filled, Decimal(1), Decimal(490), s.broker.clock.now_ns())
+        assert len(s.books.live) == 2
+        count = orders_asked(s)
+        await s.gateway.wait_for_report(PATIENCE_S)
+        assert orders_asked(s) - count == 1  # a page has 500
+        assert (s.held("a"), s.books.live) == ({"SPY": Decimal(1)}, {})
+        s.broker.faults.add("socket_drop", where={"stream": "trade"})
+        await s.place("b", 1)
+        await s.until(lambda: not s.gateway.ready)
+        count = orders_asked(s)
+        await s.until(lambda: s.gateway.ready)
+        assert orders_asked(s) - count >= 2  # what the stream did not tell may be of any time since yesterday
+        await s.settled()
 
 
 async def test_what_others_sold_while_it_was_dead_is_not_sold_again_before_the_first_report(tmp_path: Path) -> None:
