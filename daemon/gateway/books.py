@@ -200,6 +200,8 @@ class GatewayOrder(msgspec.Struct):
     @property
     def filled_or_open(self) -> Decimal:
         """The quantity filled, or still to come."""
+        if self.quantity is not None and self.open:
+            return max(self.quantity, self.filled)
         return self.filled + self.to_come
 
     @property

@@ -76,6 +76,7 @@ from daemon.gateway.journal import GatewayJournal
 from daemon.gateway.rules import (
     WIDE_SHARE,
     OrderView,
+    Permit,
     beyond_means,
     buying_power,
     day_loss,
@@ -826,8 +827,7 @@ class Gateway:
         order = ticket(body | further)
         self._is_free(account, order.client_order_id)
         await self._ready_for(account, order)
-        self._is_free(account, order.client_order_id)
-        verdict = judge(self._view(), account, order)
+        verdict = await self._permit(account, order)
         name = order.client_order_id or str(uuid.uuid4())
         if verdict.by_call:
             return await self._submit_by_call(account, order, name)
@@ -851,11 +851,23 @@ class Gateway:
             )
             return await self._call(event)
 
-    async def _ready_for(self, account: str, order: Ticket, old_order: GatewayOrder | None = None) -> None:
-        """Wait for what an order needs before it is judged: its turn, a price, the end of another close call.
+    async def _permit(self, account: str, order: Ticket, old_order: GatewayOrder | None = None) -> Permit:
+        """Return what an order may do now. Raises `Refusal`.
 
         A purchase denied only by the account's buying power waits for a newer report, if orders changed since the last.
         """
+        self._is_free(account, order.client_order_id)
+        try:
+            return judge(self._view(), account, order, old_order=old_order)
+        except Refusal:
+            if not (self._figure_is_old and only_figure_denies(self._view(), account, order, old_order)):
+                raise
+        await self._after_report(for_exit=False)
+        self._is_free(account, order.client_order_id)
+        return judge(self._view(), account, order, old_order=old_order)
+
+    async def _ready_for(self, account: str, order: Ticket) -> None:
+        """Wait for what an order needs before it is judged: its turn, a price, the end of another close call."""
         if is_coin(order.symbol):
             raise unprocessable(f"gateway: {order.symbol} is crypto, which is not carried")
         if not has_one_name(order):
@@ -865,8 +877,6 @@ class Gateway:
         if order.sign < 0:
             await self._once_read()
             await self._no_call_of(order.symbol)
-        elif self._figure_is_old and only_figure_denies(self._view(), account, order, old_order):
-            await self._after_report(for_exit=False)
 
     def _is_free(self, account: str, name: str) -> None:
         """Raise the refusal of a name in use; its owner may use the name of an order that never arrived again."""
@@ -1094,9 +1104,8 @@ class Gateway:
         body = {**former, **{k: v for k, v in newer.items() if k in former}, "qty": text(whole - old.filled)}
         name = str(newer.get("client_order_id") or uuid.uuid4())
         order = ticket({**body, "client_order_id": name})
-        await self._ready_for(account, order, old)
-        self._is_free(account, name)
-        verdict = judge(self._view(), account, order, old_order=old)
+        await self._ready_for(account, order)
+        verdict = await self._permit(account, order, old)
         newer |= {"qty": text(whole)} if "qty" in newer else {}
         event = ReplaceTaken(self.now_ns(), account, name, old.name, newer, verdict.reserve, verdict.against)
         return await self._journal_and_send(event, urgency_of(order))

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import socket
 import ssl
 import time
 import traceback
@@ -362,6 +364,25 @@ async def test_an_order_after_a_quiet_hour_goes_out_over_the_connection_that_the
         assert calls[3:] == [(2, b"POST")]
         await reads.account()
         assert calls[4:] == [(2, b"GET")]
+
+
+async def test_an_order_goes_out_in_one_piece() -> None:
+    sends: list[bytes] = []
+
+    class Recording(socket.socket):
+        def sendall(self, data: Any, *more: Any) -> None:
+            sends.append(bytes(data))
+            super().sendall(data, *more)
+
+    async with kept_alive() as (_, orders, calls, _writers):
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(socket, "socket", Recording)
+            await orders.submit(SubmitOrder(NAME, CALL, -1, 1, None, "sell_to_close", 0))
+    assert calls == [(1, b"POST")]
+    (whole,) = sends
+    head, _, body = whole.partition(b"\r\n\r\n")
+    assert f"content-length: {len(body)}".encode() in head.lower()
+    assert json.loads(body)["client_order_id"] == NAME
 
 
 @pytest.mark.host_time
