@@ -14,6 +14,7 @@ import fcntl
 import hashlib
 import json
 import platform
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
@@ -112,19 +113,19 @@ def _files_of(root: Path, module: str) -> set[Path]:
     return {path for path in (stem.with_suffix(".py"), stem / "__init__.py") if path.exists()}
 
 
-def _statements(node: ast.AST) -> Iterator[ast.AST]:
-    """All statements of a syntax tree; `ast.walk` goes through every expression, too, ten times as many nodes."""
-    for name in ("body", "orelse", "finalbody", "handlers", "cases"):
-        for inside in getattr(node, name, ()):
-            yield inside
-            yield from _statements(inside)
+_IMPORT = re.compile(rb"(?m)^[ \t]*((?:from[ \t]+[\w.]+[ \t]+import|import[ \t]+[\w.]+)[^\n(]*(?:\([^)]*\))?)")
+"""An import as a formatted source has it: a line, or to the end of its bracket. A docstring may show one, too."""
 
 
 @cache
 def _imports_of(source: bytes) -> tuple[str, ...]:
-    """The names that a module's source imports; a source is parsed once."""
+    """The names that a module's source imports. Its imports alone are parsed, which takes a fiftieth of the time."""
+    try:
+        tree = ast.parse(b"\n".join(_IMPORT.findall(source)))
+    except SyntaxError:  # one has a bracket within its bracket, or is prose
+        tree = ast.parse(source)
     names: dict[str, None] = {}
-    for node in _statements(ast.parse(source)):
+    for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
             names |= dict.fromkeys([f"{node.module}", *(f"{node.module}.{alias.name}" for alias in node.names)])
         elif isinstance(node, ast.Import):

@@ -45,6 +45,25 @@ def test_code_that_only_other_strategies_are_trained_by_throws_no_trial_away(tmp
     assert len({code_version("option_scalper"), code_version("daily_rebalancer"), code_version()}) == 3
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import room.other\n",
+        "def late() -> None:\n    from room import other\n",
+        "try:\n    import room.other as it\nexcept ImportError:\n    pass\n",
+        "from room import (\n    kinds,\n    other,  # the last one\n)\n",
+        "from room import (  # both (of them)\n    kinds,\n    other,\n)\n",
+        '"""\nimport it where it is needed\n"""\n\nimport room.other\n',
+    ],
+)
+def test_an_import_is_found_wherever_it_stands(source: str, tmp_path: Path) -> None:
+    room = tmp_path / "room"
+    room.mkdir()
+    for name, content in (("one", source), ("kinds", ""), ("other", "")):
+        (room / f"{name}.py").write_text(content)
+    assert room / "other.py" in _imported_files(tmp_path, {room / "one.py"})
+
+
 @pytest.mark.parametrize("content", ["", "[1]", "{", "7"])
 def test_a_damaged_run_file_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "run.json").write_text(content)
