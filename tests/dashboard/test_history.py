@@ -15,7 +15,7 @@ from daemon.dashboard.desks import FollowedDesk
 from daemon.dashboard.pages import history as module
 from daemon.dashboard.pages.history import DecisionHistory, Lookup
 from daemon.journal.journal import FILE
-from tests.support.dashboards import Played, Served
+from tests.support.dashboards import LIMIT_S, Played, Served
 from tests.support.desks.desk_run import execute
 
 
@@ -33,12 +33,11 @@ def _history(path: Path, pool: ThreadPoolExecutor) -> DecisionHistory:
 
 def sought(history: DecisionHistory, decision: int) -> Lookup:
     """Ask until it is found."""
-    for _ in range(1000):
-        lookup = history.find(decision)
-        if not lookup.pending:
-            return lookup
+    end = time.monotonic() + LIMIT_S
+    while (lookup := history.find(decision)).pending:
+        assert time.monotonic() < end, f"decision {decision} is pending for ever"
         time.sleep(0.01)
-    raise AssertionError(f"decision {decision} is pending for ever")
+    return lookup
 
 
 def digits(lookup: Lookup) -> str:
@@ -102,12 +101,7 @@ def test_a_journal_that_other_code_wrote_is_missing_and_not_wrong(replay: Played
 
 def test_the_page_of_a_decision_shows_all_cells(served: Served, replay: Played) -> None:
     number = max(journaled(replay))
-    for _ in range(500):
-        page = served.json(f"/api/decision/{number}")
-        if not page["pending"]:
-            break
-        time.sleep(0.01)
-    assert not page["pending"]
+    page = served.computed(f"/api/decision/{number}")
     assert not page["missing"]
     assert (len(page["rows"]), {len(row) for row in page["rows"]}, len(page["features"])) == (20, {23}, 23)
     assert page["contribution"]["method"] == "occlusion"

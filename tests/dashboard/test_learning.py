@@ -77,13 +77,7 @@ def learning_dashboard(home: Path) -> Iterator[Served]:
 
 
 def transition(dashboard: Served, number: int) -> Any:
-    """Ask until it is computed."""
-    for _ in range(1000):
-        page = dashboard.json(f"/api/transition/{number}")
-        if not page["pending"]:
-            return page
-        time.sleep(0.02)
-    raise AssertionError(f"transition {number} is pending for ever")
+    return dashboard.computed(f"/api/transition/{number}")
 
 
 # --- the API ----------------------------------------------------------------------------------------------------------

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
-from typing import Any
 
 from daemon.config.strategy import strategy_of
 from tests.support.browser import JournalRows
-from tests.support.dashboards import Served, serving
+from tests.support.dashboards import serving
 from tests.support.desks.desk_run import Desk, settings, tape_rows, write_tape
 from tests.support.models.online_models import NAME, VERSION, put_momentum
 
@@ -42,18 +40,8 @@ def test_the_page_names_its_own_features(tmp_path: Path) -> None:
         "SELECT decision FROM decisions WHERE kind = 'policy' ORDER BY decision DESC LIMIT 1 OFFSET 5"
     )
     with serving(tmp_path / "state", models_dir=store) as dashboard:
-        page = computed(dashboard, f"/api/decision/{row['decision']}")
+        page = dashboard.computed(f"/api/decision/{row['decision']}")
         assert [name.removesuffix(" SPY") for name in page["features"]] == FEATURES
-        state = computed(dashboard, f"/api/transition/{row['decision']}")["rows"][0]["state"]
+        state = dashboard.computed(f"/api/transition/{row['decision']}")["rows"][0]["state"]
     assert [cell["feature"] for cell in state] == FEATURES
     assert [cell["before"] for cell in state] == page["rows"][-1][-len(FEATURES) :]
-
-
-def computed(dashboard: Served, path: str) -> Any:
-    """Ask until it is computed."""
-    for _ in range(1000):
-        page = dashboard.json(path)
-        if not page["pending"]:
-            return page
-        time.sleep(0.05)
-    raise AssertionError(f"{path} is pending for ever")

@@ -10,6 +10,7 @@ import json
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from typing import Any
 from daemon.journal.journal import FILE
 from tests.support.desks.desk_run import environment
 from tests.support.paths import FIXTURE_MODELS, REPOSITORY
+
+LIMIT_S = 180.0  # generous: nothing here is measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,14 @@ class Served:
         status, _, body = self.ask(path)
         assert status == 200, body
         return json.loads(body)
+
+    def computed(self, path: str) -> Any:
+        """The body of a good answer that is computed on request, once it is there."""
+        end = time.monotonic() + LIMIT_S
+        while (page := self.json(path))["pending"]:
+            assert time.monotonic() < end, f"{path} is pending for ever"
+            time.sleep(0.02)
+        return page
 
 
 @contextmanager
