@@ -16,6 +16,7 @@ from daemon.experience.learning import (
     BYTES_MOST,
     LEARNING_FILE,
     POINTS_MOST,
+    Learning,
     LearningFile,
     LearningUnreadable,
     LearningWatch,
@@ -120,18 +121,38 @@ def test_a_link_or_a_pipe_is_not_read(tmp_path: Path) -> None:
         read_learning(tmp_path)
 
 
+class SeenWatch(LearningWatch):
+    """Tells when it has looked."""
+
+    def __init__(self, shelf: Path, alarm: Callable[[str, int, str], None]) -> None:
+        super().__init__(shelf, alarm, every_s=0.001)
+        self._looks: asyncio.Queue[None] = asyncio.Queue()
+
+    def look(self, learning: Learning | None) -> None:
+        """Tell it when it is done."""
+        super().look(learning)
+        self._looks.put_nowait(None)
+
+    async def see(self) -> None:
+        """Wait for the end of a look that began after this call: the next one may have read before."""
+        while not self._looks.empty():
+            self._looks.get_nowait()
+        for _ in range(2):
+            await self._looks.get()
+
+
 def test_refused_entries_are_told_once_for_each_rise_and_again_by_a_trainer_that_began_anew(tmp_path: Path) -> None:
     alarms: list[tuple[str, int, str]] = []
-    watch = LearningWatch(tmp_path, lambda name, refused, stream: alarms.append((name, refused, stream)), every_s=0.001)
+    watch = SeenWatch(tmp_path, lambda name, refused, stream: alarms.append((name, refused, stream)))
 
     async def run_watch() -> None:
         watching = asyncio.create_task(watch.run())
         for refused, count in ((0, 0), (2, 1), (2, 1), (3, 2), (1, 2), (2, 3)):
             LearningFile(tmp_path).write(now_ns=5, stream=STREAM, row=10, refused_count=refused)
-            await asyncio.sleep(0.1)
+            await watch.see()
             assert len(alarms) == count
         (tmp_path / LEARNING_FILE).write_text("no JSON")
-        await asyncio.sleep(0.1)
+        await watch.see()
         watching.cancel()
 
     asyncio.run(run_watch())

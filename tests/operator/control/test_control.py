@@ -267,10 +267,12 @@ async def _as_nobody(path: Path) -> str:
 async def test_refusals_in_a_row_are_one_alarm_and_counted_in_the_next(
     work: AtWork, server: ControlServer, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(submitter, "REFUSAL_EVERY_S", 1.0)
+    loop, every_s = asyncio.get_running_loop(), 3600.0  # longer than any machine takes for four commands
+    monkeypatch.setattr(submitter, "REFUSAL_EVERY_S", every_s)
     for _ in range(4):
         await exchange(state, b"x\n")
-    await asyncio.sleep(1.5)
+    now_s = loop.time
+    monkeypatch.setattr(loop, "time", lambda: now_s() + every_s)
     await exchange(state, line("pause"))  # behind them all
     reasons = [event["reason"] for event in journaled(state, "CommandRefused")]
     assert len(reasons) == 2
