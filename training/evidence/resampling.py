@@ -55,14 +55,14 @@ def block_length(returns: Series) -> float:
     Politis & White 2004 with the correction of Patton, Politis & White 2009, by `arch`; the cube root of the number of
     sessions where there are fewer than 16 of them, too few for autocorrelations; 1 without deviation.
     """
-    from arch.bootstrap import optimal_block_length
-
     values = checked(returns)
     if float(deviations(values)) <= 0.0:
         return 1.0
     fallback = math.cbrt(len(values))
     if len(values) < 16:
         return fallback
+    from arch.bootstrap import optimal_block_length  # a second of the processor
+
     with np.errstate(all="ignore"):
         length = float(optimal_block_length(values).loc[0, "stationary"])
     return max(length, 1.0) if math.isfinite(length) else fallback

@@ -48,8 +48,6 @@ def snooping(matrix: Series, *, seed: int = 0) -> Snooping:
     Stationary bootstrap with the mean block length of the trials; p = (1 + resamples as good) / (1 + resamples). p is 1
     where no trial has a profit, and None with too few sessions.
     """
-    from arch.bootstrap import SPA
-
     values = checked(matrix)
     sessions, trials = values.shape
     moving = values[:, deviations(values.T) > 0.0]
@@ -61,6 +59,8 @@ def snooping(matrix: Series, *, seed: int = 0) -> Snooping:
         note = "no trial earned more than nothing"
     if note:
         return Snooping(trials=trials, reality_check=1.0, superior_ability=1.0, block=1.0, note=note)
+    from arch.bootstrap import SPA
+
     block = max(1, round(float(np.mean([block_length(column) for column in moving.T]))))
 
     def p_value(earned: Series, kind: str) -> float:
