@@ -474,6 +474,23 @@ def test_an_old_stop_is_renewed_in_a_session_and_not_at_night() -> None:
     assert set(cancels(minutes(desk, 6, 7))) == set(names.values())
 
 
+@pytest.mark.parametrize("what", ["fewer", "splits", "to_come", "apart", "old"])
+def test_a_daily_desk_s_stop_that_rests_well_goes_in_the_session_where_something_came(what: str) -> None:
+    d, _, name = daily()
+    assert cancels(d.quotes(2, AAA="100") + d.tick(3)) == []
+    state = d.state
+    position, order = state.book.positions["AAA"], state.orders[name]
+    if what == "fewer":
+        book = structs.replace(state.book, positions={"AAA": structs.replace(position, quantity=9)})
+        d.state = structs.replace(state, book=book)
+    elif what == "old":
+        order = structs.replace(order, submitted_ns=order.submitted_ns - 61 * DAY_MIN * MINUTE)
+        d.state = structs.replace(state, orders={name: order})
+    else:
+        d.state = structs.replace(state, basket=structs.replace(state.basket, **{what: ("AAA",)}))
+    assert cancels(d.quotes(4, AAA="100")) == [name]
+
+
 def test_no_more_than_ten_stops_are_on_their_way_at_once() -> None:
     """An exit waits for its own stop in our queue, never behind forty of them."""
     desk, names = protected()

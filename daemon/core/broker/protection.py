@@ -152,20 +152,24 @@ def _on_grid(symbol: str, price: Decimal) -> Decimal:
 
 
 class _Sales(NamedTuple):
-    """What working orders sell, by symbol, and the stops among them."""
+    """What working orders sell of what is held."""
 
     working: dict[str, Quantity]
     own: dict[str, Quantity]  # exits and stops of the desk; an adopted order covers nothing
     stops: tuple[Order, ...]
+    uneven: tuple[Order, ...]  # the stops of symbols of which more or less is sold than is held
+    bare: frozenset[str]  # held symbols of which the desk's own orders sell less
+    sent_ns: int  # when the oldest stop was
+    due_ns: int  # until then each stop's price was looked at
 
 
-_counted: list[tuple[dict[str, Order], _Sales]] = []  # the newest orders
+_counted: list[tuple[dict[str, Order], dict[str, Position], _Sales]] = []  # by the newest orders and positions
 
 
-def _sales_of(orders: dict[str, Order]) -> _Sales:
-    """Return what these orders sell, cached by identity: most events leave the `dict` of orders as it is."""
-    if _counted and _counted[0][0] is orders:
-        return _counted[0][1]
+def _sales_of(orders: dict[str, Order], positions: dict[str, Position]) -> _Sales:
+    """Return what these orders sell, cached by the identity of both: most events leave orders and positions as is."""
+    if _counted and _counted[0][0] is orders and _counted[0][1] is positions:
+        return _counted[0][2]
     working: dict[str, Quantity] = {}
     own: dict[str, Quantity] = {}
     for order in orders.values():
@@ -173,24 +177,47 @@ def _sales_of(orders: dict[str, Order]) -> _Sales:
             working[order.symbol] = working.get(order.symbol, 0) + order.remaining
             if order.purpose in (EXIT, PROTECTION):
                 own[order.symbol] = own.get(order.symbol, 0) + order.remaining
-    sales = _Sales(working, own, tuple(order for order in orders.values() if order.purpose == PROTECTION))
-    _counted[:] = [(orders, sales)]
+    held = {symbol: position.quantity for symbol, position in positions.items()}
+    stops = tuple(order for order in orders.values() if order.purpose == PROTECTION)
+    sales = _Sales(
+        working,
+        own,
+        stops,
+        tuple(order for order in stops if working[order.symbol] != held.get(order.symbol, 0)),
+        frozenset(symbol for symbol, quantity in held.items() if quantity > own.get(symbol, 0)),
+        min((order.submitted_ns for order in stops), default=0),
+        min((order.valid_until_ns for order in stops), default=0),
+    )
+    _counted[:] = [(orders, positions, sales)]
     return sales
 
 
 def protect(draft: Draft) -> None:
     """End stops that cover more than is held or rest at an old price; rest one where a position has none."""
-    sales = _sales_of(draft.orders)
+    sales = _sales_of(draft.orders, draft.book.positions)
     rules = rules_of(draft)
     sends = rules is not None and may_send(draft)
-    for order in sales.stops:
+    for order in sales.uneven if rules is not None and _may_stay(draft, sales) else sales.stops:
         _tend(draft, order, sales.working[order.symbol], rules, sends=sends)
-    if rules is None or not draft.book.positions or not sends:
+    if rules is None or not sales.bare or not sends:
         return
     for symbol in draft.desk.holds.risk_symbols(draft):
-        position = draft.book.positions[symbol]
-        if position.quantity > (own_sales := sales.own.get(symbol, 0)):
-            _cover(draft, position, position.quantity - own_sales, rules)
+        if symbol in sales.bare:
+            position = draft.book.positions[symbol]
+            _cover(draft, position, position.quantity - sales.own.get(symbol, 0), rules)
+
+
+def _may_stay(draft: Draft, sales: _Sales) -> bool:
+    """Return whether each stop of just what is held stays, whatever it is: most of the time, of a daily desk.
+
+    Then `_tend` of it does nothing: no split may have changed its shares, the session is open, its price was looked at
+    in this session, and none is too old.
+    """
+    basket = draft.basket
+    if not draft.desk.decides.rebalances or basket.splits or basket.to_come or basket.leapt or basket.apart:
+        return False
+    looked_at = draft.now_ns >= _open_ns(draft) and sales.due_ns >= _close_ns(draft)
+    return looked_at and draft.now_ns - sales.sent_ns <= RENEWED_NS
 
 
 def _tend(draft: Draft, order: Order, working: Quantity, rules: Protection | None, *, sends: bool) -> None:
