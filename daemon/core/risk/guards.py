@@ -177,7 +177,9 @@ def check_blind(draft: Draft) -> None:
     if wide := wide_options(draft, draft.now_ns - rules.blind_min * MINUTE_NS, since_ns):
         detail = f"quotes of {', '.join(wide)} are too wide for {rules.blind_min} minutes: stops use the model's price"
         draft.alarm("blind", detail, once=True, about="wide")
-    trading = [position for position in positions if draft.session.trading_halt(root_of(position.symbol)) is None]
+    trading = positions
+    if draft.session.trading_halts:
+        trading = [position for position in positions if draft.session.trading_halt(root_of(position.symbol)) is None]
     lost_data, blind_positions = _find_lost_data(draft, trading, since_ns, since_ns)
     if not lost_data:
         return
@@ -225,9 +227,8 @@ def _find_lost_data(
         lost_data.append("bars")
     by_minute_ns = _reports_ns(draft)
     quoted_ns = limit_ns if at_once else by_minute_ns
-    blind_positions = [
-        one for one in positions if draft.now_ns - max(_seen_ns(draft, one), quoted_since_ns) >= quoted_ns
-    ]
+    late_ns = draft.now_ns - quoted_ns
+    blind_positions = [] if quoted_since_ns > late_ns else [one for one in positions if _is_unseen(draft, one, late_ns)]
     if blind_positions and (at_once or _hides_a_limit(draft, positions, blind_positions)):
         lost_data.append("quotes")
     else:
@@ -274,11 +275,12 @@ def _worth_usd(draft: Draft, position: Position) -> Decimal:
     return position.cost if price is None else abs(worth_at(position, price))
 
 
-def _seen_ns(draft: Draft, position: Position) -> int:
-    """Return when the position was last quoted; without a quote, its opening (or takeover), or the end of a halt."""
+def _is_unseen(draft: Draft, position: Position, since_ns: int) -> bool:
+    """Return whether it was not quoted after that time, nor opened (or taken over), nor did a halt of it end."""
     quote = draft.quotes.get(position.symbol)
-    reopened_ns = draft.session.reopened_ns(root_of(position.symbol))
-    return max(quote.quoted_ns if quote is not None else 0, position.opened_ns, reopened_ns)
+    if quote is not None and quote.quoted_ns > since_ns:
+        return False  # most of the time
+    return max(position.opened_ns, draft.session.reopened_ns(root_of(position.symbol))) <= since_ns
 
 
 def _report_no_agreement(draft: Draft, from_ns: int) -> None:
