@@ -28,6 +28,7 @@ from strategies.kit.units import MINUTE_NS, SECOND_NS
 POINT_NS = 15 * SECOND_NS  # four path points a minute: open, low and high in the order that suits the bar, close
 BAR_DELAY_NS = SECOND_NS  # a minute's bar is known about one second after its end
 NEVER_NS = 2**63 - 1
+ZERO = Decimal(0)
 PENNY_SPREAD = Decimal("0.0001")  # of shares below 1.00 USD
 LISTINGS_KEPT = 3  # a listing is a megabyte
 EXPIRIES = 10  # dates listed after a session's own
@@ -150,6 +151,14 @@ class Market:
             cached_quote = (point[0], (Decimal(bid).scaleb(-2), Decimal(ask).scaleb(-2)))
             self._quotes[symbol] = cached_quote
         return cached_quote[1]
+
+    def least_of_minute(self, symbol: str, now_ns: int) -> tuple[Decimal, int]:
+        """The lowest price of the minute under way of a share of daily prices, and when it ends; 0 outside of one."""
+        index, start_ns = self.derived[symbol].last_at(now_ns)
+        end_ns, path = start_ns + MINUTE_NS, self._paths.get(symbol)
+        if path is None or path[0] != index or now_ns >= end_ns:
+            return ZERO, end_ns
+        return min(path[1]), end_ns
 
     def greeks(self, symbol: str, now_ns: int) -> dict[str, float] | None:
         """Delta, gamma, rho, theta (a day) and vega (a point of volatility) with r = q = 0 (Hull, chapter 19).

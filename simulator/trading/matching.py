@@ -56,7 +56,7 @@ class Matching:
         """One working order at one path point; one that waited for the open begins to work."""
         if order.status in ("accepted", "done_for_day"):
             self.arrive(account, order, point_ns)
-        else:
+        elif point_ns >= order.unreached_until_ns:
             self._match(account, order, point_ns)
 
     # --- the life of an order ---------------------------------------------------------------------------------------
@@ -155,12 +155,24 @@ class Matching:
             by_bid = self.venue.rules.stop_elects == "bid" and order.side == "sell" and multiplier(order.symbol) == 100
             order.triggered = triggers(order, bid if by_bid else (bid + ask) / 2)
             if not order.triggered:
+                order.unreached_until_ns = self._unreached_until(order, at_ns)
                 return None
         price = ask if order.side == "buy" else bid
         limit = order.limit_price
         if price <= 0 or (limit is not None and (limit - price) * order.sign < 0):
             return None
         return price
+
+    def _unreached_until(self, order: AlpacaOrder, at_ns: int) -> int:
+        """Until when no price of the minute under way touches a stop below a share; 0 where one may.
+
+        A minute's path is known with its first point, whatever a script or a company does in it; quotes lie above it.
+        """
+        if order.side == "buy" or order.type == "trailing_stop" or order.symbol not in self.venue.market.derived:
+            return 0
+        assert order.stop_price is not None
+        least_price, until_ns = self.venue.market.least_of_minute(order.symbol, at_ns)
+        return until_ns if least_price > order.stop_price else 0
 
     def _quote(self, order: AlpacaOrder, at_ns: int) -> tuple[Decimal, Decimal] | None:
         """Bid and ask for this order; a share of daily prices has one price in the opening auction, none in a halt."""

@@ -48,6 +48,7 @@ class AlpacaOrder:
     replaces: str | None = None
     triggered: bool = False  # a stop that was touched
     held: bool = False  # a fault holds it: no event, no fill
+    unreached_until_ns: int = dataclasses.field(default=0, init=False)  # a stop that no price before that touches
     source: str | None = None
     past: list[tuple[int, Json]] = dataclasses.field(default_factory=list)  # what REST showed since when
 

@@ -31,7 +31,7 @@ with warnings.catch_warnings():
     from alpaca.common.exceptions import APIError
     from alpaca.trading.enums import OrderSide, OrderStatus, TimeInForce
     from alpaca.trading.models import Order
-    from alpaca.trading.requests import MarketOrderRequest
+    from alpaca.trading.requests import MarketOrderRequest, StopOrderRequest
 
 
 def auction(symbol: str, quantity: int, side: OrderSide = OrderSide.BUY, **fields: Any) -> MarketOrderRequest:
@@ -128,6 +128,28 @@ def test_a_limit_order_waits_for_the_path_to_touch_it() -> None:
         never = submitted(client, buy_limit("AAA", 10, 99.00))
         server.jump_to(at("2024-06-03", 16))
         assert (found(client, order).status, found(client, order).filled_avg_price) == (OrderStatus.FILLED, "99.01")
+        assert found(client, never).status == OrderStatus.EXPIRED
+
+
+def test_a_stop_sells_at_the_first_point_of_the_path_that_touches_it() -> None:
+    with desks(OPENS["2024-06-03"]) as (server, (client, *_)):
+        give_shares(server, "AAA", 20, 100)
+        stop, never = (
+            submitted(
+                client,
+                StopOrderRequest(
+                    symbol="AAA", qty=10, side=OrderSide.SELL, time_in_force=TimeInForce.DAY, stop_price=price
+                ),
+            )
+            for price in (99.01, 99.00)  # the day's low is 99, half a cent below the middle
+        )
+        server.jump_to(at("2024-06-03", 16))
+        market, points = server.server.market, range(OPENS["2024-06-03"], at("2024-06-03", 16), 15 * SECOND_NS)
+        touched_ns = next(ns for ns in points if market.price(ns, "AAA") == 99)
+        sold = found(client, stop)
+        assert sold.filled_at is not None
+        assert (sold.filled_avg_price, int(sold.filled_at.timestamp()) * SECOND_NS) == ("99", touched_ns)
+        assert touched_ns % (60 * SECOND_NS)  # not with a minute's first price
         assert found(client, never).status == OrderStatus.EXPIRED
 
 
