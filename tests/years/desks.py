@@ -6,6 +6,7 @@ defaults, but for what a lively policy meets by itself and for polls that find n
 
 from __future__ import annotations
 
+import importlib
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from decimal import Decimal
 from functools import cache
 from pathlib import Path
 
+from daemon.brokers.registry import BROKERS
 from daemon.host.time.calendar import SessionCalendar
 from daemon.models import runtime
 from simulator.prices.corporate_actions import Dividend, Rename, Split, as_traded
@@ -47,7 +49,7 @@ HISTORY = {SCALPER: 25, REBALANCER: 430, SWITCHER: 280, FORECAST: FORECAST_BARS 
 CALENDAR_FROM = "2018-02-01"
 REPORT_S = 150  # seconds: every second report may fail before the desk counts as blind (`broker.blind_min`)
 AFTER = 14  # sessions of the market after the last: expiries, and what the daemon wants to know ahead
-YEARS_BEFORE = 3  # of the calendar that a daemon asks for, at most
+YEARS_BEFORE = 4  # of the calendar that a daemon asks for, at most
 WALKS = 2  # histories of prices for each year
 LEVELS = {"SPY": 480.0, "QQQ": 400.0, "IWM": 200.0}  # USD, at the year's first session
 
@@ -124,7 +126,8 @@ def market_of(
 
 
 def warm(names: Sequence[str], seed: int, sessions_first: str) -> None:
-    """Make once in this process what each run of a child would make anew: calendars and walks of prices."""
+    """Make once in this process what each run of a child would make anew: the broker, calendars, walks of prices."""
+    importlib.import_module(BROKERS["alpaca"])
     year = int(sessions_first[:4])
     for before in range(YEARS_BEFORE + 1):
         SessionCalendar.to_horizon(f"{year - before}-06-01")
