@@ -113,8 +113,9 @@ class Measuring:
         if not submitter.state.identity.by_tape:
             shelf = settings.paths.models_dir / desk.checked.strategy.spec.name
             wanted = _why_a_trainer(settings)
-            watch = LearningWatch(shelf, notify, desk=name, wanted=wanted)
+            watch = LearningWatch(shelf, notify, desk=name, epoch=submitter.state.identity.epoch, wanted=wanted)
             self.works.append(("learning watch", watch.run))
+            self.observers.append(("learning watch", watch.observe))
             trainer = watch.newest_sign
         metrics = None
         if settings.metrics.enabled:

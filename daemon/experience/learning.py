@@ -1,7 +1,8 @@
 """The trainer's progress: one small file on the shelf of the strategy's models, for the dashboard.
 
 The trainer writes it whole; the daemon reads it for two alarms, and bases no decision on it. Its size is bounded: a
-long course keeps every second point. Alarms do not depend on the trainer's clock.
+long course keeps every second point. Alarms do not depend on the trainer's clock. What it learned is compared with the
+desk's own decisions: a trainer that gets none of them reports no trouble.
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ from pathlib import Path
 import msgspec
 
 from daemon.core.draft import wording
+from daemon.core.effects import AskPolicy
+from daemon.core.events import Event, SessionEnded
+from daemon.core.step import Step
+from daemon.experience.experience import stream_name
 from daemon.host.whole_files import write_whole
 
 LEARNING_FILE = "learning.json"
@@ -178,14 +183,20 @@ class LearningWatch:
         every_s: float = EVERY_S,
         *,
         desk: str = "",
+        epoch: str = "",
         wanted: str = "",
         steady: Callable[[], float] = time.monotonic,
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         """Ignore trainers of other desks than `desk`, of none if "".
 
-        Args: | wanted: why a trainer is required; "": silence is reported only of one that wrote something once.
+        Args:
+            epoch: of the journal whose steps `observe` sees.
+            wanted: why a trainer is required; "": silence is reported only of one that wrote something once.
         """
+        self._epoch = epoch
+        self._asked_row = self._due_row = 0  # of the newest question; of the last one of the session that ended last
+        self._due_s = 0.0
         self._shelf, self._log, self._every_s = shelf, log, every_s
         self._desk, self._wanted, self._steady, self._now_ns = desk, wanted, steady, now_ns
         self._reported_count = 0
@@ -199,6 +210,13 @@ class LearningWatch:
         while True:
             self.look(await asyncio.to_thread(self.read))
             await asyncio.sleep(self._every_s)
+
+    def observe(self, event: Event, step: Step) -> None:
+        """Note at a session's end up to which row a trainer has to learn: a question completes the decision before."""
+        if any(type(effect) is AskPolicy for effect in step.effects):
+            self._asked_row = step.state.seq
+        if type(event) is SessionEnded and self._asked_row > self._due_row:
+            self._due_row, self._due_s = self._asked_row, self._steady()
 
     def newest_sign(self) -> tuple[int, int]:
         """Return the time of its newest sign, by this host's clock, and the row up to which it had learned.
@@ -239,10 +257,25 @@ class LearningWatch:
         learning = self._newest
         trouble = "" if learning is None else learning.trouble
         if now_s - self._signed_s < SILENT_S - LASTS_S:
-            return trouble
+            return trouble or ("" if learning is None else self._backlog(learning, now_s))
         if learning is None:
             return f"no trainer gave a sign since the daemon began, and {self._wanted}" if self._wanted else ""
         return f"it has given no sign for half an hour{f': {trouble}' if trouble else ''}"
+
+    def _backlog(self, learning: Learning, now_s: float) -> str:
+        """Return what of the session that ended last it has not learned, "" for nothing, or where it still may."""
+        if not self._due_row or now_s - self._due_s < SILENT_S - LASTS_S or not (learning.stream or self._wanted):
+            return ""
+        stream = stream_name(self._desk, self._epoch)
+        ours = learning.stream == stream
+        if ours and learning.row >= self._due_row:
+            return ""
+        learned = f"up to row {learning.row}" if ours else f"from {learning.stream or 'no stream'}"
+        return (
+            f"it learned {learned}, and the session that ended last has decisions up to row {self._due_row} of "
+            f"{stream}: start rltrader-publisher where it is dead; else its log, that of Redis and the trainer's "
+            "say what keeps them back"
+        )
 
     def read(self) -> Learning | None:
         """Return the trainer's file; the previous content if it cannot be read now."""

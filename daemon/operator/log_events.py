@@ -648,7 +648,7 @@ LOG_EVENTS: dict[str, LogEvent] = {
     "trainer_problem": LogEvent(
         "warning",
         ("problem",),
-        "The desk's trainer gave no sign for half an hour, ends again and again, or cannot do its work.",
+        "The desk's trainer gave no sign for half an hour, ends again and again, cannot work, or gets no decisions.",
         alarm=True,
     ),
     # --- the service

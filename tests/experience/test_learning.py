@@ -10,8 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from daemon.core.events import Event
+from daemon.core.step import Step
 from daemon.experience.learning import (
     BYTES_MOST,
     LEARNING_FILE,
@@ -22,6 +25,8 @@ from daemon.experience.learning import (
     LearningWatch,
     read_learning,
 )
+from tests.support.desks.share_bar_run import Toy
+from tests.support.outside.stream import walked
 
 STREAM = "rltrader:online:abc:experience"
 
@@ -165,17 +170,22 @@ BEGAN_NS = 1_700_000_000 * 10**9
 class Watched:
     """A watch whose minutes pass at once, and what it told."""
 
-    def __init__(self, shelf: Path, wanted: str = "") -> None:
+    def __init__(self, shelf: Path, wanted: str = "", epoch: str = "abc") -> None:
         self.shelf, self._now_s = shelf, 0.0
         self.told: list[tuple[str, dict[str, Any]]] = []
         self._watch = LearningWatch(
             shelf,
             lambda name, **fields: self.told.append((name, fields)),
             desk="online",
+            epoch=epoch,
             wanted=wanted,
             steady=lambda: self._now_s,
             now_ns=lambda: BEGAN_NS + int(self._now_s * 1e9),
         )
+
+    def observe(self, event: Event, step: Step) -> None:
+        """A step of the desk."""
+        self._watch.observe(event, step)
 
     @property
     def sign(self) -> tuple[float, int]:
@@ -305,3 +315,41 @@ def test_one_that_ends_again_and_again_before_a_checkpoint_is_told_though_each_g
     stopped.note_end("")
     assert watched.minutes(25) == []
     assert LearningFile(tmp_path)._ends == 0
+
+
+@pytest.mark.parametrize(
+    ("epoch", "stream", "sessions", "wanted", "told"),
+    [
+        ("abc", STREAM, 2, "", 0),
+        ("abc", STREAM, 1, "", 1),  # no publisher, a Redis that is full or refuses, or a trainer that is far behind
+        ("new", STREAM, 2, "", 1),  # it never came to the journal that runs now
+        ("abc", "", 0, "it explores", 1),
+        ("abc", "", 0, "", 0),  # of another desk, perhaps
+    ],
+)
+def test_a_trainer_that_lacks_the_decisions_of_a_session_is_told_half_an_hour_after_its_end(
+    tmp_path: Path, toy: Toy, epoch: str, stream: str, sessions: int, wanted: str, told: int
+) -> None:
+    """The rows are those of the experience that a publisher would have sent: of no session, of the first, of both."""
+    (tmp_path / "shelf").mkdir()
+    watched = Watched(tmp_path / "shelf", wanted, epoch)
+    assert toy.run(tmp_path / "state", observe=watched.observe)
+    ends = [0, *(experience.row for experience in walked(tmp_path / "state") if experience.terminal)]
+    behind = writes(LearningFile(watched.shelf), stream=stream, row=ends[sessions])
+    assert watched.minutes(30, behind) == []
+    problems = watched.minutes(600, behind)
+    assert len(problems) == told
+    assert all("rltrader-publisher" in problem for problem in problems)
+    own = f"rltrader:online:{epoch}:experience"
+    assert watched.minutes(60, writes(LearningFile(watched.shelf), stream=own, row=ends[2])) == []
+
+
+def test_a_desk_that_asked_nothing_has_no_decision_that_a_trainer_could_lack(tmp_path: Path, toy: Toy) -> None:
+    (tmp_path / "shelf").mkdir()
+    watched = Watched(tmp_path / "shelf")
+
+    def without_questions(event: Event, step: Step) -> None:
+        watched.observe(event, msgspec.structs.replace(step, effects=()))
+
+    assert toy.run(tmp_path / "state", observe=without_questions)
+    assert watched.minutes(60, writes(LearningFile(watched.shelf), row=0)) == []
