@@ -37,6 +37,7 @@ from strategies.kit.contract import Answer, Spec
 
 FAILURES: tuple[type[Exception], ...] = (Exception,)  # of one question: none may end the thread, which asks the next
 REASON_MOST = 500  # characters of another process's text that are journaled
+OVERDUE_S = 1.0  # an idle Redis ends a wait up to 0.1 s late; one that is a second late is frozen
 REPLY_BYTES = 2**24  # of one read of the answers, by any writer: the `KEPT` of a desk have far less
 NEW = "$"  # after all present entries
 
@@ -61,7 +62,7 @@ class ServedAnswers:
         *,
         deadline_s: float,
     ) -> None:
-        self._open: Callable[[], Any] = lambda: link.client(secret, deadline_s, REPLY_BYTES)
+        self._open: Callable[[], Any] = lambda: link.client(secret, deadline_s + OVERDUE_S, REPLY_BYTES)
         self._questions, self._answers = questions_name(*journal), answers_name(*journal)
         self._spec, self._model, self._put, self._now_ns, self._log = spec, model, put, now_ns, log
         self._address, self._deadline_s = str(link), deadline_s
@@ -92,7 +93,7 @@ class ServedAnswers:
             former[1].set_result(None)
 
     def close(self) -> None:
-        """End the thread; a request under way ends by its deadline."""
+        """End the thread; a request under way ends a second after its deadline at the latest."""
         with self._change:
             self._ended = True
             self._change.notify_all()
@@ -133,7 +134,7 @@ class ServedAnswers:
         requests = client.pipeline(transaction=False)  # together with the first read, so that no reply precedes it
         requests.xadd(self._questions, fields_of(question), maxlen=KEPT, approximate=True)
         while (left_ms := int(1000 * (until_s - time.monotonic()))) > 0:
-            requests.xread({self._answers: last}, count=KEPT, block=max(left_ms * 9 // 10, 1))
+            requests.xread({self._answers: last}, count=KEPT, block=left_ms)
             for _, entries in requests.execute()[-1] or ():
                 last = entries[-1][0]
                 replies = [self._read(fields) for _, fields in entries]

@@ -10,11 +10,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import nan
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 
+from daemon.core.effects import AskPolicy
 from daemon.core.events import PolicyAnswered
+from daemon.experience.link import Link
 from daemon.experience.questions import (
     Question,
     Reply,
@@ -25,14 +28,16 @@ from daemon.experience.questions import (
     read_reply,
 )
 from daemon.models.runtime import OnnxPolicy
+from daemon.models.served import ServedAnswers
 from daemon.models.store import LoadedModel, load
+from strategies.golden import golden_observations
 from strategies.kit.contract import Answer
 from strategies.registry import strategy
 from tests.support.desks.desk_run import records, verified
 from tests.support.desks.served_desk import DEADLINE_S, JOURNAL, served_desk, serving_answers
 from tests.support.models.online_models import NAME, VERSION, put_momentum
 from tests.support.outside.redis_server import RedisServer
-from tests.support.outside.stream import Logged, redis_anywhere
+from tests.support.outside.stream import Logged, redis_anywhere, until
 from training.online import served
 
 RISING = (500.0, 500.5, 501.0)
@@ -143,6 +148,57 @@ def test_without_a_server_each_question_waits_for_its_deadline_and_no_longer(
 
     asyncio.run(play())
     assert verified(tmp_path / "state").difference == ""
+
+
+class Patient:
+    """A Redis where no answer comes: it notes each wait it is asked for, and how long its reply is waited for, ms."""
+
+    def __init__(self) -> None:
+        self.waits_ms: list[int] = []
+        self.answer_ms = 0.0
+
+    def client(self, _secret: str, answer_s: float, _answer_bytes: int) -> Patient:
+        self.answer_ms = 1000 * answer_s
+        return self
+
+    def pipeline(self, *, transaction: bool) -> Patient:
+        assert not transaction
+        return self
+
+    def xadd(self, *_: object, **_options: object) -> None:
+        pass
+
+    def xread(self, *_: object, count: int, block: int) -> None:
+        assert count
+        self.waits_ms.append(block)
+
+    def execute(self) -> list[None]:
+        return [None]
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("deadline_s", [0.01, 0.5])
+def test_a_redis_that_ends_a_wait_late_counts_as_there_and_who_serves_as_silent(
+    models: Path, deadline_s: float
+) -> None:
+    """With its timer at 10 Hz, its default, an idle server sees 100 ms late that a wait is over."""
+    maker, redis, logged = strategy(NAME), Patient(), Logged()
+
+    async def play() -> None:
+        model, link = load(models, maker), cast(Link, redis)
+        asking = ServedAnswers(
+            link, "", JOURNAL, maker.spec, lambda: model, print, time.time_ns, logged.log, deadline_s=deadline_s
+        )
+        asking.start()
+        asking.ask(AskPolicy(1, 0, golden_observations(maker)[0]))
+        await asyncio.to_thread(until, lambda: redis.waits_ms != [])
+        asking.close()
+
+    asyncio.run(play())
+    assert max(redis.waits_ms) + 100 <= redis.answer_ms
+    assert logged.lines() == []
 
 
 def test_an_answer_that_no_model_of_the_desk_gives_is_a_hold_and_the_desk_goes_on(
