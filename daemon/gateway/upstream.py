@@ -71,7 +71,7 @@ def gateway_queues(clock: Clock, bucket: TokenBucket) -> tuple[RequestQueue, Req
     Orders have `bucket`: 100 a minute and 120 at once, of which 60 are for exits and cancels only.
     """
     orders = RequestQueue("orders", bucket, clock, reserve=60)
-    reads = RequestQueue("reads", TokenBucket(clock.now_ns, 40, 20), clock, oldest_each=3)
+    reads = RequestQueue("reads", TokenBucket(clock.now_ns, 40, 20), clock, least_each=3)
     through = RequestQueue("through", TokenBucket(clock.now_ns, 30, 10), clock, floor=20)
     return orders, reads, through
 

@@ -125,18 +125,18 @@ class _Call:
 class RequestQueue:
     """One thread and its queue. `reserve` tokens are kept for exits; at `floor` remaining calls the queue pauses.
 
-    With `oldest_each` every n-th call is the one that has waited longest, so that no call starves.
+    With `least_each` every n-th call is of the least urgent that wait, so that none of these starves.
     """
 
     def __init__(
-        self, name: str, bucket: TokenBucket, clock: Clock, *, reserve: int = 0, floor: int = 0, oldest_each: int = 0
+        self, name: str, bucket: TokenBucket, clock: Clock, *, reserve: int = 0, floor: int = 0, least_each: int = 0
     ) -> None:
         self.name = name
         self.clock = clock
         self._bucket = bucket
         self._reserve = reserve
         self._floor = floor
-        self._oldest_each = oldest_each
+        self._least_each = least_each
         self._call_count = 0
         self._capacity = 256
         self._queue: list[tuple[int, int, _Call]] = []
@@ -248,21 +248,24 @@ class RequestQueue:
             if wait_ns <= 0:
                 self._bucket.take()
                 self._call_count += 1
-                if self._oldest_each and self._call_count % self._oldest_each == 0:
-                    return self._oldest()
+                if self._least_each and self._call_count % self._least_each == 0:
+                    return self._least_urgent()
                 return heapq.heappop(self._queue)[2]
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.001, self.clock.real_s(wait_ns))):
                     await self._wake.wait()
         return None
 
-    def _oldest(self) -> _Call:
-        """Remove and return the call that has waited longest; the queue has an awaited call at its head."""
+    def _least_urgent(self) -> _Call:
+        """Remove and return the first of the least urgent calls; the queue has an awaited call at its head.
+
+        Not the call that has waited longest: urgent calls that reach their deadline and are made anew would be older.
+        """
         self._queue = [entry for entry in self._queue if not entry[2].answer.done()]
-        oldest = min(self._queue, key=lambda entry: entry[1])
-        self._queue.remove(oldest)
+        least = min(self._queue, key=lambda entry: (-entry[0], entry[1]))
+        self._queue.remove(least)
         heapq.heapify(self._queue)
-        return oldest[2]
+        return least[2]
 
 
 def _number(value: str | None) -> float | None:
@@ -279,11 +282,11 @@ def account_queues(clock: Clock) -> tuple[RequestQueue, RequestQueue]:
 
     Orders have 60 a minute and 80 at once, of which 40 are for exits and cancels only: enough to leave fifty positions,
     by a cancel and a sale each, in twenty seconds. Reads have 36 and 16 at once, and pause when the broker has 20 calls
-    or fewer left. Look-ups go before reports, but every third call is the one that has waited longest: a report, which
-    settles all orders at once, comes however many of them are looked up.
+    or fewer left. Look-ups go before reports, but every third call is a report's: it settles all orders at once, and
+    comes however many of them are looked up.
     """
     orders = RequestQueue("orders", TokenBucket(clock.now_ns, 60, 80), clock, reserve=40)
-    reads = RequestQueue("reads", TokenBucket(clock.now_ns, 36, 16), clock, floor=20, oldest_each=3)
+    reads = RequestQueue("reads", TokenBucket(clock.now_ns, 36, 16), clock, floor=20, least_each=3)
     return orders, reads
 
 

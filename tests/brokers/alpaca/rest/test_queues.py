@@ -146,7 +146,8 @@ async def test_exits_go_before_entries_before_reads_and_equals_in_their_order(la
     assert [isinstance(call.exception(), NotSent) for call in calls] == [True, True, False, False]
 
 
-async def test_however_many_look_ups_wait_a_report_has_its_turn(hands: Hands) -> None:
+@pytest.mark.parametrize("before", [0, 10])
+async def test_however_many_look_ups_wait_a_report_has_its_turn(hands: Hands, before: int) -> None:
     _, reads = account_queues(hands.clock)
     gate, order = Gate(), list[str]()
 
@@ -156,7 +157,8 @@ async def test_however_many_look_ups_wait_a_report_has_its_turn(hands: Hands) ->
     try:
         first = asyncio.create_task(reads.call(gate.wait, CallPriority.EXIT, 20))
         await asyncio.sleep(0)
-        wishes = [("report", CallPriority.READ)] + [(f"look-up {n}", CallPriority.EXIT) for n in range(10)]
+        look_ups = [(f"look-up {n}", CallPriority.EXIT) for n in range(10)]
+        wishes = [*look_ups[:before], ("report", CallPriority.READ), *look_ups[before:]]
         calls = [asyncio.create_task(reads.call(note(name), urgency, 20)) for name, urgency in wishes]
         await asyncio.sleep(0)
         gate.set()
