@@ -72,11 +72,15 @@ class SessionJobs:
                 self.schedule.at(job.at_ns, job.name, partial(self._do, job, session))
 
     def plan_late_report(self, session: Session) -> None:
-        """Plan the end of day of a session that closed while no daemon ran, unless its report exists."""
+        """Plan the end of day of a session that closed while no daemon ran, unless its report exists.
+
+        Under a name of its own: `follow` would take its late time for a close that moved.
+        """
         if report_path(self._journal, session).exists():
             return
         job = plan(session, self._times)[-1]
-        self.schedule.at(max(job.at_ns, self._live.clock.now_ns()), job.name, partial(self._late_report, session))
+        at_ns = max(job.at_ns, self._live.clock.now_ns())
+        self.schedule.at(at_ns, f"late {job.name}", partial(self._late_report, session))
 
     async def _late_report(self, session: Session) -> None:
         await self._probe()  # the start's events for the session are in the journal

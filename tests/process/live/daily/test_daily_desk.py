@@ -117,6 +117,21 @@ def test_a_daemon_that_starts_after_the_open_trades_nothing_that_day_and_says_so
         assert desk.journaled("RebalanceDue") == []
 
 
+def test_a_start_days_after_a_session_it_did_not_end_reports_that_one_and_plans_today_once(
+    models: Path, tmp_path: Path
+) -> None:
+    with daily_stage(HALF_DAY, BEGIN, tmp_path, models) as desk:
+        bought(desk)
+        jump(desk, NEXT_DAY, "10:00")
+        desk.start()
+        desk.until_true(lambda: desk.read_log("day_ended") != [], "the report of the day before")
+        stop(desk)
+        assert [line["date"] for line in desk.read_log("day_ended")] == [HALF_DAY]
+        planned = [line["date"] for line in desk.read_log("session_planned")]
+        assert planned == [HALF_DAY, NEXT_DAY]
+        assert desk.read_log("job_failed") == []
+
+
 def test_a_dry_run_on_the_live_feed_fills_its_basket_on_paper_and_sends_nothing(models: Path, tmp_path: Path) -> None:
     with daily_stage(HALF_DAY, BEGIN, tmp_path, models) as desk:
         desk.start("--dry-run")
