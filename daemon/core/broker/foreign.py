@@ -14,7 +14,7 @@ the desk.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import date, timedelta
 from decimal import ROUND_FLOOR, Decimal
 from typing import NamedTuple
 
@@ -346,6 +346,8 @@ def share_of(draft: Draft, line: Activity, *, cash: bool, replaces: bool) -> tup
     if not closes and not foreign.get(line.symbol):
         if replaces and ((foreign and _holds_shares(draft)) or _has_strange_shares(draft, line.symbol)):
             return None  # shares of a spin-off, or in place of what is not known to have left
+        if cash and draft.broker.beyond_of(line.symbol):
+            return None  # shares that no book has earned a part of it
         desks = not foreign or draft.held(line.symbol) or line.symbol in draft.spec.symbols or not line.symbol
         return (1, 0) if desks else (0, 1)
     day = new_york_date(line.time_ns)
@@ -361,6 +363,19 @@ def share_of(draft: Draft, line: Activity, *, cash: bool, replaces: bool) -> tup
     if closes and closes[0].date > first_date and _was_alone(owners, closes, closes[0].date):
         return None  # others came within that time
     return _all_alike(closes, first_date, day.isoformat(), draft.counted(line.quantity))
+
+
+def note_strangers(draft: Draft, line: Activity, quantity: Quantity) -> None:
+    """Count shares that no book has, and that the line changes, as others': held at the close before it."""
+    hold_foreign(draft, line.symbol, quantity)
+    owners = draft.broker.owners
+    counts = date.fromisoformat(line.ex_date) if line.ex_date else new_york_date(line.time_ns)
+    foreign = draft.broker.foreign_held[line.symbol]
+    close = HeldAtClose((counts - timedelta(days=1)).isoformat(), draft.held(line.symbol), foreign)
+    history = (*owners.closes.get(line.symbol, ()), close)[-CLOSES_MAX:]
+    _note(draft, replace(owners, closes={**owners.closes, line.symbol: history}))
+    why = f"{line.kind} {line.symbol} {line.quantity}: {quantity} {line.symbol} that no book has are counted as others'"
+    draft.alarm("owner_unknown", why, once=True, about=f"{line.kind} {line.symbol}")
 
 
 def _has_strange_shares(draft: Draft, symbol: str) -> bool:

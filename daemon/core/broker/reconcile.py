@@ -30,6 +30,7 @@ from daemon.core.broker.fills import (
 from daemon.core.broker.foreign import (
     NEW_NAME,
     can_hold,
+    dispute,
     drop_sold_shares,
     end_unheld_sale,
     forget_leavers,
@@ -41,6 +42,7 @@ from daemon.core.broker.foreign import (
     met_at_begin,
     note_closes,
     note_fractions,
+    note_strangers,
 )
 from daemon.core.broker.ledger import (
     AMENDED,
@@ -84,6 +86,7 @@ from daemon.core.risk.guards import deficit, revalue
 from daemon.core.risk.marks import mark_book
 from daemon.core.risk.splits import (
     ANNOUNCED,
+    SPLIT_RATIO,
     end_waits,
     is_paid_for,
     is_split,
@@ -94,11 +97,13 @@ from daemon.core.risk.splits import (
     note_takeover_day,
     note_told,
     only_awaited_differ,
+    plain_ratio,
     replaced_symbols,
     split_into,
     splits_others_short,
     was_counted,
     was_paid_out,
+    was_taken_over,
 )
 from daemon.core.session import new_york_date, new_york_text
 from daemon.core.state import ADJUSTED_MAX, BROKER_MODES, ZERO, Adjusted, Leaver, Position, Suspicion
@@ -809,8 +814,43 @@ def _book_once(draft: Draft, line: Activity, positions: tuple[BrokerPosition, ..
     if line.kind == CASH_IN_LIEU and line.status not in AMENDED:
         draft.basket = replace(draft.basket, lieu=(*draft.basket.early_lieu, line))
         return
+    strangers = _strangers(draft, line, positions)
+    if strangers is None:
+        dispute(draft, line)
+        return
+    if strangers:
+        note_strangers(draft, line, strangers)
     with draft.because(cause_of(line)):
         book_activity(draft, line)
+
+
+def _strangers(draft: Draft, line: Activity, positions: tuple[BrokerPosition, ...]) -> Quantity | None:
+    """Return the shares in no book that the line takes away or changes with the desk's; None where that is not clear.
+
+    They belong to a person, and stay unexplained with `foreign_orders = "halt"`. The line is about the whole account:
+    without them all of it would be the desk's.
+    """
+    symbol, expected = line.symbol, draft.expected(line.symbol)
+    if line.kind not in SPLITS | REORGANISED or line.status in AMENDED or was_counted(draft, line):
+        return 0
+    if not draft.held(symbol) or draft.basket.left_by(line) or (line.kind in SPLITS and was_taken_over(draft, line)):
+        return 0
+    others = (it for it in draft.lines if it.symbol == symbol and it.kind in SPLITS)
+    if line.kind not in SPLITS or any(it.quantity * line.quantity < 0 for it in others):  # all leave, then all come
+        leavers = draft.counted(-line.quantity - expected)
+        return leavers if leavers >= 1 else 0
+    quantity, beyond = _quantity_of(symbol, positions), draft.broker.beyond_of(symbol)
+    if beyond < 1 or quantity in (expected, expected + line.quantity):
+        return 0
+    if line.quantity < 0 and _is_plain_split(expected + beyond, line.quantity):
+        return beyond
+    before = draft.counted(quantity - line.quantity - expected)  # where positions show the split
+    fitting = [it for it in {beyond, before} if it >= 1 and _is_plain_split(expected + it, line.quantity)]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def _is_plain_split(quantity: Quantity, change: Decimal) -> bool:
+    return plain_ratio(Decimal(quantity), quantity + change, SPLIT_RATIO) is not None
 
 
 def _has_split(draft: Draft, line: Activity, positions: tuple[BrokerPosition, ...]) -> bool:

@@ -743,3 +743,58 @@ def test_shares_that_come_before_the_line_of_their_contracts_are_not_the_desk_s(
     del account.positions[OTHER]
     d.put(account.report(d.at(3, 20)), account.report(d.at(3, 40)))
     assert (d.held, d.state.broker.foreign_held, halted(d)) == ({CALL: contracts}, {"SPY": 300}, "")
+
+
+def with_strangers(own: int, count: int) -> tuple[DailyDesk, Account]:
+    """The desk on Tuesday before the open. The rule is `halt`: `count` AAA of a person stand unexplained."""
+    d = with_shares(account := Account(), Trading(broker=RULES["halt"]), AAA=own)
+    d.reload = True
+    account.positions["AAA"] = (own + count, Decimal(100))
+    d.put(account.report(d.at(-30)), account.report(d.at(-29)), account.report(d.at(-28)))
+    assert (holdings(d), halted(d)) == (({"AAA": own}, {}), "reconciliation")
+    return d, account
+
+
+@pytest.mark.parametrize(
+    ("lines", "after"),
+    [
+        ((("SPLIT", "AAA", "30"),), ("AAA", 20, 40)),
+        ((("SPLIT", "AAA", "-15"),), ("AAA", 5, 10)),
+        ((("SPLIT", "AAA", "-30"), ("SPLIT", "AAA", "60")), ("AAA", 20, 40)),
+        ((("MA", "AAA", "-30"), ("MA", "BBB", "60")), ("BBB", 20, 40)),
+        ((("NC", "AAA", "-30"), ("NC", "AAX", "30")), ("AAX", 10, 20)),
+        ((("REORG", "AAA", "-30"),), ("AAA", 0, 0)),
+    ],
+)
+@pytest.mark.parametrize("lines_first", [False, True])
+def test_what_a_company_does_with_a_person_s_unexplained_shares_gives_the_desk_none_of_them(
+    lines: tuple[tuple[str, str, str], ...], after: tuple[str, int, int], lines_first: bool
+) -> None:
+    d, account = with_strangers(10, 20)
+    for kind, symbol, quantity in lines:
+        account.book(of_today(kind, symbol, quantity))
+    symbol, own, others = after
+    if lines_first:
+        d.put(account.report(d.at(-11)))
+    account.positions = {symbol: (own + others, Decimal(1))} if own else {}
+    d.put(account.report(d.at(-10)), account.report(d.at(-10, 15)))
+    assert holdings(d) == (({symbol: own}, {symbol: others}) if own else ({}, {}))
+    assert "owner_unknown" in alarms(d.effects)
+
+
+def test_positions_that_show_a_split_before_its_line_give_the_desk_no_share_of_a_person_s() -> None:
+    d, account = with_strangers(10, 20)
+    account.positions = {"AAA": (60, Decimal(50))}
+    d.put(account.report(d.at(-20)), account.report(d.at(-19)))
+    account.book(of_today("SPLIT", "AAA", "30"))
+    d.put(account.report(d.at(-10)), account.report(d.at(-10, 15)))
+    assert d.held["AAA"] <= 20
+    assert d.state.risk.halt is not None
+
+
+def test_a_dividend_of_a_person_s_unexplained_shares_is_no_profit_of_the_desk() -> None:
+    d, account = with_strangers(10, 20)
+    former = d.state.book.realized
+    account.book(of_today("DIV", "AAA", "0", "30", "2024-07-01"))
+    d.put(account.report(d.at(-10)), account.report(d.at(-10, 15)))
+    assert (d.state.book.realized, "owner_unknown" in alarms(d.effects)) == (former, True)
