@@ -401,6 +401,19 @@ def test_what_opens_below_its_disaster_stop_leaves_by_two_prices() -> None:
     assert [move.reason for move in d.state.works.values()] == ["stop_loss"]
 
 
+def test_without_a_quote_the_alarm_says_that_the_price_is_missing_and_names_no_price_of_0_usd() -> None:
+    d, account, name = daily()
+    d.end(AAA=100.0, BBB=100.0, CCC=100.0)
+    account.end(name)
+    d.begin(TUESDAY)
+    d.put(ev.OrderCanceled(d.at(-25), name), account.report(d.at(-20)))
+    effects = [effect for minute in range(1, 7) for effect in d.put(account.report(d.at(minute)))]
+    told = {alarm.name: alarm.detail for alarm in of(effects, RaiseAlarm)}
+    assert told["unprotected"] == (
+        "10 AAA: no stop rests at the broker; no fresh quote and confirmed price of this session"
+    )
+
+
 def test_what_its_stop_sold_is_not_bought_by_what_is_left_of_the_basket() -> None:
     """Twenty more were wanted in the morning, at an ask that was beyond the collar; at 81 thirty would be."""
     d, account, name = daily()

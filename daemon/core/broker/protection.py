@@ -378,12 +378,18 @@ def _cover(draft: Draft, position: Position, bare: Quantity, rules: Protection) 
             return
         if least_price is not None and price and _is_through(draft, symbol, price):
             exit_by_rule(draft, symbol, "stop_loss")
-        why = why or f"its price is unknown, or at {price} USD"
+        why = why or _why_no_price(least_price, price)
     if (late_ns if rests else _bare_for_ns(draft, position)) >= UNCOVERED_NS and not _has_fills_to_come(draft):
         reason = "orders of others hold it, or the broker has less"
         why = why or ("the one that rests covers less, and none can rest in its place" if rests else reason)
         shares_text = f"{bare} {symbol}" if whole else f"{bare} of a share of {symbol}"
         draft.alarm("unprotected", f"{shares_text}: no stop rests at the broker; {why}", once=True, about=symbol)
+
+
+def _why_no_price(least_price: Decimal | None, price: Decimal) -> str:
+    if least_price is None:
+        return "no fresh quote and confirmed price of this session"
+    return f"its price {least_price} is at the stop's {price} or below" if price else "the price of a stop is not known"
 
 
 def _has_fills_to_come(draft: Draft) -> bool:
