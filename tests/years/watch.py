@@ -688,6 +688,7 @@ class Watch:
             is_gone = symbol in symbols and symbol not in account.positions  # somebody else sold it
             unsure = not run.world.market.trading(symbol, now_ns) or run.moved(symbol)
             unsure = unsure or (symbol in symbols and symbol not in self._symbols)  # a new name has no quotes here
+            unsure = unsure or (self._raised["unprotected"] > 0 and symbol in bought_by_others(run))
             if symbol in leaving or is_gone or unsure:
                 self._bare_ns.pop(symbol, None)
                 continue
@@ -708,6 +709,13 @@ def kept_back(run: Run) -> set[str]:
     account = run.world.account
     orders = [account.orders[it] for it in account.working]
     return {order.symbol for order in orders if order.status == "pending_cancel"}
+
+
+def bought_by_others(run: Run) -> set[str]:
+    """Symbols of which others' buys work: the broker refuses each sale of the desk as a wash trade."""
+    account = run.world.account
+    orders = [account.orders[it] for it in account.working]
+    return {it.symbol for it in orders if it.side == "buy" and not it.client_order_id.startswith(f"{run.epoch()}-")}
 
 
 def kept_to_the_close(run: Run) -> set[str]:
