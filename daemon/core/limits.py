@@ -1,4 +1,4 @@
-"""The trading rules' numbers: one frozen dataclass for each table of the configuration, with bounds and defaults.
+"""Trading limits and rules: one frozen dataclass for each table of the configuration, with bounds and defaults.
 
 Defined here because the step decides by them and the journal records them; `daemon.config.load` validates them (bounds
 are `annotated_types`, unknown keys are refused). Units are in the names: `_s` seconds, `_min` minutes, `_usd` dollars.
@@ -21,42 +21,42 @@ Fraction = Annotated[float, Ge(0), Le(1)]
 Minutes = Annotated[int, Ge(0), Le(390)]
 Count = Annotated[int, Ge(0)]
 Usd = Annotated[Decimal, Ge(0)]
-ORDER_SLACK = Decimal("1.5")  # prices and equity move between a decision and its order; a wrong price moves them more
+ORDER_SLACK = Decimal("1.5")  # covers moves between a decision and its order; a wrong price exceeds it
 
 
 @dataclass(frozen=True, slots=True)
 class Sizing:
-    """How much to hold."""
+    """Position size, stop loss and take profit of an option desk."""
 
-    __pydantic_config__: ClassVar = {"extra": "forbid", "arbitrary_types_allowed": True}  # of what may be unset
+    __pydantic_config__: ClassVar = {"extra": "forbid", "arbitrary_types_allowed": True}  # UNSET is a type of its own
     premium_fraction: Annotated[float, Gt(0), Le(1)] = 0.20  # of equity, at most, spent on one position's premium
     min_contracts: Annotated[int, Ge(1)] = 1
     max_contracts: Annotated[int, Ge(1)] = 10
     stop_loss: Annotated[float, Gt(0), Lt(1)] = 0.30  # exit when the mark fell by this part of the entry price
     take_profit: Annotated[float, Gt(0)] = 0.50  # exit when the mark rose by this part of the entry price
     trailing_stop: Annotated[float, Ge(0), Lt(1)] | UnsetType = UNSET  # below the highest mark since the entry; 0: none
-    time_stop_min: Annotated[int, Ge(0), Le(390)] | UnsetType = UNSET  # exit after so long in the session; 0: never
+    time_stop_min: Annotated[int, Ge(0), Le(390)] | UnsetType = UNSET  # exit this long after the entry; 0: never
 
     def __post_init__(self) -> None:
-        """Leave what is off unset: then no journal holds it."""
+        """Unset the keys that are off, so that the journal omits them."""
         for key in ("trailing_stop", "time_stop_min"):
             if not getattr(self, key):
                 object.__setattr__(self, key, UNSET)
 
     @property
     def trails(self) -> float:
-        """`trailing_stop`, 0.0 where there is none."""
+        """`trailing_stop`, 0.0 if unset."""
         return 0.0 if isinstance(self.trailing_stop, UnsetType) else self.trailing_stop
 
     @property
     def held_max_min(self) -> int:
-        """`time_stop_min`, 0 where there is none."""
+        """`time_stop_min`, 0 if unset."""
         return 0 if isinstance(self.time_stop_min, UnsetType) else self.time_stop_min
 
 
 @dataclass(frozen=True, slots=True)
 class Contracts:
-    """Which option contract to trade."""
+    """Choice of the option contract: days to expiry and strike."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     min_days: Count = 1  # trading days to expiry; 0 allows the contract that expires today
@@ -67,10 +67,10 @@ class Contracts:
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """How orders are priced and how long they live."""
+    """Prices and lifetimes of option orders."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
-    policy_valid_s: Annotated[int, Gt(0)] = 30  # an answer older than this is not acted on
+    policy_valid_s: Annotated[int, Gt(0)] = 30  # an older answer is discarded
     entry_slack: Fraction = 0.05  # entry limit = ask x (1 + slack)
     entry_reprice_s: Annotated[int, Gt(0)] = 60  # a working entry is cancelled and re-priced after this
     entry_deadline_s: Annotated[int, Gt(0)] = 180  # no attempt of an entry is older than this
@@ -79,14 +79,14 @@ class Execution:
     exit_reprice_s: Annotated[int, Gt(0)] = 60
     exit_limit_attempts: Annotated[int, Ge(0)] = 2  # then a market order
     flat_before_close_min: Minutes = 5  # every option position is flat this long before the close
-    flatten_lead_min: Minutes = 2  # the exit for it is sent this much earlier
-    expiry_day_flat_min: Minutes = 60  # the same for contracts that expire today
+    flatten_lead_min: Minutes = 2  # the exit order is sent this much earlier
+    expiry_day_flat_min: Minutes = 60  # `flat_before_close_min` for contracts that expire today
     expiry_day_no_entry_min: Minutes = 90  # no entry into contracts that expire today in the last minutes
 
 
 @dataclass(frozen=True, slots=True)
 class Risk:
-    """The limits of the risk gates and of the guards that halt or pause."""
+    """Limits of the risk gates, and of the guards that halt or pause."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     confidence_min: Fraction = 0.5
@@ -95,8 +95,8 @@ class Risk:
     no_trade_windows: tuple[str, ...] = ()  # New York times, "HH:MM-HH:MM"
     stale_bar_s: Annotated[int, Gt(0)] = 90  # age of the newest bar's end
     bar_leap_max: Annotated[float, Gt(0), Lt(1)] = 0.05  # of the last close; a bar further away waits for confirmation
-    spot_gap_max: Annotated[float, Gt(0), Lt(1)] = 0.01  # between the last bar and what the contract's quotes imply
-    gap_min: Annotated[int, Ge(1)] = 3  # longest hole between two bars of the window
+    spot_gap_max: Annotated[float, Gt(0), Lt(1)] = 0.01  # last bar against the spot implied by the quotes
+    gap_min: Annotated[int, Ge(1)] = 3  # longest gap between two bars of the window, in minutes
     cooldown_trade_s: Count = 120  # after a position was closed
     cooldown_loss_s: Count = 300  # after a position was closed at a loss
     orders_per_minute: Annotated[int, Ge(1)] = 6
@@ -118,11 +118,11 @@ class Risk:
     consecutive_losses_pause_min: Annotated[int, Ge(1)] = 60
     reject_rate_max: Fraction = 0.5  # of the last reject_rate_orders orders; halts
     reject_rate_orders: Annotated[int, Ge(2)] = 10
-    intraday_exposure_max: Annotated[float, Gt(0)] = 1.05  # of the equity: all that is held and ordered
+    intraday_exposure_max: Annotated[float, Gt(0)] = 1.05  # of the equity: all positions and working orders
 
     @property
     def premium_max_usd(self) -> Decimal:
-        """The most premium of one order in USD: its own limit, and at most half of the exposure."""
+        """Highest premium of one order in USD: its own limit, and at most half of the exposure limit."""
         return min(self.order_notional_max_usd, self.gross_exposure_max_usd / 2)
 
 
@@ -131,122 +131,123 @@ class Broker:
     """Rules for differences between broker and book, and for a silent broker or feed."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
-    foreign_orders: Literal["halt", "ignore", "adopt"] = "halt"  # orders and positions that are not the desk's own
-    exercised_shares: Literal["close", "hold"] = "close"  # shares that an exercise or assignment left
+    foreign_orders: Literal["halt", "ignore", "adopt"] = "halt"  # orders and positions of other traders in the account
+    exercised_shares: Literal["close", "hold"] = "close"  # shares left by an exercise or assignment
     cash_tolerance_usd: Usd = Decimal("1.00")  # an unexplained difference of cash up to this is booked as a fee
     cash_halt_min: Annotated[int, Ge(1)] = 30  # a cash difference above it halts after this long in a session
     on_blind: Literal["flatten", "hold", "alarm"] = "flatten"  # bars, quotes or reconciliation lost with a position
     blind_min: Annotated[int, Ge(1)] = 5  # after this many minutes
-    look_up_s: Annotated[int, Ge(1)] = 5  # an order of unknown fate is looked up after this, and again
+    look_up_s: Annotated[int, Ge(1)] = 5  # an order in an unknown state is looked up after this, and again
     on_stop: Literal["keep", "flatten"] = "keep"  # positions when the daemon is stopped
 
 
-AUTO = "auto"  # of a key whose value follows from the desk
+AUTO = "auto"  # the key's value is derived from the desk
 
 
 @dataclass(frozen=True, slots=True)
 class Protection:
-    """Stops that rest at the broker below what the desk holds."""
+    """Stop orders that rest at the broker below the desk's holdings."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
-    rest_at_broker: bool | Literal["auto"] = "auto"  # auto: at a real broker, where one of the rules below is for it
+    rest_at_broker: bool | Literal["auto"] = "auto"  # auto: at a real broker, if one of the rules below applies
     distance: Annotated[float, Ge(1), Le(20)] = 1.5  # times `sizing.stop_loss` below the price paid
     disaster_stop: Annotated[float, Ge(0), Lt(1)] = 0.0  # below the last close, for a desk without a stop of its own
-    options: Literal["off", "stop_limit", "stop"] = "off"  # nobody says what elects an option's stop, trade or quote
+    options: Literal["off", "stop_limit", "stop"] = "off"  # undocumented: does a trade or a quote elect the stop?
     floor: Annotated[float, Gt(0), Lt(1)] = 0.5  # a stop_limit sells no further below its stop than this part of it
 
     def covers(self, spec: Spec) -> bool:
-        """Return whether there is a rule for what a desk of this strategy holds."""
+        """Return whether a rule applies to the holdings of a desk of this strategy."""
         if spec.shares_stopped:
             return True
         return self.options != "off" if spec.chained else self.disaster_stop > 0
 
 
 OVERLAY = ("volatility_target", "volatility_forecast", "volatility_span", "volatility_band")
-"""The basket's keys of the risk overlay."""
+"""Keys of `Basket` that set the risk overlay."""
 
 
 @dataclass(frozen=True, slots=True)
 class Basket:
-    """When and how a daily desk rebalances its shares. Weights are parts of the equity."""
+    """Time and manner of a daily desk's rebalancing of shares. Weights are fractions of the equity."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     decide: Literal["after_close", "before_close"] = "after_close"  # for the next open, or on the running day
-    before_close_min: Annotated[int, Ge(2), Le(120)] = 10  # when a desk that decides before the close does so
-    before_open_min: Annotated[int, Ge(3), Le(240)] = 15  # when one that decides after the close sends its sells
+    before_close_min: Annotated[int, Ge(2), Le(120)] = 10  # time of the decision, for "before_close"
+    before_open_min: Annotated[int, Ge(3), Le(240)] = 15  # time at which the sells are sent, for "after_close"
     auction: bool = True  # sells decided after the close go into the opening auction
     shares_per_unit: Annotated[int, Ge(1)] = 100  # one unit of a continuous action (daily_rebalancer)
-    notional_per_unit_usd: Usd = Decimal(0)  # the same in USD; 0: by `equity_per_unit`
-    equity_per_unit: Annotated[float, Ge(0), Le(1)] = 0.0  # the same as a part of the equity; 0: by shares
-    band: Annotated[float, Ge(0), Lt(1)] = 0.0  # a weight that would change by less stays
-    weight_max: Annotated[float, Gt(0), Le(1)] = 1.0  # the most a strategy that sizes by weights wants of one symbol
+    notional_per_unit_usd: Usd = Decimal(0)  # a unit in USD; 0: by `equity_per_unit`
+    equity_per_unit: Annotated[float, Ge(0), Le(1)] = 0.0  # a unit as a fraction of the equity; 0: by shares
+    band: Annotated[float, Ge(0), Lt(1)] = 0.0  # a smaller change of a weight is left out
+    weight_max: Annotated[float, Gt(0), Le(1)] = 1.0  # of one symbol, for strategies that size by weights
     price_slack: Annotated[float, Ge(0), Lt(1)] = 0.002  # limit = ask x (1 + slack), bid x (1 - slack)
     reprice_s: Annotated[int, Gt(0)] = 60  # a working order is cancelled and re-priced after this
     price_collar: Annotated[float, Gt(0), Lt(1)] = 0.05  # no order further than this from the last known price
-    end_before_close_min: Annotated[int, Ge(1), Le(390)] = 5  # what is not done by then is given up for the day
+    end_before_close_min: Annotated[int, Ge(1), Le(390)] = 5  # unfinished orders are given up for the day
     order_weight_max: Annotated[float, Gt(0)] = 1.0  # one order
     order_notional_max_usd: Usd = Decimal(0)  # one buy; 0: see `buy_max_usd`
     position_weight_max: Annotated[float, Gt(0)] = 1.05  # one symbol after the order
-    gross_weight_max: Annotated[float, Gt(0)] = 1.05  # all positions and buys under way
+    gross_weight_max: Annotated[float, Gt(0)] = 1.05  # all positions and working buys
     turnover_max: Annotated[float, Gt(0)] = 2.05  # of one basket: bought and sold
-    fractions: Literal["auto", "on", "off"] = "auto"  # of shares, where an asset allows them; auto: by the first equity
-    order_step: Annotated[Decimal, Ge(FINEST), Le(1)] = Decimal("0.0001")  # shares: a goal of a basket is a multiple
-    min_order_usd: Usd = Decimal(1)  # a basket's order of a fraction below this is left out; no exit is
+    fractions: Literal["auto", "on", "off"] = "auto"  # of shares, if the asset allows them; auto: by the first equity
+    order_step: Annotated[Decimal, Ge(FINEST), Le(1)] = Decimal("0.0001")  # shares: a basket's targets are multiples
+    min_order_usd: Usd = Decimal(1)  # a basket's order of a fraction below this is left out, except an exit
     volatility_target: Annotated[float, Ge(0)] = 0.0  # annual, of the portfolio; 0: no overlay
     volatility_forecast: Literal["ewma", "har", "model"] = "ewma"  # see `daemon.core.risk.overlay`
     volatility_span: Annotated[int, Ge(2), Le(250)] = 20  # sessions of the moving average
-    volatility_band: Annotated[float, Ge(0), Lt(1)] = 0.1  # part of the cap by which holdings may exceed it
+    volatility_band: Annotated[float, Ge(0), Lt(1)] = 0.1  # fraction of the cap by which holdings may exceed it
 
     @property
     def steps_a_share(self) -> int:
-        """In how many steps of `order_step` a share is counted."""
+        """Number of steps of `order_step` in one share."""
         return int(1 / self.order_step)
 
     def buy_max_usd(self, equity: Decimal) -> Decimal:
-        """The most that one buy may cost in USD: its own limit, else 1.5 times what is wanted of one symbol."""
+        """Return the highest cost of one buy in USD: its own limit, else 1.5 times the highest weight of one symbol."""
         return self.order_notional_max_usd or equity * Decimal(str(self.weight_max)) * ORDER_SLACK
 
 
 @dataclass(frozen=True, slots=True)
 class Exploration:
-    """How a policy that chooses an action for each symbol explores among those that the gates allow."""
+    """Exploration of a policy that chooses an action for each symbol, among the actions that the gates allow."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     kind: Literal["none", "epsilon", "softmax"] = "none"
-    epsilon: Annotated[float, Gt(0), Le(0.5)] = 0.02  # of the decisions, spread over the allowed actions
+    epsilon: Annotated[float, Gt(0), Le(0.5)] = 0.02  # fraction of the decisions, spread over the allowed actions
     temperature: Annotated[float, Gt(0)] = 1.0  # of the softmax over the values of the allowed actions
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """Where another process answers the policy's questions."""
+    """Answers to the policy's questions from another process."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
-    deadline_ms: Annotated[int, Ge(10)] = 500  # of the desk's clock; no answer by then is a HOLD
+    deadline_ms: Annotated[int, Ge(10)] = 500  # by the desk's clock; without an answer by then the action is HOLD
 
 
 ALL, SOLD, PROCEEDS = "every contract", "contracts sold", "proceeds of sales"
 SHARES, SHARES_SOLD = "every share", "shares sold"
-"""What a fee is charged on: its rate is USD for each contract or share (sold), or a part of what sales bring."""
+"""Base of a fee: its rate is USD for each contract or share (sold), or a fraction of the proceeds of sales."""
 
 
 class Fee(msgspec.Struct, frozen=True):
-    """The declaration of a regulatory fee: the paper brokers, training, its key and docs/PAPER.md follow it."""
+    """A regulatory fee. The paper brokers, training, the configuration's key and docs/PAPER.md are derived from it."""
 
     short: str  # name in a list of costs
     charged: str  # ALL, SOLD, PROCEEDS, SHARES or SHARES_SOLD
     meaning: str
-    rate: str  # in 2024: the default, and what it leaves out
-    since: str  # the rate since then, "" where it is the same
+    rate: str  # in 2024: the default, and a note on exceptions
+    since: str  # the rate since then, "" if unchanged
     source: str
 
 
 def fee(default: str, short: str, unit: str, meaning: str, *, note: str = "", since: str = "", source: str) -> Decimal:
-    """Declare a fee as a field of `Paper`; a new one goes behind the last field of the table, with a default of 0.
+    """Declare a fee as a field of `Paper`; append new ones at the end of the table, with a default of 0.
 
-    A start of an earlier release is read without the key: with another default its replay would pay the fee. A new
-    field changes the digest of the rules, so shipped models are told to have been trained by other costs; but for one
-    that is among `daemon.core.strategy_rules.LATER`, because at its default it changes nothing they were tested by.
+    A start that an earlier release journaled lacks the new key: with another default its replay would pay the fee. A
+    new field changes the digest of the rules, so the desk reports that shipped models were trained with other costs;
+    except for a field in `daemon.core.strategy_rules.LATER`, which at its default changes nothing that they were tested
+    with.
     """
     declaration = Fee(short, unit, meaning, f"{default}{note}", since, source)
     return field(default=Decimal(default), metadata={Fee: declaration})
@@ -254,7 +255,7 @@ def fee(default: str, short: str, unit: str, meaning: str, *, note: str = "", si
 
 @dataclass(frozen=True, slots=True)
 class Paper:
-    """The paper broker and the option market of dry run and replay."""
+    """The paper broker and the modelled option market of dry run and replay."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     cash_usd: Annotated[Decimal, Gt(0)] = Decimal(10000)
@@ -307,7 +308,7 @@ class Paper:
     )
     share_cost_rate: Annotated[Decimal, Ge(0), Lt(1)] = Decimal("0.001")  # of the traded value of shares
     share_wait_rate: Annotated[Decimal, Ge(0), Lt(1)] = Decimal("0.0002")  # dearer, for buys that wait for the sells
-    share_fees_below_usd: Usd = Decimal(100_000)  # accounts that begin with less pay a day's fees of shares, in cents
+    share_fees_below_usd: Usd = Decimal(100_000)  # accounts that begin with less pay the day's share fees, in cents
     share_taf_usd: Usd = fee(
         "0.000166",
         "TAF",
@@ -328,7 +329,7 @@ class Paper:
 
 @dataclass(frozen=True, slots=True)
 class Trading:
-    """All trading rules of one desk; journaled at every start."""
+    """All trading rules of one desk, journaled at every start."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     sizing: Sizing = field(default_factory=Sizing)
@@ -338,14 +339,14 @@ class Trading:
     broker: Broker = field(default_factory=Broker)
     basket: Basket = field(default_factory=Basket)
     paper: Paper = field(default_factory=Paper)
-    exploration: Exploration | UnsetType = UNSET  # unset where it has its defaults: then no journal holds it
-    served: Served | UnsetType = UNSET  # unset where the daemon's own model answers
-    protection: Protection | UnsetType = UNSET  # unset where no stop may rest at the broker
-    guard_prefix: str | UnsetType = UNSET  # of the names of the guard's orders; unset where no guard watches
+    exploration: Exploration | UnsetType = UNSET  # unset at its defaults, so that the journal omits it
+    served: Served | UnsetType = UNSET  # unset if the daemon runs the model itself
+    protection: Protection | UnsetType = UNSET  # unset if no stop may rest at the broker
+    guard_prefix: str | UnsetType = UNSET  # of the guard's order ids; unset without a guard
 
     @property
     def exploring(self) -> Exploration:
-        """The rules of exploration, the defaults where unset."""
+        """The rules of exploration; the defaults if unset."""
         return Exploration() if isinstance(self.exploration, UnsetType) else self.exploration
 
 

@@ -1,4 +1,4 @@
-"""Trading rules of a strategy: its defaults, and the digest by which a desk knows those that a model was trained by."""
+"""Trading rules of a strategy: its defaults, and the digest that identifies the rules that a model was trained with."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from strategies.kit.entry import OwnStrategyError
 from strategies.kit.manifest import RISK, Manifest
 from strategies.registry import entry
 
-DIGEST = "digest"  # the name among a manifest's rules
+DIGEST = "digest"  # key of the digest in a manifest's `rules`
 TABLES = ("sizing", "contracts", "execution", "risk", "basket", "paper")
-"""Of `Trading`: sizes, contracts, orders, gates, baskets, costs; not those of broker, exploration and serving."""
+"""Tables of `Trading` in the digest; broker, exploration and serving are not."""
 
 
-NAMED = 5  # keys and symbols that a text names
+NAMED = 5  # most keys or symbols in one message
 LATER = frozenset(
     {
         *("equity_per_unit", "fractions", "order_step", "min_order_usd"),
@@ -30,11 +30,11 @@ LATER = frozenset(
         *("trailing_stop", "time_stop_min"),
     }
 )
-"""Keys that came after models had digests: at its default one stays out, so no older model is told of other rules."""
+"""Keys added after models had digests: left out of the digest at their default, so older models keep theirs."""
 
 
 def trading_for(strategy: str) -> Trading:
-    """Return the default trading rules of a strategy. `ValueError` for an unknown name."""
+    """Return the default trading rules of a strategy. Raises ValueError for an unknown name."""
     rules = Trading()
     for table, keys in entry(strategy).defaults.items():
         if hasattr(rules, table):  # of the step; other tables belong to the shell
@@ -47,9 +47,9 @@ def trading_for(strategy: str) -> Trading:
 
 
 def protection(strategy: str, rules: Protection) -> Protection | UnsetType:
-    """The rules of resting stops as a desk's rules have them: unset where none may rest, whatever the broker.
+    """Return the rules of resting stops, or UNSET if no stop may rest, whatever the broker.
 
-    A strategy of one's own that cannot be imported keeps them: what it holds decides then.
+    The user's own strategy keeps them if it cannot be imported: then its holdings decide.
     """
     if rules.rest_at_broker == AUTO:
         with contextlib.suppress(OwnStrategyError):
@@ -58,16 +58,16 @@ def protection(strategy: str, rules: Protection) -> Protection | UnsetType:
 
 
 def rules_digest(trading: Trading) -> str:
-    """SHA-256, 64 hexadecimal digits, of the tables that training plays by; 0.50 and 0.5 are the same number."""
+    """Return the SHA-256, 64 hexadecimal digits, of the tables used in training; 0.50 and 0.5 are the same number."""
     tables = {table: getattr(trading, table) for table in TABLES}
     if not isinstance(trading.protection, UnsetType) and trading.protection.rest_at_broker is True:
-        tables["protection"] = trading.protection  # a dry run plays by it too
+        tables["protection"] = trading.protection  # a dry run applies it too
     text = json.dumps({f"{name}.{key}": value for name, table in tables.items() for key, value in _values(table)})
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def with_rules(trading: Trading, rules: Mapping[str, str]) -> Trading:
-    """The rules with these values, by dotted keys, in place of their own."""
+    """Return the rules with these values, given by dotted keys, replaced."""
     for key, text in rules.items():
         table, _, name = key.partition(".")
         table_rules = getattr(trading, table)
@@ -80,12 +80,12 @@ def with_rules(trading: Trading, rules: Mapping[str, str]) -> Trading:
 
 
 def desk_keys(strategy: str, trading: Trading) -> dict[str, str]:
-    """The keys, dotted, in which rules differ from the strategy's defaults, and their values: a manifest's `desk`."""
+    """Return the desk's values by dotted key where they differ from the strategy's defaults: a manifest's `desk`."""
     return {key: desk_text for key, (_, desk_text) in _differing(trading_for(strategy), trading).items()}
 
 
 def other_rules(manifest: Manifest, trading: Trading) -> str:
-    """How a desk's rules differ from those a model was trained by, in words; "" where they do not or none are known."""
+    """Return a message on how a desk's rules differ from the model's training; "" if equal or unknown."""
     if not manifest.rules.get(DIGEST) or _tested_by(manifest, trading):
         return ""
     return (
@@ -95,10 +95,10 @@ def other_rules(manifest: Manifest, trading: Trading) -> str:
 
 
 def unkept(manifest: Manifest, trading: Trading, symbols: tuple[str, ...]) -> str:
-    """Why a desk of these rules and symbols makes no claim of risk, though the version proves one; "" otherwise.
+    """Return why the version's proven risk claim does not hold for a desk of these rules and symbols; "" if it does.
 
-    A claim is of the policy and the rules of its tests together, the risk overlay among them, and of its symbols, where
-    a configuration names some; without a digest nothing is known. Nothing else decides whether a claim holds.
+    A claim covers the policy together with the rules of its tests, the risk overlay included, and the symbols, if the
+    configuration names any; without a digest it is unknown. Nothing else decides whether a claim holds.
     """
     if not _proves_a_risk(manifest):
         return ""
@@ -111,7 +111,7 @@ def unkept(manifest: Manifest, trading: Trading, symbols: tuple[str, ...]) -> st
 
 
 def lines_to_claim(manifest: Manifest, trading: Trading) -> tuple[str, ...]:
-    """The lines, in TOML, by which a desk's rules become those of the version's tests; () where they are not known."""
+    """Return the lines, in TOML, that set a desk's rules to those of the version's tests; () if unknown."""
     test_rules = _tests_rules(manifest)
     tables: dict[str, list[str]] = {}
     for key, (test_text, _) in ({} if test_rules is None else _differing(test_rules, trading)).items():
@@ -124,12 +124,12 @@ def _proves_a_risk(manifest: Manifest) -> bool:
 
 
 def _tested_by(manifest: Manifest, trading: Trading) -> bool:
-    """Whether these are the rules of the version's tests."""
+    """Return whether these are the rules of the version's tests."""
     return manifest.rules.get(DIGEST) == rules_digest(trading)
 
 
 def _tests_rules(manifest: Manifest) -> Trading | None:
-    """The rules of a version's tests; None where its manifest does not have them, or defaults changed since."""
+    """Return the rules of a version's tests; None if its manifest lacks them, or the defaults have changed since."""
     with contextlib.suppress(ValueError, AttributeError, ArithmeticError):  # a strategy or key that this release lacks
         test_rules = with_rules(trading_for(manifest.strategy), manifest.desk)
         return test_rules if _tested_by(manifest, test_rules) else None
@@ -137,7 +137,7 @@ def _tests_rules(manifest: Manifest) -> Trading | None:
 
 
 def _differing(test_rules: Trading, desk_rules: Trading) -> dict[str, tuple[str, str]]:
-    """The keys, dotted, in which two rules differ, with the value of each."""
+    """Return the dotted keys in which two sets of rules differ, with both values."""
     differing = {}
     for table in TABLES:
         unused_keys = changes_nothing(getattr(test_rules, table)) & changes_nothing(getattr(desk_rules, table))
@@ -149,7 +149,7 @@ def _differing(test_rules: Trading, desk_rules: Trading) -> dict[str, tuple[str,
 
 
 def _rules_of_the_tests(manifest: Manifest, trading: Trading) -> str:
-    """The rules of a version's tests beside the desk's, in words: by their keys, or by digests where none is known."""
+    """Compare the rules of a version's tests with the desk's, as a message: by keys, or by digests if unknown."""
     test_rules = _tests_rules(manifest)
     if test_rules is None or not (differing := _differing(test_rules, trading)):
         digest = manifest.rules.get(DIGEST, "none")[:12]
@@ -164,12 +164,12 @@ def _rules_of_the_tests(manifest: Manifest, trading: Trading) -> str:
 
 
 def _line(key: str, text: str) -> str:
-    """A key and its value as a line of TOML."""
+    """Return a key and its value as a line of TOML."""
     return f"{key.partition('.')[2]} = {_in_toml(text)}"
 
 
 def _in_toml(text: str) -> str:
-    """A value as TOML has it, a number without zeros that say nothing."""
+    """Return a value as TOML, a number without trailing zeros."""
     if text in {"True", "False"}:
         return text.lower()
     try:
@@ -184,14 +184,14 @@ def _names_text(names: Sequence[str]) -> str:
 
 
 def promoted_under(manifest: Manifest, trading: Trading, symbols: tuple[str, ...]) -> bool:
-    """Whether a version may trade real money under a desk's rules: one that claims a risk where its claim holds."""
+    """Return whether a version may trade real money under a desk's rules; a risk claim must hold for them."""
     if manifest.claim is None or manifest.claim.kind != RISK:
         return manifest.promoted
     return manifest.promoted and _proves_a_risk(manifest) and not unkept(manifest, trading, symbols)
 
 
 def not_promoted_words(manifest: Manifest, trading: Trading, symbols: tuple[str, ...]) -> str:
-    """Return in words why it may not trade real money under these rules; "" where it may."""
+    """Return why a version may not trade real money under these rules; "" if it may."""
     if promoted_under(manifest, trading, symbols):
         return ""
     if not manifest.promoted:
@@ -200,9 +200,9 @@ def not_promoted_words(manifest: Manifest, trading: Trading, symbols: tuple[str,
 
 
 def changes_nothing(table: Any) -> frozenset[str]:
-    """Return a table's keys that change nothing: `LATER` ones at their default, and of an overlay that is off.
+    """Return a table's keys that change nothing: `LATER` keys at their default, and those of an overlay that is off.
 
-    They stay out of what names models' rules and replays, so that neither changes with a release that brings a key.
+    They are left out of digests of models' rules and replays, so that a release with a new key changes neither.
     """
     later = {it.name for it in fields(table) if it.name in LATER and getattr(table, it.name) == it.default}
     off = isinstance(table, Basket) and not table.volatility_target
@@ -210,7 +210,7 @@ def changes_nothing(table: Any) -> frozenset[str]:
 
 
 def _values(table: Any) -> list[tuple[str, str]]:
-    """The keys and values of a table, but those that change nothing."""
+    """Return the keys and values of a table, without those that change nothing."""
     left_out = changes_nothing(table)
     return [(field.name, _text(getattr(table, field.name))) for field in fields(table) if field.name not in left_out]
 

@@ -1,8 +1,8 @@
-"""Fees of an option order, and of a day's trades of shares: each one formula over cumulative figures, in Decimal.
+"""Fees of an option order, and of a day's share trades: one formula each over cumulative figures, in Decimal.
 
-An order's sum is rounded up to the cent once, so partial fills do not add rounding; a day's fees are as a broker's
-ledger has them, each kind rounded up to the cent. Each fee is declared once, as a field of `daemon.core.limits.Paper`;
-nothing here or in training names one.
+An order's sum is rounded up to the cent once, so partial fills do not add rounding; a day's fees are as in a broker's
+ledger, each kind rounded up to the cent. Each fee is declared once, as a field of `daemon.core.limits.Paper`; no name
+of a fee appears here or in training.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _UNITS = {
 }
 
 FEES: dict[str, Fee] = {field.name: field.metadata[Fee] for field in fields(Paper) if Fee in field.metadata}
-"""Key of [paper] -> the fee's declaration."""
+"""Key of [paper] -> its fee."""
 CHARGED = {unit: {key: fee for key, fee in FEES.items() if fee.charged == unit} for unit in _UNITS}
-"""Unit on which fees are charged -> these fees."""
+"""Base of a fee -> the fees charged on it."""
 
 
 def rate(unit: str, paper: Paper) -> Decimal:
-    """Return the sum of the rates of all fees charged on this unit."""
+    """Return the sum of the rates of all fees charged on this base."""
     return sum((getattr(paper, key) for key in CHARGED[unit]), Decimal(0))
 
 
@@ -47,17 +47,17 @@ def fees(quantity: int, proceeds: Decimal, side: int, paper: Paper) -> Decimal:
 
 
 def charges_days(paper: Paper) -> bool:
-    """Return whether a desk of shares pays a day's fees; a larger account's are included in `share_cost_rate`."""
+    """Return whether a desk of shares pays a day's fees; for a larger account `share_cost_rate` includes them."""
     return paper.cash_usd < paper.share_fees_below_usd
 
 
 def day_fees(shares: Quantity, sale_shares: Quantity, proceeds: Decimal, paper: Paper) -> dict[str, Decimal]:
-    """Return a day's fees of shares by their short names, USD, each rounded up to the cent; those of 0 are left out.
+    """Return a day's share fees by short name, USD, each rounded up to the cent; fees of 0 are left out.
 
     Args:
         shares: traded on the day, bought and sold.
         sale_shares: of these, the shares sold.
-        proceeds: USD that the sales brought.
+        proceeds: USD from the sales.
     """
     bases: dict[str, Quantity | Decimal] = {SHARES_SOLD: sale_shares, PROCEEDS: proceeds, SHARES: shares}
     exact = {fee.short: getattr(paper, key) * base for on, base in bases.items() for key, fee in CHARGED[on].items()}
@@ -65,14 +65,14 @@ def day_fees(shares: Quantity, sale_shares: Quantity, proceeds: Decimal, paper: 
 
 
 def table() -> str:
-    """Return the fees as a Markdown table: what docs/PAPER.md shows."""
+    """Return the fees as the Markdown table of docs/PAPER.md."""
     lines = ["| key | charged on | rate in 2024 | since then | source |", "|---|---|---|---|---|"]
     lines += [f"| `{key}` | {f.charged} | {f.rate} | {f.since} | {f.source} |" for key, f in FEES.items()]
     return "\n".join(lines)
 
 
 def config_lines() -> str:
-    """Return two lines of config.toml for each fee: its text, and its key with its default."""
+    """Return two lines of config.toml for each fee: its comment, and its key with the default."""
     lines: list[str] = []
     for key, fee in FEES.items():
         default = f"{getattr(Paper(), key):f}"

@@ -69,18 +69,18 @@ ORDER_NEWS: tuple[type[Event], ...] = (
     CancelRejected,
     ContractExpired,
 )
-"""The news of every paper broker about orders and holdings."""
+"""Events of every paper broker about orders and holdings."""
 
 
 class PaperBroker:
-    """The paper broker of one desk. Holds rules only: every result depends on the arguments alone."""
+    """The paper broker of one option desk. Holds only rules: every result depends only on the arguments."""
 
     __slots__ = ("_contracts", "_paper", "_trading", "_underlying")
 
-    EMITS: ClassVar[tuple[type[Event], ...]] = (ContractsListed, QuotesReceived, *ORDER_NEWS)  # what it may emit
+    EMITS: ClassVar[tuple[type[Event], ...]] = (ContractsListed, QuotesReceived, *ORDER_NEWS)  # events it may emit
     MOVED_BY: ClassVar[frozenset[type[Event]]] = frozenset(
         (BarClosed, PartClosed, SessionScheduled, SessionEnded)
-    )  # beside effects
+    )  # effects excepted
 
     def __init__(self, trading: Trading, underlying: str) -> None:
         self._trading = trading
@@ -89,13 +89,13 @@ class PaperBroker:
         self._underlying = underlying
 
     def start(self) -> PaperState:
-        """Return the state before any event: the configured cash and nothing else."""
+        """Return the state before any event: only the configured cash."""
         return PaperState(cash=self._paper.cash_usd)
 
     def step(
         self, state: PaperState, event: Event, effects: Sequence[Effect] = ()
     ) -> tuple[PaperState, tuple[Event, ...]]:
-        """Return the state after `event` and the core's `effects` for it, and the broker's news.
+        """Return the state after `event` and the core's `effects` for it, and the broker's events.
 
         Raises ValueError when a client order id is submitted twice, a broken invariant of the caller.
         """
@@ -106,7 +106,7 @@ class PaperBroker:
             case BarClosed() | PartClosed() if self._is_regular(state, event.bar):
                 bar, part = event.bar, isinstance(event, PartClosed)
                 if not part and came_in_parts(state, bar):
-                    narrow = frozenset(holding.symbol for holding in state.holdings)  # their ranges were seen
+                    narrow = frozenset(holding.symbol for holding in state.holdings)  # their ranges came with the parts
                 else:
                     state = self._trade(state, bar, event.time_ns, news)
                 if part:
@@ -129,9 +129,9 @@ class PaperBroker:
     # --- the session ----------------------------------------------------------------------------------------------
 
     def _schedule(self, state: PaperState, event: SessionScheduled, news: list[Event]) -> PaperState:
-        """Begin a session, first ending an unfinished one and settling what expired on missed days.
+        """Begin a session; first end an unfinished one, and settle expiries of missed days.
 
-        For the running session only the contracts are listed again.
+        If the session is already running, only list its contracts again.
         """
         session = event.session
         if state.session is not None and state.session.date >= session.date:
@@ -153,7 +153,7 @@ class PaperBroker:
         return self._open_market(state, session, event.time_ns, news)
 
     def _open_market(self, state: PaperState, session: Session, time_ns: int, news: list[Event]) -> PaperState:
-        """Fix the session's volatility and strikes from earlier closes, if there are enough, and list the chain."""
+        """List the session's chain, with volatility and strikes fixed from earlier closes, if there are enough."""
         closes = [session_close.close for session_close in state.closes if session_close.date < session.date]
         market = session_market(session, state.upcoming, closes, self._paper)
         self._list(market, time_ns, news)
@@ -180,7 +180,7 @@ class PaperBroker:
         )
 
     def _remember(self, state: PaperState, bar: Bar) -> PaperState:
-        """Keep the close of an earlier session from its history bars; the later bar of a session wins."""
+        """Store the close of an earlier session from its history bars; the later bar of a session wins."""
         for session in state.previous:
             if bar.symbol == self._underlying and session.open_ns <= bar.start_ns < session.close_ns:
                 return replace(state, closes=self._with_close(state.closes, session.date, bar.close))
@@ -192,7 +192,7 @@ class PaperBroker:
         return tuple(sorted_closes[-self._paper.volatility_sessions - 1 :])
 
     def _end(self, state: PaperState, session: Session, time_ns: int, news: list[Event]) -> PaperState:
-        """Lapse the working orders, remember the close, and settle at it what expires with this session."""
+        """Expire the working orders, store the close, and settle the day's expiries at it."""
         news.extend(OrderExpired(time_ns, order.client_order_id) for order in state.orders)
         closes = state.closes
         if state.last_bar is not None:
@@ -219,7 +219,7 @@ class PaperBroker:
     # --- matching and quotes --------------------------------------------------------------------------------------
 
     def _trade(self, state: PaperState, bar: Bar, time_ns: int, news: list[Event]) -> PaperState:
-        """Fill the orders sent before the bar began, first come first; the bar becomes the last one."""
+        """Fill the orders sent before the bar began, first come first; then store the bar as the last one."""
         if state.market is None and state.last_bar is None and state.session is not None:
             state = self._open_market(state, state.session, time_ns, news)
         state = replace(state, last_bar=bar)
@@ -235,9 +235,9 @@ class PaperBroker:
         return state
 
     def _stop(self, state: PaperState, order: RestingOrder, bar: Bar, end_ns: int) -> tuple[Decimal, int] | None:
-        """Return the price and the time at which `bar` elects a stop, None when its bid stays above it.
+        """Return the price and the time at which `bar` elects a stop, None if its bid stays above it.
 
-        At the open where that is at or below it; else a cent below the stop if the bar's worst price touches it.
+        At the open if that is at or below the stop; else a cent below the stop if the bar's worst price touches it.
         """
         market, stop = state.market, order.stop_price
         if market is None or isinstance(stop, UnsetType) or order.submitted_ns > bar.start_ns:
@@ -251,14 +251,14 @@ class PaperBroker:
         return None
 
     def _fill(self, state: PaperState, order: RestingOrder, bar: Bar, end_ns: int) -> tuple[Decimal, int] | None:
-        """Return the price and the time at which the order trades within `bar`, None when it does not.
+        """Return the price and the time at which the order trades within `bar`, None if it does not.
 
-        At the open if it is marketable there; else at its own limit if the bar's best price for it touches that.
+        At the open if it is marketable there; else at its own limit if the bar's best price touches that.
         """
         market = state.market
         if market is None or order.submitted_ns > bar.start_ns:
             return None
-        price_index = 1 if order.side > 0 else 0  # buys take the ask, sells the bid
+        price_index = 1 if order.side > 0 else 0  # buys trade at the ask, sells at the bid
         cents = market.cents(order.symbol, bar.open, bar.start_ns, self._paper)
         if cents is None:
             return None
@@ -274,9 +274,9 @@ class PaperBroker:
         return None
 
     def _quotes(self, state: PaperState, bar: Bar, end_ns: int, narrow: frozenset[str]) -> tuple[Quote, ...]:
-        """Return quotes of the watched and the held contracts at the bar's close; without a price, no quote.
+        """Return quotes of the watched and held contracts at the bar's close; none for a contract without a price.
 
-        The bar's extreme mids are computed for held contracts only, but for `narrow` ones: nothing else has a stop.
+        The bar's extreme mids are computed only for held contracts that are not in `narrow`: only they may have a stop.
         """
         market, paper, symbols = state.market, self._paper, state.watched
         if market is None:
@@ -286,7 +286,7 @@ class PaperBroker:
             symbols = tuple(dict.fromkeys((*symbols, *held_symbols)))
         volatility = market.volatility
         quotes: list[Quote] = []
-        years, last_expiry = None, ""  # the time to the expiry of the last symbol: mostly all have the same
+        years, last_expiry = None, ""  # time to the expiry of the last symbol; most contracts share one
         for symbol in symbols:
             strike, right, expiry = option_terms(symbol)
             if expiry != last_expiry:
@@ -306,7 +306,7 @@ class PaperBroker:
 
 
 def _filled_within(bar: Bar, news: Sequence[Event]) -> frozenset[str]:
-    """Return what was filled after the bar's open: a part of its range was before."""
+    """Return the symbols filled after the bar's open, so that part of its range was before the fill."""
     fills = [event for event in news if isinstance(event, OrderFilled)]
     return frozenset(fill.symbol for fill in fills if fill.filled_ns > bar.start_ns)
 
@@ -318,7 +318,7 @@ def settle(
     time_ns: int,
     news: list[Event],
 ) -> PaperState:
-    """Exercise or write off expired options at the last known close. At least one close must be known."""
+    """Exercise or write off expired options at the last known close; at least one must be known."""
     for holding, contract in due:
         strike, right = contract.strike, contract.right
         exercised = right * (Decimal(repr(state.closes[-1].close)) - strike) >= CENT
@@ -350,7 +350,7 @@ def submit(state: PaperState, order: SubmitOrder, reason: str, time_ns: int, new
 
 
 def elect(state: PaperState, stop: RestingOrder) -> tuple[PaperState, RestingOrder]:
-    """Make a stop the market or limit order that it becomes once its price is there, and return that too."""
+    """Turn an elected stop into a market or limit order; return the state and that order."""
     order = replace(stop, stop_price=UNSET)
     return replace(state, orders=tuple([order if other is stop else other for other in state.orders])), order
 
@@ -368,7 +368,7 @@ def cancel(state: PaperState, name: str, time_ns: int, news: list[Event]) -> Pap
 def fill_order(
     state: PaperState, order: RestingOrder, fill: tuple[Decimal, int], paper: Paper, time_ns: int, news: list[Event]
 ) -> PaperState:
-    """Return the books after an execution at (price, time), of what one bar or quote can take of the order."""
+    """Return the state after an execution at (price, time), of at most the quantity that one bar or quote can fill."""
     fill_price, filled_ns = fill
     quantity = min(order.quantity - order.filled, paper.contracts_per_minute)
     so_far, cost = order.filled + quantity, order.cost + fill_price * quantity
@@ -389,12 +389,12 @@ def fill_order(
 
 @lru_cache(maxsize=8192)
 def _contract(underlying: str, expiry: str, right: int, strike: int, open_interest: int) -> Contract:
-    """Return a listed contract at a whole-dollar strike; most of a session's were listed the session before."""
+    """Return a listed contract at a whole-dollar strike."""
     dollars = Decimal(strike)
     return Contract(occ_symbol(underlying, expiry, right, dollars), expiry, right, dollars, open_interest)
 
 
 @lru_cache(maxsize=65536)
 def _mid_usd(bid_and_ask: int) -> Decimal:
-    """Return the mid in USD from the sum in cents of bid and ask: exact to the half cent."""
+    """Return the mid in USD from the sum in cents of bid and ask, exact to the half cent."""
     return usd(bid_and_ask // 2) if bid_and_ask % 2 == 0 else Decimal(bid_and_ask * 5).scaleb(-3)

@@ -1,6 +1,6 @@
-"""The paper brokers that fill orders at real quotes: of a live feed, as events; of a replay, at each minute's end.
+"""Paper brokers that fill orders at real quotes: of a live feed, as events; of a replay, at each minute's end.
 
-It lists nothing and quotes nothing itself; like `daemon.core.paper.paper` it is a pure function of journaled events and
+They list and quote nothing themselves; like `daemon.core.paper.paper` they are pure functions of journaled events and
 effects. Invariant: no order fills at a quote from before the order, and no quote fills one order twice.
 """
 
@@ -42,27 +42,27 @@ from strategies.kit.contract import Bar
 
 
 class QuotePaperBroker:
-    """The paper broker of one desk on a live feed. Holds rules only: every result depends on the arguments alone."""
+    """The paper broker of one option desk on a live feed. Holds only rules: results depend only on the arguments."""
 
     __slots__ = ("_paper", "_underlying")
 
-    EMITS: ClassVar[tuple[type[Event], ...]] = ORDER_NEWS  # what it may emit
+    EMITS: ClassVar[tuple[type[Event], ...]] = ORDER_NEWS  # the events that it may emit
     MOVED_BY: ClassVar[frozenset[type[Event]]] = frozenset(
         (BarClosed, ContractsListed, QuotesReceived, SessionScheduled, SessionEnded)
-    )  # beside effects
+    )  # effects excepted
 
     def __init__(self, trading: Trading, underlying: str) -> None:
         self._paper = trading.paper
         self._underlying = underlying
 
     def start(self) -> PaperState:
-        """Return the state before any event: the configured cash and nothing else."""
+        """Return the state before any event: only the configured cash."""
         return PaperState(cash=self._paper.cash_usd)
 
     def step(
         self, state: PaperState, event: Event, effects: Sequence[Effect] = ()
     ) -> tuple[PaperState, tuple[Event, ...]]:
-        """Return the state after `event` and the core's `effects` for it, and the broker's news.
+        """Return the state after `event` and the core's `effects` for it, and the broker's events.
 
         Raises ValueError when a client order id is submitted twice, a broken invariant of the caller.
         """
@@ -86,7 +86,7 @@ class QuotePaperBroker:
     # --- the session ----------------------------------------------------------------------------------------------
 
     def _schedule(self, state: PaperState, event: SessionScheduled, news: list[Event]) -> PaperState:
-        """Begin a session, first ending an unfinished one and settling what expired on missed days."""
+        """Begin a session; first end an unfinished one, and settle expiries of missed days."""
         session = event.session
         if state.session is not None:
             if state.session.date >= session.date:
@@ -102,25 +102,25 @@ class QuotePaperBroker:
         )
 
     def _list(self, state: PaperState, event: ContractsListed) -> PaperState:
-        """Note which contracts can be traded."""
+        """Store the tradable contracts."""
         return replace(state, listed=tuple(contract.symbol for contract in event.contracts))
 
     def _remember(self, state: PaperState, bar: Bar) -> PaperState:
-        """Keep the underlying's newest regular bar of this session; its close settles what expires today."""
+        """Store the underlying's newest regular bar of this session; its close settles the day's expiries."""
         session, last = state.session, state.last_bar
         if session is None or bar.symbol != self._underlying or not session.open_ns <= bar.start_ns < session.close_ns:
             return state
         return state if last is not None and bar.start_ns < last.start_ns else replace(state, last_bar=bar)
 
     def _end(self, state: PaperState, date: str, time_ns: int, news: list[Event]) -> PaperState:
-        """Lapse the working orders, remember the close, and settle at it what expires with this session."""
+        """Expire the working orders, store the close, and settle the day's expiries at it."""
         news.extend(OrderExpired(time_ns, order.client_order_id) for order in state.orders)
         closes = state.closes if state.last_bar is None else (SessionClose(date, state.last_bar.close),)
         state = replace(state, orders=(), quotes=(), closes=closes, session=None, last_bar=None)
         return self._settle(state, date, time_ns, news, today=True)
 
     def _settle(self, state: PaperState, date: str, time_ns: int, news: list[Event], *, today: bool) -> PaperState:
-        """Settle at the last known close what expired before `date`, and `today` what expires on it."""
+        """Settle expiries before `date`, and with `today` also those of `date`, at the last known close."""
         if not state.closes:  # no close yet: wait for the first session with a bar
             return state
         due = [
@@ -143,7 +143,7 @@ class QuotePaperBroker:
         return state
 
     def _trade(self, state: PaperState, event: QuotesReceived, news: list[Event]) -> PaperState:
-        """Fill the working orders, first come first, at those quotes that are newer than any before."""
+        """Fill the working orders, first come first, at the quotes that are newer than any before."""
         fresh = _fresh(state, event.quotes)
         for working in state.orders:
             order, quote = working, fresh.get(working.symbol)
@@ -158,7 +158,7 @@ class QuotePaperBroker:
 
 
 def _fresh(state: PaperState, quotes: Sequence[Quote]) -> dict[str, Quote]:
-    """Return by symbol the quotes of the running session that are newer than the last one of their contract."""
+    """Return the running session's quotes that are newer than their contract's last one, by symbol."""
     session = state.session
     if session is None:
         return {}
@@ -171,8 +171,8 @@ def _fresh(state: PaperState, quotes: Sequence[Quote]) -> dict[str, Quote]:
 
 
 def _fill(order: RestingOrder, quote: Quote) -> Decimal | None:
-    """Return the price at which the order trades at this quote; None when too old, too dear or one-sided, or a stop."""
-    price = quote.ask if order.side > 0 else quote.bid  # 0 is no side
+    """Return the order's price at this quote; None if the quote is too old, one-sided or too dear, or for a stop."""
+    price = quote.ask if order.side > 0 else quote.bid  # 0: that side has no quote
     if not price or quote.quoted_ns <= order.submitted_ns:
         return None
     if order.stop_price is not UNSET:
@@ -187,7 +187,7 @@ def _elects(order: RestingOrder, bid: Decimal | None) -> bool:
 
 
 def _watch(state: PaperState, symbols: tuple[str, ...]) -> PaperState:
-    """Watch exactly these, and drop the quotes of all but watched, held and worked contracts."""
+    """Watch exactly these symbols, and drop the quotes of contracts that are not watched, held or being traded."""
     symbols_in_use = {
         *symbols,
         *(holding.symbol for holding in state.holdings),
@@ -204,9 +204,9 @@ def _last_ask(state: PaperState, symbol: str) -> Decimal | None:
 
 
 class RecordedPaperBroker(QuotePaperBroker):
-    """The paper broker of one desk on recorded quotes. Holds rules only: every result depends on the arguments alone.
+    """The paper broker of one option desk on recorded quotes. Holds only rules: results depend only on the arguments.
 
-    Invariant: no order fills at a price from before it was sent, recorded or modelled.
+    Invariant: no order fills at a price, recorded or modelled, from before it was sent.
     """
 
     __slots__ = ()
@@ -214,7 +214,7 @@ class RecordedPaperBroker(QuotePaperBroker):
     EMITS: ClassVar[tuple[type[Event], ...]] = ORDER_NEWS
 
     def start(self) -> RecordedState:
-        """Return the state before any event: the configured cash and nothing else."""
+        """Return the state before any event: only the configured cash."""
         return RecordedState(cash=self._paper.cash_usd)
 
     def _schedule(self, state: PaperState, event: SessionScheduled, news: list[Event]) -> PaperState:
@@ -223,14 +223,14 @@ class RecordedPaperBroker(QuotePaperBroker):
         return state if state.session is old_session else replace(state, market=None)
 
     def _list(self, state: PaperState, event: ContractsListed) -> PaperState:
-        """Note the contracts, and the market that prices them where a minute has no quote: none without volatility."""
+        """Store the contracts, and the market model that prices minutes without a quote; None without volatility."""
         session, market = state.session, None
         if session is not None and event.volatility is not None:
             market = SessionMarket(session, expiries_from(session, state.upcoming), event.volatility, 0)
         return replace(super()._list(state, event), market=market, listed_for=event.session_date)
 
     def _trade(self, state: PaperState, event: QuotesReceived, news: list[Event]) -> PaperState:
-        """Fill at the recorded quotes; at a bar's close also the orders whose contract has none in this minute."""
+        """Fill at the recorded quotes; at a bar's close also the orders whose contract has no quote in this minute."""
         state = super()._trade(state, event, news)
         recorded_count = sum(isinstance(news_item, OrderFilled) for news_item in news)
         if event.closes_bar_ns:
@@ -245,7 +245,7 @@ class RecordedPaperBroker(QuotePaperBroker):
         )
 
     def _fill_at_model(self, state: PaperState, event: QuotesReceived, news: list[Event]) -> PaperState:
-        """Fill orders that were sent before the bar began at the modelled bid or ask of its close."""
+        """Fill orders that were sent before the bar began, at the modelled bid or ask of its close."""
         market, bar, session = state.market, state.last_bar, state.session
         if market is None or bar is None or session is None or bar.start_ns != event.closes_bar_ns:
             return state

@@ -1,6 +1,6 @@
-"""Rejections of the paper broker: faults of the order, or a shortfall of the account, in usual words.
+"""Rejections by the paper broker: faults of the order, or a shortfall of the account, in a broker's usual words.
 
-Pure look-ups over `PaperState`. Invariant: what is accepted can be paid for, and no sale exceeds what is held and free.
+Pure look-ups over `PaperState`. Invariant: an accepted order can be paid for, and no sale exceeds the free holding.
 """
 
 from __future__ import annotations
@@ -33,12 +33,15 @@ def refusal(state: PaperState, order: SubmitOrder, time_ns: int, trading: Tradin
 def refusal_in_market(
     state: PaperState, order: SubmitOrder, time_ns: int, paper: Paper, tradable: bool, last_ask: LastAsk
 ) -> str:
-    """As `refusal` for any market: `tradable` says whether the contract is listed or held, `last_ask` its price."""
+    """Return why an order is rejected in any market; `tradable`: whether the contract is listed or held.
+
+    `last_ask` gives its price. Empty string: accepted.
+    """
     return _fault(state, order, time_ns, tradable) or _shortfall(state, order, paper, last_ask)
 
 
 def _fault(state: PaperState, order: SubmitOrder, time_ns: int, tradable: bool) -> str:
-    """Return what is wrong with the order itself, in a broker's usual words, or an empty string."""
+    """Return the order's own fault, in a broker's usual words, or an empty string."""
     if order.quantity <= 0:
         return f"qty must be > 0 (requested: {order.quantity})"
     if not tradable:
@@ -58,7 +61,7 @@ def _fault(state: PaperState, order: SubmitOrder, time_ns: int, tradable: bool) 
 
 
 def _shortfall(state: PaperState, order: SubmitOrder, paper: Paper, last_ask: LastAsk) -> str:
-    """Return what the account lacks for the order, in a broker's usual words, or an empty string."""
+    """Return the account's shortfall for the order, in a broker's usual words, or an empty string."""
     if order.side < 0:
         working = sum(o.quantity - o.filled for o in state.orders if o.symbol == order.symbol and o.side < 0)
         held_quantity = holding_quantity(state, order.symbol)
@@ -89,7 +92,7 @@ def _is_known(state: PaperState, symbol: str, trading: Trading, underlying: str)
 
 
 def _buying_power(state: PaperState, paper: Paper, last_ask: LastAsk) -> Decimal:
-    """Return cash less what the working buys may still cost."""
+    """Return the cash less the possible cost of the working buys."""
     available = state.cash
     for order in state.orders:
         if order.side > 0:

@@ -1,8 +1,8 @@
-"""The paper broker of shares: simulates a broker and an exchange for a desk of shares, as a pure function.
+"""Paper broker of shares: simulates a broker and an exchange for a desk of shares, as a pure function.
 
 It fills at prices printed after an order came (or, on a live feed, at later quotes), never at a known price. It reads
-no clock and draws no random number. Invariant: no order and no fill takes more than the cash; a day's fees alone may,
-by cents, as at a broker. Rules: docs/PAPER.md.
+no clock and draws no random number. Invariant: no order and no fill takes more than the cash; only a day's fees may, by
+cents, as at a broker. Rules: docs/PAPER.md.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ GRID = Decimal("0.0001")  # USD: the finest price
 COST_GRID = Decimal("0.000001")  # USD: the finest cost
 AUCTION_CLOSES_NS = 2 * MINUTE_NS  # before the open: later orders for the opening auction are refused
 AUCTION_WAITS_NS = 2 * MINUTE_NS  # after the open, on a live feed: orders without a quote by then are canceled
-DAY_LOW_NS = 2 * MINUTE_NS  # after the open: a day's low may elect a stop sent until then, not one sent later that day
+DAY_LOW_NS = 2 * MINUTE_NS  # after the open: a day's low may elect only stops sent until then
 
 _NEWS: tuple[type[Event], ...] = (
     OrderAccepted,
@@ -67,10 +67,10 @@ _NEWS: tuple[type[Event], ...] = (
 
 
 class Offer(NamedTuple):
-    """Current prices of a symbol, USD a share on the grid; 0 is no side. Auction orders trade at `auction_*`.
+    """Prices of a symbol now, USD a share on the grid; 0: that side is missing. Auction orders trade at `auction_*`.
 
-    A stop sells at the bid once `low`, the lowest price that it sees, is at or below it. A fraction sells at
-    `fraction_bid`, where there is one.
+    A stop sells at the bid once `low`, the lowest price of its time, is at or below it. A fraction sells at
+    `fraction_bid`, if given.
     """
 
     bid: Decimal
@@ -88,16 +88,16 @@ def on_grid(price: float) -> Decimal:
 
 
 class SharePaperBroker:
-    """The paper broker of one desk of shares. Holds rules only: every result depends on the arguments alone.
+    """The paper broker of one desk of shares. Holds only rules: every result depends only on the arguments.
 
-    `live` for a dry run on a live feed, where `QuotesReceived` from outside are the market and `PricesPrinted` are not.
-    `by_bar` for a replay by bars: an order trades at the open of the first bar that begins after it, and each bar is
-    closed by quotes around its close.
+    `live` is for a dry run on a live feed: `QuotesReceived` from outside are the market and `PricesPrinted` are not.
+    `by_bar` is for a replay by bars: an order trades at the open of the first bar that begins after it, and quotes
+    around its close end each bar.
     """
 
     MOVED_BY: ClassVar[frozenset[type[Event]]] = frozenset(
         (BarClosed, PartClosed, ClockTicked, PricesPrinted, QuotesReceived, SessionScheduled, SessionEnded)
-    )  # beside effects
+    )  # effects excepted
 
     __slots__ = ("EMITS", "_by_bar", "_charges", "_live", "_paper", "_symbols")
 
@@ -107,16 +107,16 @@ class SharePaperBroker:
         self._symbols = frozenset(symbols)
         self._live = live
         self._by_bar = by_bar and not live
-        self.EMITS: tuple[type[Event], ...] = _NEWS if live else (QuotesReceived, *_NEWS)  # what it may emit
+        self.EMITS: tuple[type[Event], ...] = _NEWS if live else (QuotesReceived, *_NEWS)  # the events that it may emit
 
     def start(self) -> SharePaperState:
-        """Return the state before any event: the configured cash and nothing else."""
+        """Return the state before any event: only the configured cash."""
         return SharePaperState(cash=self._paper.cash_usd)
 
     def step(
         self, state: SharePaperState, event: Event, effects: Sequence[Effect] = ()
     ) -> tuple[SharePaperState, tuple[Event, ...]]:
-        """Return the state after `event` and the core's `effects` for it, and the broker's news.
+        """Return the state after `event` and the core's `effects` for it, and the broker's events.
 
         Raises ValueError when a client order id is submitted twice, a broken invariant of the caller.
         """
@@ -161,12 +161,12 @@ class SharePaperBroker:
         return ours and session is not None and session.open_ns <= bar.start_ns < session.close_ns
 
     def _trade(self, state: SharePaperState, bar: Bar, now_ns: int, news: list[Event]) -> SharePaperState:
-        """Fill earlier orders at the bar's open, and by the stops that it touches."""
+        """Fill earlier orders at the bar's open, and elect the stops that it touches."""
         session = state.session
         if session is None or not state.orders or not self._is_regular(session, bar):
             return state
         at_open = on_grid(bar.open)
-        begun_ns = bar.start_ns + 1  # an order at its very start is in time
+        begun_ns = bar.start_ns + 1  # an order sent at its start is in time
         offer = Offer(at_open, at_open, at_open, at_open, begun_ns, at_open)
         state = self._match(state, {bar.symbol: offer}, now_ns, news, auction=True, auction_ends=True)
         return self._fall(state, bar, now_ns, news, bar.start_ns - session.open_ns)
@@ -174,7 +174,7 @@ class SharePaperBroker:
     def _closing(
         self, state: SharePaperState, bar: Bar, now_ns: int, *, part: bool = False
     ) -> tuple[SharePaperState, QuotesReceived | None]:
-        """Return the quotes at the bar's close; their range is the bar's, where no parts had it before."""
+        """Return the quotes at the bar's close; their range is the bar's, unless parts of it covered the range."""
         if not self._is_regular(state.session, bar):
             return state, None
         price = on_grid(bar.close)
@@ -190,7 +190,8 @@ class SharePaperBroker:
     def _fall(self, state: SharePaperState, bar: Bar, now_ns: int, news: list[Event], until_ns: int) -> SharePaperState:
         """Sell by the stops that the bar's low touches, each at its price less `share_wait_rate`.
 
-        Stops that were sent later than `until_ns` after the session's open are left: the low may be from before them.
+        Stops that were sent later than `until_ns` after the session's open are left out: the low may be from before
+        them.
         """
         session, low = state.session, on_grid(bar.low)
         if session is None or not session.open_ns - DAY_NS < bar.start_ns < session.close_ns:  # of another session
@@ -232,7 +233,7 @@ class SharePaperBroker:
     def _fill_at_quotes(
         self, state: SharePaperState, quotes: Sequence[Quote], now_ns: int, news: list[Event]
     ) -> SharePaperState:
-        """Fill earlier orders at quotes of the running session; the first ones after its open are the auction."""
+        """Fill earlier orders at quotes of the running session; its first quotes after the open are the auction."""
         session = state.session
         if session is None:
             return state
@@ -276,7 +277,7 @@ class SharePaperBroker:
             value = price * order.quantity
             cost = self.cost(value)
             new_cash = cash - order.side * value - cost
-            if order.side > 0 and new_cash < 0:  # a market buy that became dearer than the cash
+            if order.side > 0 and new_cash < 0:  # the price of a market buy rose above the cash
                 news.append(OrderCanceled(now_ns, order.client_order_id))
                 continue
             cash, costs = new_cash, costs + cost
@@ -295,7 +296,7 @@ class SharePaperBroker:
         return (value * self._paper.share_cost_rate).quantize(COST_GRID, ROUND_HALF_EVEN)
 
     def _end(self, state: SharePaperState, time_ns: int, news: list[Event]) -> SharePaperState:
-        """End the session: orders expire but for stops of whole shares, fees are booked, prices are dropped."""
+        """End the session: orders expire except stops of whole shares, fees are booked, prices are dropped."""
         stops = tuple(order for order in state.orders if order.stop_price is not UNSET and type(order.quantity) is int)
         news.extend(OrderExpired(time_ns, order.client_order_id) for order in state.orders if order not in stops)
         cash, costs = state.cash, state.costs
@@ -337,7 +338,7 @@ class SharePaperBroker:
         return replace(state, orders=(*state.orders, working), reserved=state.reserved + reserve)
 
     def _reserve_for(self, state: SharePaperState, order: SubmitOrder) -> Decimal | None:
-        """Return the USD that an order may cost: 0 for a sale; None for a market buy without a price yet."""
+        """Return the highest cost of an order in USD: 0 for a sale; None for a market buy without a price."""
         if order.side < 0:
             return ZERO
         worst = state.asks.get(order.symbol) if order.limit_price is None else order.limit_price
@@ -347,7 +348,7 @@ class SharePaperBroker:
         return value + self.cost(value)
 
     def _fault(self, state: SharePaperState, order: SubmitOrder, time_ns: int) -> str:
-        """Return what is wrong with the order itself, in a broker's usual words, or an empty string."""
+        """Return the order's own fault, in a broker's usual words, or an empty string."""
         if order.quantity <= 0:
             return f"qty must be > 0 (requested: {order.quantity})"
         if order.auction and type(order.quantity) is not int:
@@ -377,7 +378,7 @@ def up(price: Decimal) -> Decimal:
 
 
 def _shortfall(state: SharePaperState, order: SubmitOrder, reserve: Decimal | None) -> str:
-    """Return what the account lacks for the order, in a broker's usual words, or an empty string."""
+    """Return the account's shortfall for the order, in a broker's usual words, or an empty string."""
     if reserve is None:
         return "market order without a quote"
     if order.side > 0:
@@ -392,9 +393,9 @@ def _shortfall(state: SharePaperState, order: SubmitOrder, reserve: Decimal | No
 
 
 def _price(order: ShareOrder, offer: Offer, *, auction: bool) -> Decimal | None:
-    """Return the price at which the order trades on this offer.
+    """Return the price at which the order trades at this offer, or None.
 
-    None when it came too late for it, on a missing side, beyond its limit, or above its stop.
+    None if the order came too late, its side is missing, or the price is beyond its limit or above its stop.
     """
     if order.submitted_ns >= offer.at_ns or (order.auction and not auction):
         return None
@@ -432,7 +433,7 @@ def _cancel(state: SharePaperState, name: str, time_ns: int, news: list[Event]) 
 
 
 def _with_fill(day: DayTraded | UnsetType, order: ShareOrder, value: Decimal) -> DayTraded:
-    """Return the day's trades with one more fill, worth `value` USD."""
+    """Return the day's totals with one more fill, worth `value` USD."""
     old_day = DayTraded(0, 0, ZERO) if isinstance(day, UnsetType) else day
     sale_shares, proceeds = (order.quantity, value) if order.side < 0 else (0, ZERO)
     return DayTraded(old_day.shares + order.quantity, old_day.sold + sale_shares, old_day.proceeds + proceeds)

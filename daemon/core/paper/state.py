@@ -1,6 +1,6 @@
-"""The paper brokers' books: cash, holdings, working orders and the market of the session, as one frozen value each.
+"""State of the paper brokers: cash, holdings, working orders and the session's market, as one frozen value each.
 
-Nothing here decides what trades. Invariant: JSON gives back an equal state, and holdings change by `with_trade` alone.
+Makes no trading decision. Invariant: JSON gives back an equal state, and holdings change only by `trade_holding`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from strategies.kit.contract import Bar, Session
 from strategies.kit.quantity import Quantity, total
 
 ZERO = Decimal(0)
-SHARES = 100  # of the underlying for one contract
+SHARES = 100  # shares of the underlying in one contract
 
 
 class PaperPosition(msgspec.Struct, frozen=True):
@@ -31,7 +31,7 @@ class PaperPosition(msgspec.Struct, frozen=True):
 class RestingOrder(msgspec.Struct, frozen=True):
     """An accepted order that is neither filled, cancelled nor expired. `cost` = sum of price x contracts so far.
 
-    With a `stop_price` it rests until the bid is at or below that, and is a market or limit order from then on.
+    With a `stop_price` it rests until the bid is at or below it, and is then a market or limit order.
     """
 
     client_order_id: str
@@ -54,12 +54,12 @@ class SessionClose(msgspec.Struct, frozen=True):
 
 
 class PaperState(msgspec.Struct, frozen=True):
-    """The paper broker's whole state. JSON-encodable; a decoded copy continues exactly like the original."""
+    """Complete state of the paper broker. JSON-encodable; a decoded copy continues exactly like the original."""
 
     cash: Decimal
     holdings: tuple[PaperPosition, ...] = ()
     orders: tuple[RestingOrder, ...] = ()
-    closes: tuple[SessionClose, ...] = ()  # of earlier sessions, oldest first, as many as the volatility needs
+    closes: tuple[SessionClose, ...] = ()  # of earlier sessions, oldest first, as many as the volatility estimate needs
     session: Session | None = None  # None before the first and between sessions
     upcoming: tuple[Session, ...] = ()
     previous: tuple[Session, ...] = ()
@@ -67,24 +67,25 @@ class PaperState(msgspec.Struct, frozen=True):
     last_bar: Bar | None = None  # of this session
     watched: tuple[str, ...] = ()
     seen: tuple[str, ...] = ()  # client order ids submitted since the session was scheduled, or still working then
-    listed: tuple[str, ...] = ()  # contracts from outside, where the market is a real one
-    quotes: tuple[Quote, ...] = ()  # their last quotes of this session
-    part_ns: int | UnsetType = UNSET  # end of the newest part of a longer bar; unset where bars come whole
+    listed: tuple[str, ...] = ()  # contracts listed by a real market
+    quotes: tuple[Quote, ...] = ()  # last quotes of this session
+    part_ns: int | UnsetType = UNSET  # end of the newest part of a longer bar; unset if bars come whole
 
 
 class RecordedState(PaperState, frozen=True):
-    """As `PaperState`, where recorded quotes come from a tape. Counts are since the journal began."""
+    """`PaperState` with recorded quotes from a tape. Counts are since the journal began."""
 
     listed_for: str = ""  # date of the session whose contracts are listed
-    closed_bar_ns: int = 0  # start of the newest bar that quotes closed
+    closed_bar_ns: int = 0  # start of the newest bar ended by quotes
     fills_recorded: int = 0  # at a recorded quote
-    fills_modelled: int = 0  # at a Black-Scholes price, because the minute had no quote
+    fills_modelled: int = 0  # at a Black-Scholes price, if the minute had no quote
 
 
 class ShareOrder(msgspec.Struct, frozen=True):
-    """An accepted order for shares; it trades whole or not at all. `reserved` is the USD that it may cost.
+    """An accepted order for shares; it fills whole or not at all. `reserved` is its highest cost in USD.
 
-    With a `stop_price` it rests until a price is at or below that, and sells then: over nights too, but for a fraction.
+    With a `stop_price` it rests until a price is at or below it, then sells; it also rests over nights, except a
+    fraction.
     """
 
     client_order_id: str
@@ -99,7 +100,7 @@ class ShareOrder(msgspec.Struct, frozen=True):
 
 
 class DayTraded(msgspec.Struct, frozen=True):
-    """What a session's fees of shares are computed from: shares traded, those of them sold, and what they brought."""
+    """Base of a session's share fees: shares traded, those of them sold, and the proceeds in USD."""
 
     shares: Quantity
     sold: Quantity
@@ -107,7 +108,7 @@ class DayTraded(msgspec.Struct, frozen=True):
 
 
 class SharePaperState(msgspec.Struct, frozen=True):
-    """The share paper broker's whole state. JSON-encodable; a decoded copy continues exactly like the original."""
+    """Complete state of the share paper broker. JSON-encodable; a decoded copy continues exactly like the original."""
 
     cash: Decimal
     costs: Decimal = ZERO  # of all trades so far, in USD
@@ -115,7 +116,7 @@ class SharePaperState(msgspec.Struct, frozen=True):
     holdings: dict[str, PaperPosition] = {}  # by symbol; none of quantity 0
     orders: tuple[ShareOrder, ...] = ()  # working, in the order they came
     session: Session | None = None  # None before the first and between sessions
-    asks: dict[str, Decimal] = {}  # the last known of this session: a market buy is checked against them
+    asks: dict[str, Decimal] = {}  # last known in this session: a market buy is checked against them
     seen: tuple[str, ...] = ()  # client order ids submitted since the session was scheduled
     day: DayTraded | UnsetType = UNSET  # unset without a trade, or without fees
     part_ns: int | UnsetType = UNSET  # as in `PaperState`
