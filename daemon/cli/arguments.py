@@ -1,4 +1,4 @@
-"""What the commands of `rltraderctl` share: arguments, the error of a request without result, tables, what leads on."""
+"""Shared parts of the `rltraderctl` commands: arguments, errors, tables, and the suggested next command."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from strategies.kit.quantity import to_json
 
 
 class NotFound(Exception):
-    """Nothing to show; the message names what was requested."""
+    """Nothing matches the request; the message names what was requested."""
 
 
 def add_state_dir(command: argparse.ArgumentParser, *, desks: str = "") -> None:
-    """Add `--state-dir`: the one state directory that the command is about. With `desks`, a help, `--desks` as well."""
+    """Add `--state-dir`, the command's one state directory; with the help text `desks` also `--desks`."""
     text = "folder of the journal (default: paths.state_dir of ./config.toml and the environment)"
     group = command.add_mutually_exclusive_group()
     group.add_argument("--state-dir", type=Path, metavar="DIR", help=text)
@@ -38,7 +38,7 @@ def add_state_dir(command: argparse.ArgumentParser, *, desks: str = "") -> None:
 
 
 class _StateDirs(argparse.Action):
-    """Keep the first as `state_dir`, and all as `state_dirs`."""
+    """Store the first folder as `state_dir`, and all of them as `state_dirs`."""
 
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, _: str | None = None
@@ -60,7 +60,7 @@ def add_state_dirs(command: argparse.ArgumentParser) -> None:
 
 
 def take_desks(options: argparse.Namespace) -> None:
-    """Put the desks of `--desks` into `state_dirs`, their names into `names`. Raises StateDirError."""
+    """Store the desks of `--desks` in `state_dirs`, and their names in `names`. Raises StateDirError."""
     if getattr(options, "desks", None) is None or not hasattr(options, "state_dirs"):
         return
     desks = desks_at(options.desks)
@@ -78,13 +78,13 @@ def a_date(text: str) -> str:
 
 
 def check_span(since: str | None, until: str | None) -> None:
-    """Raise NotFound where a span ends before it begins."""
+    """Raise NotFound if a span ends before it begins."""
     if since and until and since > until:
         raise NotFound(f"--from {since} is later than --to {until}: exchange them")
 
 
 def write_file(path: Path, text: str, option: str, *, new_folder: bool) -> None:
-    """Write a file whole or not at all. Raises NotFound, which names the option that helps."""
+    """Write a file whole or not at all. Raises NotFound with the option to use instead."""
     try:
         if new_folder:
             path.parent.mkdir(mode=0o750, exist_ok=True)
@@ -102,9 +102,9 @@ def write_out(
     show: Callable[[], None],
     page: Callable[[], str],
 ) -> None:
-    """Write the page that `--html` names; then print a line of JSON for each object where `--json` is, else `show`.
+    """Write the page of `--html`; then print one line of JSON per object with `--json`, or call `show` without it.
 
-    Raises NotFound where the page cannot be written: then nothing is printed.
+    Raises NotFound if the page cannot be written; then nothing is printed.
     """
     if options.html is not None:
         write_file(options.html, page(), "--html", new_folder=False)
@@ -118,36 +118,36 @@ def write_out(
 
 
 def add_own_strategy(command: argparse.ArgumentParser) -> None:
-    """Add `--strategy`: where the desk's own strategy is now, if its file was moved."""
+    """Add `--strategy`: the present path of the user's own strategy, if its file was moved."""
     text = "file of the desk's strategy of your own, if it was moved (default: the one that the journal remembers)"
     command.add_argument("--strategy", dest="own_strategy", metavar="FILE.py", help=text)
 
 
 PLACES = ("state_dir", "models_dir", "strategy", "config", "desk", "key", "username")
-"""Options that name what a command is about; the next command is about the same."""
+"""Options that select a desk, store or route; the suggested next command repeats them."""
 
 
 def remember_places(options: argparse.Namespace) -> None:
-    """Keep which of `PLACES` were given on the command line, before defaults take the place of the others."""
+    """Store which of `PLACES` the command line has, before defaults replace the others."""
     options.places = {name: getattr(options, name) for name in PLACES if getattr(options, name, None) is not None}
 
 
 def lead_on(
     options: argparse.Namespace, *words: str, about: tuple[str, ...] = ("state_dir",), program: str = "rltraderctl"
 ) -> None:
-    """Set the one command that leads on from here: `rltraderctl` prints it at the end, with the places in `about`."""
+    """Set the suggested next command, which `rltraderctl` prints at the end, with the options in `about`."""
     places: dict[str, object] = getattr(options, "places", {})
     more = [part for name in about if name in places for part in (f"--{name.replace('_', '-')}", str(places[name]))]
     options.next_command = " ".join([in_this_shell(program), *map(_quote, words), *map(shlex.quote, more)])
 
 
 def _quote(word: str) -> str:
-    """A word for the shell; one in capitals is for a person to fill in."""
+    """Quote a word for the shell, except one in capitals, which is a placeholder."""
     return word if word.startswith("--") or word.isupper() else shlex.quote(word)
 
 
 def add_own(text: str) -> None:
-    """Make the strategy that the option names usable. Raises NotFound."""
+    """Register the strategy file of the option. Raises NotFound."""
     from strategies.registry import add
 
     try:
@@ -156,12 +156,12 @@ def add_own(text: str) -> None:
         raise NotFound(f"--strategy: {error}") from error
 
 
-FOLD = 16  # columns of a terminal: no cell is folded narrower than that, so that a sentence is no pile of words
-WORD = 24  # a longer word, such as a path, is broken
+FOLD = 16  # columns of a terminal: least width of a folded cell, so that a sentence stays readable
+WORD = 24  # longer words, such as paths, are broken
 
 
 class JournalConsole(Console):
-    """Standard output for what a journal holds: brackets as they are, control characters as escapes.
+    """Standard output for texts from a journal: brackets stay as they are, control characters become escapes.
 
     As wide as the terminal, else wide enough for whole rows.
     """
@@ -172,18 +172,19 @@ class JournalConsole(Console):
             self.width = wide
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Return the text, made printable."""
+        """Return the text with control characters escaped."""
         return super().render_str(printable_lines(text), **options)
 
     def on_broken_pipe(self) -> None:
-        """Let a command hear of a reader that is gone: it would end with exit code 1, whatever it has done."""
+        """Raise BrokenPipeError for the command to handle; Rich would exit with code 1."""
         raise BrokenPipeError
 
 
 def print_table(console: Console, table: Table, *least: str) -> None:
-    """Print a table in which nothing is cut, on a narrow terminal without those columns of `least` that have no room.
+    """Print a table without cutting cells; a narrow terminal omits the columns of `least` that do not fit.
 
-    They go in this order; a line below names them. Cells are text; a column with `no_wrap` is as wide as its longest.
+    They are omitted in this order, and a line below names them. Cells are text; a column with `no_wrap` is as wide as
+    its longest cell.
     """
     names_dropped: list[str] = []
     while len(names_dropped) < len(least) and _width([_least(column) for column in table.columns]) > console.width:
@@ -198,9 +199,9 @@ def print_table(console: Console, table: Table, *least: str) -> None:
 
 
 def _share_out(table: Table, width: int) -> None:
-    """Give each column what it needs at least, and what is left to those that want the least more."""
+    """Give each column its least width, and share the rest, smallest demand first."""
     width_left = width - _width([_least(column) for column in table.columns])
-    if width_left < 0:  # nothing helps: cells are cut
+    if width_left < 0:  # too narrow even so: cells are cut
         return
     groups = {
         index: max(map(cell_len, (str(column.header), *_lines(column)))) - _least(column)
@@ -214,12 +215,12 @@ def _share_out(table: Table, width: int) -> None:
 
 
 def _width(widths: list[int]) -> int:
-    """Return the width of a table whose columns have these widths, with its lines and a space on both sides of each."""
+    """Return the width of a table with columns of these widths, including borders and padding."""
     return sum(widths) + 3 * len(widths) + 1
 
 
 def _least(column: Column) -> int:
-    """Return the length of a column's longest cell; where it wraps, half of it or `FOLD`, and its longest word."""
+    """Return a column's least width: its longest cell; if it wraps, half of that or `FOLD`, and its longest word."""
     lines = _lines(column)
     longest = max(map(cell_len, ("", *lines)))
     words = max(map(cell_len, ("", *str(column.header).split(), *(word for line in lines for word in line.split()))))
@@ -232,7 +233,7 @@ def _lines(column: Column) -> list[str]:
 
 
 def add_limit(command: argparse.ArgumentParser) -> None:
-    """Add `--limit`: how many rows are shown."""
+    """Add `--limit`: the most rows to print."""
     command.add_argument("--limit", type=count, default=20, metavar="N", help="at most N (default 20)")
 
 

@@ -1,7 +1,7 @@
 """`rltraderctl pause, resume, halt, close, flatten, reload, accept-broker, panic, …`: an operator's commands.
 
 A running daemon gets the command over its control socket. For a stopped one the same event is journaled, and takes
-effect at the next start. `panic` and `try-protection` need neither.
+effect at the next start. `panic` and `try-protection` need neither daemon nor journal.
 """
 
 from __future__ import annotations
@@ -71,14 +71,14 @@ async def _broker_time(settings: DeskSettings, keys: Credentials) -> int:
 
 
 SENT_AS = {"reload": "reload-model"}
-LINE_MOST = 300  # letters of the differences; the command that leads on stands below them
-ASKS = {"flatten": "FLATTEN", CLOSE: "CLOSE"}  # what a person types to confirm
+LINE_MOST = 300  # most characters of the listed differences, so that the next command stays visible below
+ASKS = {"flatten": "FLATTEN", CLOSE: "CLOSE"}  # word to type as a confirmation
 AT_START = "the daemon is stopped: what this asks for happens at its next start"
 OF_A_TAPE = "this dry run is stopped: what this asks for happens if it goes on, never after its tape's end"
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
-    """Add the options of a command that is journaled."""
+    """Add the options of a journaled command."""
     command.set_defaults(run=run)
     add_state_dir(command)
     command.add_argument("--reason", required=True, help="why; it is journaled")
@@ -145,7 +145,7 @@ def _add_config(command: argparse.ArgumentParser) -> None:
 
 
 def _with_keys(options: argparse.Namespace, *, panics: bool = False) -> tuple[DeskSettings, Credentials]:
-    """Configuration and the broker's keys. Raises ConfigError."""
+    """Load configuration and broker's keys. Raises ConfigError."""
     config = options.config or (DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None)
     settings, keys = _for_a_panic(config) if panics else load(config, {}), credentials()
     if not keys.complete:
@@ -153,15 +153,15 @@ def _with_keys(options: argparse.Namespace, *, panics: bool = False) -> tuple[De
     return settings, keys
 
 
-_WHOLE = ("desk", "paths", "alpaca", "clock")  # which account, where, and of which desk
+_WHOLE = ("desk", "paths", "alpaca", "clock")  # tables that must be valid: account, paths, desk
 _RULES = tuple(name for name in Trading.__dataclass_fields__ if name in DeskSettings.model_fields)
 
 
 def _for_a_panic(config: Path | None) -> DeskSettings:
-    """Load what a panic needs. No strategy is imported, and a mistake elsewhere is said and keeps it from nothing.
+    """Load the settings of a panic; imports no strategy, and reports other mistakes without stopping.
 
-    A strategy's file that raises or hangs is a reason for a panic, so is a configuration with a mistake. Raises
-    ConfigError where the account or its address is not certain.
+    A strategy's file that raises or hangs, or a faulty configuration, may be the reason for the panic. Raises
+    ConfigError if the account or its address is uncertain.
     """
     try:
         return load(config, NO_STRATEGY, only=[name for name in DeskSettings.model_fields if name not in _RULES])
@@ -172,7 +172,7 @@ def _for_a_panic(config: Path | None) -> DeskSettings:
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
-    """Carry out a command that is journaled; returns 0, or 1 where the desk refuses it, which is said.
+    """Carry out a journaled command; returns 0, or 1 with a message if the desk refuses it.
 
     Raises NotFound, StateDirError, JournalError, ControlError.
     """
@@ -195,7 +195,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 
 def _lead_on(options: argparse.Namespace, status: DeskStatus | None, *, running: bool) -> None:
-    """Set the command that leads on from what the desk came to."""
+    """Set the suggested next command from the desk's status."""
     if status is not None and needs_accepting(status):
         lead_on(options, "accept-broker", "--reason", "TEXT")
     elif status is not None and (status.halt or status.pause):
@@ -216,7 +216,7 @@ def _over_a_tape(status: DeskStatus | None) -> bool:
 
 
 def panic(options: argparse.Namespace, _console: Console) -> int:
-    """Flatten the account without daemon or journal; returns what `rescue` does. Raises ConfigError, NotFound."""
+    """Flatten the account without daemon or journal; returns the code of `rescue`. Raises ConfigError, NotFound."""
     settings, keys = _with_keys(options, panics=True)
     from daemon.app.offline.rescue import print_line, rescue
     from daemon.brokers.registry import broker_of
@@ -233,7 +233,7 @@ def panic(options: argparse.Namespace, _console: Console) -> int:
 
 
 def try_protection(options: argparse.Namespace, _console: Console) -> int:
-    """Try stops that rest at a paper account; 0 where it is flat afterwards. Raises ConfigError, NotFound."""
+    """Try resting stops at a paper account; returns 0 if it is flat afterwards. Raises ConfigError, NotFound."""
     settings, keys = _with_keys(options)
     service = broker_of(settings).service(settings)
     if settings.desk.account == "live" or urlsplit(service).hostname == LIVE_HOST:
@@ -250,18 +250,18 @@ def try_protection(options: argparse.Namespace, _console: Console) -> int:
 
 
 def _places(options: argparse.Namespace) -> list[str]:
-    """The options of a panic that name files, as they were given."""
+    """Return the given options of a panic that name files."""
     places = (("--config", options.config), ("--state-dir", options.state_dir))
     return [part for name, path in places if path is not None for part in (name, str(path))]
 
 
 def has_terminal() -> bool:
-    """Whether a person can be asked."""
+    """Return whether standard input is a terminal."""
     return sys.stdin is not None and sys.stdin.isatty()
 
 
 def started_by_systemd() -> bool:
-    """Whether this very process is a unit's own: its command was decided on before, also by a unit without --yes."""
+    """Return whether this process is a systemd unit's main process, which needs no confirmation."""
     return os.environ.get("SYSTEMD_EXEC_PID") == str(os.getpid())
 
 
@@ -286,7 +286,7 @@ def _running(state_dir: Path) -> str:
 
 
 def _ask(options: argparse.Namespace, holder: str) -> CommandAnswer:
-    """Ask the running daemon. Raises ControlError."""
+    """Send the command to the running daemon. Raises ControlError."""
     command = _sent_as(options)
     try:
         answer = ask(options.state_dir, CommandRequest(1, command, options.reason, _sender(options)))
@@ -298,7 +298,7 @@ def _ask(options: argparse.Namespace, holder: str) -> CommandAnswer:
 
 
 def _sent_as(options: argparse.Namespace) -> str:
-    """Return the command's name of `commands.NAMES`."""
+    """Return the command's name in `commands.NAMES`."""
     name: str = options.command
     if name == RESUME:
         return " ".join((RESET_LIMITS if options.reset_limits else RESUME, *filter(None, (options.seen,))))
@@ -318,7 +318,7 @@ def _offline(options: argparse.Namespace) -> CommandAnswer:
         state, refusal = command_offline(
             options.state_dir,
             lambda now_ns: event_at(now_ns if broker_ns is None else broker_ns),
-            by_its_strategy=options.command == RESUME,  # nothing else lets it decide
+            by_its_strategy=options.command == RESUME,  # only a resume lets it decide
         )
     except CommandError as error:
         raise NotFound(str(error)) from None
@@ -340,7 +340,7 @@ def _sender(options: argparse.Namespace) -> str:
 
 
 def show(answer: CommandAnswer, console: Console, more: str = "") -> None:
-    """Print the result in two lines."""
+    """Print the answer in two lines."""
     status = answer.status
     if status is None:
         console.print(f"journaled as event {answer.seq:,}")
@@ -358,7 +358,7 @@ def show(answer: CommandAnswer, console: Console, more: str = "") -> None:
 
 
 def holding(status: DeskStatus, effects: Sequence[str] = ()) -> list[str]:
-    """Describe holdings and working orders; `effects` are those of the command."""
+    """Describe holdings and working orders; `effects` are the command's effects."""
     parts = [
         f"holds {holdings_in_words(status) or 'nothing'}",
         f"{status.orders} order{'s' * (status.orders != 1)} at work" if status.orders else "no order at work",

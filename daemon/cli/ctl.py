@@ -83,9 +83,9 @@ COMMANDS = {
     ),
     "remote": ("daemon.cli.remote", "send a signed command to a running desk over MQTT and print its answer"),
 }
-"""Command -> the module whose `add_options`, or the function named after it, adds its options, and its text.
+"""Command -> the module whose `add_options`, or the named function, adds its options, and the help text.
 
-The module is imported when its command is chosen: all of them together load numpy, onnxruntime, TA-Lib and MQTT.
+The module is imported only for the chosen command: all of them load numpy, onnxruntime, TA-Lib and MQTT.
 """
 
 
@@ -93,9 +93,9 @@ CHANGES = frozenset(
     {"pause", "resume", "halt", "close", "flatten", "reload", "accept-broker", "reset-clock", "models", "rotate"}
     | {"remote", "new-strategy"}
 )
-"""Commands that change something: what leads on from there is printed where no terminal is, too."""
+"""Commands that change something: their suggested next command is printed without a terminal, too."""
 OWN_DEFAULT = ("status", "panic", "try-protection")
-"""Commands that find a state directory by themselves."""
+"""Commands that find a state directory without `--state-dir`."""
 
 
 def nearest(word: str) -> str:
@@ -142,25 +142,25 @@ def main(arguments: Sequence[str] | None = None, prog: str = "") -> int:
         remember_places(options)
         if getattr(options, "state_dir", "") is None and chosen not in OWN_DEFAULT:
             options.state_dir = configured_state_dir()
-        if getattr(options, "state_dir", None) is not None and chosen != "panic":  # which nothing may refuse
+        if getattr(options, "state_dir", None) is not None and chosen != "panic":  # nothing may refuse a panic
             enter(options.state_dir)
         if getattr(options, "own_strategy", None):
             add_own(options.own_strategy)
         code: int = options.run(options, _console())
         sys.stdout.flush()
         _print_next(options, code)
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+    except BrokenPipeError:  # the reader, such as `head`, closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (
         ConfigError, ControlError, JournalError, StateDirError, WriteFailed, NotFound, OwnStrategyError
     ) as error:  # fmt: skip
         problem: Exception = error
-    except OSError as error:  # a folder that this user may not enter
+    except OSError as error:  # such as a folder that this user may not enter
         allowed = not isinstance(error, PermissionError)
         cure = "run it as root or as the desk's user, or name another place"
         problem = error if allowed else OSError(f"{error.filename}: {error.strerror}: {cure}")
-    except (sqlite3.DatabaseError, UnicodeError) as error:  # a page that nothing had to read before
+    except (sqlite3.DatabaseError, UnicodeError) as error:  # such as a damaged page that nothing read before
         problem = unreadable(Path(getattr(options, "file", None) or getattr(options, "state_dir", None) or FILE), error)
     else:
         return code
@@ -169,7 +169,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "") -> int:
 
 
 def _print_next(options: argparse.Namespace, code: int) -> None:
-    """Print the command that leads on: at a terminal, and after whatever changed something; never beside JSON."""
+    """Print the suggested next command on a terminal, and after each change; never with JSON."""
     command = getattr(options, "next_command", "")
     if not command or code or getattr(options, "json", False):
         return

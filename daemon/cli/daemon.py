@@ -1,6 +1,7 @@
 """`rltraderd`: read the command line, check everything, then run. A refusal is one clear text and exit code 2.
 
-Exit codes: 0 done or stopped cleanly, 1 the journal failed or a step raised (systemd restarts), 2 the operator erred.
+Exit codes: 0 done or stopped cleanly, 1 the journal failed or a step raised (systemd restarts), 2 refused for a mistake
+of the operator.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from rltrader import called
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line of rltraderd."""
+    """Return the parser of rltraderd's command line."""
     line = CommandLine(
         prog=called("rltraderd"),
         description="Trade a policy at a broker. With --dry-run: on the live feed without sending an order, or over "
@@ -66,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _folder(text: str) -> Path:
-    if not text:  # an unset variable of a shell: Path("") would be the working directory
+    if not text:  # an unset shell variable: Path("") would be the working directory
         raise argparse.ArgumentTypeError("is empty; expected a folder: name one")
     return Path(text)
 
@@ -106,14 +107,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _known_broker(settings: DeskSettings) -> None:
-    """Raise ConfigError for a broker that is not in the registry, which a replay never imports."""
+    """Raise ConfigError for a broker that is not in the registry; a replay never imports it."""
     from daemon.brokers.registry import broker_of
 
     broker_of(settings)
 
 
 def _sources(options: argparse.Namespace) -> tuple[Path | None, dict[str, object]]:
-    """Return the configuration's file, None for none, and the keys of the command line."""
+    """Return the configuration's file or None, and the keys of the command line."""
     config = options.config
     if config is None and DEFAULT_CONFIG.is_file():
         config = DEFAULT_CONFIG
@@ -125,9 +126,9 @@ def _sources(options: argparse.Namespace) -> tuple[Path | None, dict[str, object
 
 
 def _settings_to_trade(options: argparse.Namespace) -> DeskSettings:
-    """Load the settings. Where they have mistakes, a desk that holds something goes on with its exits.
+    """Load the settings. If they have mistakes, a desk with holdings runs on for its exits.
 
-    Raises ConfigError where it holds nothing, MayPass where it cannot go on now.
+    Raises ConfigError if it holds nothing, MayPass if it cannot run now.
     """
     from daemon.app.live.model_choice import check_still_held
     from daemon.app.live.settings_choice import watch_own_code
@@ -150,7 +151,7 @@ def _settings_to_trade(options: argparse.Namespace) -> DeskSettings:
 
 
 def _refuse(options: argparse.Namespace, log: Log, problem: str) -> int:
-    """Refuse a start; one of a desk that holds something is tried again, and the operator is told."""
+    """Refuse a start and notify the operator; a desk with holdings is started again."""
     if options.check or options.dry_run:
         return refuse(log, problem)
     from daemon.app.live.settings_choice import refused_unread, refused_while_held, tell_not_started
@@ -190,7 +191,7 @@ def _speed(text: str) -> float | None:
 
 
 def _quotes(options: argparse.Namespace) -> QuoteChoice | None:
-    """Return the recorded option quotes to replay with, None for none."""
+    """Return the recorded option quotes for the replay, or None."""
     if options.option_quotes is None:
         if options.closes is not None or options.option_root:
             raise ConfigError("--closes and --option-root belong to --option-quotes FILE: add it, or leave them out")
@@ -201,7 +202,7 @@ def _quotes(options: argparse.Namespace) -> QuoteChoice | None:
 
 
 def _tape(options: argparse.Namespace, settings: DeskSettings, keys: Credentials) -> Path | None:
-    """Return the tape to replay, None for a live desk. Without --dry-run nothing is simulated."""
+    """Return the tape to replay, or None for a live desk. Without --dry-run nothing is simulated."""
     if not options.dry_run:
         if options.bars is not None or options.first_date:
             option_text = f"--bars {options.bars}" if options.bars is not None else f"--from {options.first_date}"

@@ -1,4 +1,4 @@
-"""`rltraderctl drift`: how far the newest live features and actions are from those of the model's training.
+"""`rltraderctl drift`: distance of recent live features and actions from the model's training.
 
 Reads the journal's read models and the model's manifest; also while a daemon runs.
 """
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 
 def _manifest(journal: Path, models_dir: Path) -> Manifest:
-    """The manifest of the model that made the newest decision."""
+    """Return the manifest of the model that made the newest decision."""
     with closing(JournalReader(journal)) as reader:
         strategy = reader.meta()["strategy"]
         rows = reader.query("SELECT model FROM decisions WHERE model IS NOT NULL ORDER BY decision DESC LIMIT 1")

@@ -1,7 +1,7 @@
-"""`rltraderctl heads`: the newest head of a journal's chain, signed with a key that its writer does not have.
+"""`rltraderctl heads`: sign the newest head of a journal's chain with a key that the journal's writer lacks.
 
 `newest` opens the journal and has no key; `sign` has the key and opens no journal. So the key is never in a process
-that reads what the desk's user wrote.
+that reads data of the desk's user.
 """
 
 from __future__ import annotations

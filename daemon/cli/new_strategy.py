@@ -1,4 +1,4 @@
-"""`rltraderctl new-strategy`: write a package with a strategy of one's own that runs at once."""
+"""`rltraderctl new-strategy`: write a package with a new strategy that runs at once."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _PLAIN_WHAT = {
     _SHARES: "The stronger of SPY and QQQ, or cash, every minute, by moving averages; flat before the close."
 }
 _AVERAGES = {_SESSION: "\nFAST, SLOW = 10, 50", _SHARES: "\nFAST, SLOW = 10, 60"}
-_PARAMETER = {_SESSION: "fast", _SHARES: "window"}  # one of those that the plain file declares
+_PARAMETER = {_SESSION: "fast", _SHARES: "window"}  # a parameter that the plain template declares
 _OF_THE_DESK = {_SESSION: '"weight"', _SHARES: '"held"', _OPTION: '"side"'}
 _IMPORTS = {_SESSION: "FAST, SLOW, SPEC, SYMBOLS", _SHARES: "FAST, SLOW, SPEC", _OPTION: "FAST, SLOW, SPEC"}
 
@@ -56,7 +56,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
-    """Write the package into a new folder of its name. Raises NotFound where it cannot be, OSError."""
+    """Write the package into a new folder of its name. Raises NotFound if the request is impossible, OSError."""
     kind = (options.cadence, options.holds)
     if kind not in _WHAT:
         raise NotFound(
@@ -91,7 +91,7 @@ def _name(text: str) -> str:
 
 
 def _files(name: str, kind: tuple[str, str], template: str) -> dict[str, str]:
-    """Return file name -> text."""
+    """Return the text of each file by name."""
     suffix = "_".join(kind)
     cls = "".join(part.capitalize() for part in name.split("_"))
     words = {
@@ -126,7 +126,7 @@ def _files(name: str, kind: tuple[str, str], template: str) -> dict[str, str]:
 
 
 def _commands(name: str, template: str) -> list[str]:
-    """Return the commands that make the model, in the package's folder."""
+    """Return the commands, run in the package's folder, that make the model."""
     export = f"train-and-export --strategy {name}.py --bars tape.csv.gz --activate"
     if template in (RULES, PLAIN):
         return [export]
@@ -143,7 +143,7 @@ def _fill(template: str, words: dict[str, str]) -> str:
 def _tape(path: Path, symbols: tuple[str, ...], more: tuple[str, ...] = ()) -> bytes:
     """Return the bundled tape's rows of these symbols, with its comment and its header.
 
-    Each of `more` is made up: the first symbol's minutes upside down, without a bar at every seventh minute.
+    The bars of each symbol in `more` are synthetic: the first symbol's minutes mirrored, without every seventh minute.
     """
     lines = gzip.decompress(path.read_bytes()).decode("ascii").splitlines(keepends=True)
     rows = [line for line in lines[2:] if line.startswith(tuple(f"{symbol}," for symbol in symbols))]
@@ -153,7 +153,7 @@ def _tape(path: Path, symbols: tuple[str, ...], more: tuple[str, ...] = ()) -> b
 
 
 def _upside_down(row: str, symbol: str) -> str:
-    """Return a bar whose prices are 250,000 divided by those of the row: what rises there falls here."""
+    """Return a bar with prices of 250,000 divided by the row's: a rise becomes a fall."""
     _, start, *prices, volume = row.rstrip("\n").split(",")
     open_price, high, low, close = (f"{250_000 / float(price):.2f}" for price in prices)
     return f"{symbol},{start},{open_price},{low},{high},{close},{volume}\n"

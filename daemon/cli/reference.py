@@ -1,7 +1,7 @@
-"""`rltraderctl reference`: the lists and schemas that the code declares, as the manuals show them.
+"""`rltraderctl reference`: print lists and schemas from the code, for the manuals.
 
-No list is kept in git: a manual has a line `<!-- rltraderctl reference NAME -->` where it belongs, which
-`reference --into FOLDER` replaces by the list when the site or an installation is made.
+No list is kept in git: a manual has the line `<!-- rltraderctl reference NAME -->`, which `reference --into FOLDER`
+replaces by the list when the site or an installation is made.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _PLACE = re.compile(r"^<!-- rltraderctl reference ([a-z-]+) -->$", re.MULTILINE)
 
 
 def schemas() -> dict[str, str]:
-    """Return each JSON Schema's file name and text: of messages, and of what commands print."""
+    """Return the text of each JSON Schema, of messages and of commands' output, by file name."""
     return dict(sorted({**messages.schemas(), **commands.schemas()}.items()))
 
 
 def digests() -> str:
-    """Return a line for each schema: the SHA-256 of its text, and its file name, as sha256sum prints them."""
+    """Return a line for each schema: the SHA-256 of its text, and its file name, in the form of sha256sum."""
     return "".join(f"{sha256(text.encode()).hexdigest()}  {name}\n" for name, text in schemas().items())
 
 
@@ -49,11 +49,11 @@ LISTS: dict[str, Callable[[], str]] = {
     "fees": fees.table,
     SCHEMAS: _list_of_schemas,
 }
-"""Name -> what prints it as Markdown."""
+"""Name -> function that returns its Markdown."""
 
 
 def fill(folder: Path) -> None:
-    """Put the lists into the manuals of a folder, and write the schemas next to them. Raises OSError."""
+    """Insert the lists into the manuals of a folder, and write the schemas next to them. Raises OSError."""
     for manual in sorted(folder.glob("*.md")):
         text = manual.read_text()
         new_text = _PLACE.sub(lambda place: LISTS[place[1]](), text)

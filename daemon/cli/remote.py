@@ -1,7 +1,7 @@
-"""`rltraderctl remote`: sign a command, send it over MQTT, and print what the desk answers.
+"""`rltraderctl remote`: sign a command, send it over MQTT, and print the desk's answer.
 
-It opens no journal and no socket of the daemon. Key and password come from a file or the environment, and are never
-shown.
+Opens no journal and no socket of the daemon. Key and password come from a file or the environment, and are never
+printed.
 """
 
 from __future__ import annotations
@@ -65,11 +65,11 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
-    """Send and wait for the answer; returns 0, or 1 where the desk refused or did not answer. Raises ConfigError."""
+    """Send and wait for the answer; returns 0, or 1 if the desk refused or did not answer. Raises ConfigError."""
     if not options.reason.strip() or len(options.reason) > REASON_MOST:
         raise ConfigError(f"--reason has {len(options.reason)} letters: expected 1 to {REASON_MOST}: shorten it")
     for option, text in (("--desk", options.desk), ("--username", options.username)):
-        if text and _WORD.fullmatch(text) is None:  # it becomes a level of a topic
+        if text and _WORD.fullmatch(text) is None:  # it becomes one level of a topic
             raise ConfigError(f"{option} is {text[:60]!r}: expected a word without /, + and #: correct it")
     try:
         event_of(Command(" ".join((options.name, *options.arguments)), options.reason, "remote"))
@@ -119,7 +119,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
 async def send(route: Route, command: SignedCommand, wait_s: float) -> ResponseMessage:
     """Publish the command and return the answer.
 
-    Raises MqttError or OSError where the broker is not reached, TimeoutError where no answer to a command came.
+    Raises MqttError or OSError if the broker is unreachable, TimeoutError if no answer came.
     """
     below = f"{route.prefix}/{route.desk}"
     token = secrets.token_hex(8)
@@ -131,7 +131,7 @@ async def send(route: Route, command: SignedCommand, wait_s: float) -> ResponseM
         try:
             await client.publish(f"{below}/command", msgspec.json.encode(command), qos=1, properties=headers)
             return await _answer(client, token.encode())
-        except (MqttError, Unreadable) as error:  # the desk may have it
+        except (MqttError, Unreadable) as error:  # the desk may have received it
             raise TimeoutError(str(error)) from None
 
 
@@ -144,7 +144,7 @@ async def _answer(client: Client, correlation: bytes) -> ResponseMessage:
 
 
 def _key(options: argparse.Namespace, from_environment: str) -> tuple[str, Key]:
-    """The key that signs, by its name. Raises ConfigError."""
+    """Return the name and the key that sign. Raises ConfigError."""
     origin, text = "MQTT_COMMAND_KEYS", from_environment
     if options.key_file is not None:
         origin = str(options.key_file)

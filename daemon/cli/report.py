@@ -1,6 +1,6 @@
 """`rltraderctl report`: a session's result and its trading costs, as a table, a page and a CSV file.
 
-With a span, or for several desks, it is the tear sheet of `daemon.cli.journal.tear_sheet`. Reads the journal only, also
+With a span, or for several desks, it is the tear sheet of `daemon.cli.journal.tear_sheet`. Reads only the journal, also
 while a daemon runs. The files are written whole or not at all.
 """
 
@@ -57,7 +57,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
-    """Print the summary and write the files. Returns 0. Raises JournalError; NotFound for what cannot be written."""
+    """Print the summary and write the files; returns 0. Raises JournalError; NotFound if a file cannot be written."""
     if tear_sheet.wanted(options):
         return tear_sheet.run(options, console)
     with session_of(options.state_dir / FILE, options.day) as (reader, session):
@@ -77,7 +77,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 
 def _document(day: Day) -> SessionReport:
-    """Return all figures for programs."""
+    """Return all figures, for JSON."""
     return SessionReport(
         desk=day.desk,
         strategy=day.strategy,

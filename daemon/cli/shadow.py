@@ -1,6 +1,6 @@
 """`rltraderctl shadow`: compare each candidate with the live model, the verdict first; also as a page or JSON.
 
-Reads the journal only; also while a daemon runs.
+Reads only the journal; also while a daemon runs.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 
 def lines_of(report: ShadowReport) -> list[tuple[str, str]]:
-    """Return the report's figures as (name, value) in words."""
+    """Return the report's figures as (name, value) texts."""
     lines = [
         ("decisions both answered", f"{report.decisions:,}"),
         ("candidate failed", f"{report.failures:,}"),
@@ -79,7 +79,7 @@ def lines_of(report: ShadowReport) -> list[tuple[str, str]]:
 
 
 def page(reports: Sequence[ShadowReport]) -> str:
-    """A page without scripts or outside resources."""
+    """Return a page without scripts or outside resources."""
     return render(TEMPLATE, reports=reports, lines_of=lines_of, confusion_of=confusion_of)
 
 

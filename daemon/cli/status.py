@@ -1,4 +1,4 @@
-"""`rltraderctl status`: one desk as a table, all desks, or one followed live (`--watch`). Reads journals only."""
+"""`rltraderctl status`: one desk as a table, all desks, or one followed live (`--watch`). Reads only journals."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from strategies.kit.quantity import to_json
 
 
 def watch(path: Path, console: Console, every_s: float, *, as_json: bool) -> int:
-    """Follow the desk in `path` until Ctrl-C; returns 0. Raises JournalError where there is no journal at first."""
+    """Follow the desk in `path` until Ctrl-C; returns 0. Raises JournalError if there is no journal at first."""
     JournalReader(path / FILE).close()
     follower = Follower(path)
     try:
@@ -58,7 +58,7 @@ def _look(follower: Follower) -> None:
 
 
 def _lines(follower: Follower, every_s: float) -> None:
-    """Print a line of JSON for each change: the desk's status, or why it cannot be followed."""
+    """Print a line of JSON for each change: the desk's status, or the reason why it cannot be followed."""
     last_text, facts = b"", _FromJournal(follower)
     while True:
         _look(follower)
@@ -95,7 +95,7 @@ class _FromJournal:
         self._facts = Journaled()
 
     def known(self) -> Journaled:
-        """Return the facts as of the newest start and decision that were read."""
+        """Return the facts as of the newest start and decision read."""
         machine = self._follower.machine
         if machine is None or self._follower.problem:
             return self._facts
@@ -113,7 +113,7 @@ class _FromJournal:
 
 
 def live_table(follower: Follower, facts: Journaled) -> Table:
-    """Return the desk as last read, and why that may be old."""
+    """Return the desk as last read, and the reason if that may be old."""
     machine = follower.machine
     if machine is None:
         grid = Table(show_header=False)
@@ -191,7 +191,7 @@ def _show_all(options: argparse.Namespace, console: Console) -> int:
 
 
 def _of_this_host() -> list[tuple[str, DeskStatus]]:
-    """Return the desks below `ROOT`. Where there are none, the desk of this folder is one that was not started yet."""
+    """Return the desks below `ROOT`; without any, the one of this folder, which may not have been started yet."""
     try:
         return desks.desks_of(ROOT)
     except StateDirError as error:
@@ -209,7 +209,7 @@ def _as_json(desks: list[DeskStatus]) -> int:
 
 
 def _lead_on(options: argparse.Namespace, status: DeskStatus) -> None:
-    """Set the command that leads on from this status of a desk."""
+    """Set the suggested next command from this status of a desk."""
     if needs_accepting(status):
         lead_on(options, "accept-broker", "--reason", "TEXT")
     elif status.halt or status.pause:

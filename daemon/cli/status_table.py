@@ -17,7 +17,7 @@ from daemon.reports.words import NONE, money
 
 
 def table(desk: DeskStatus) -> Table:
-    """Show a desk's status."""
+    """Return a desk's status as a table."""
     grid = Table(show_header=False, title=f"{desk.desk} · {desk.strategy}", title_justify="left")
     grid.add_column(style="cyan")
     grid.add_column()
@@ -44,7 +44,7 @@ def table(desk: DeskStatus) -> Table:
 
 
 def _trading_rows(grid: Table, desk: DeskStatus) -> None:
-    """Show whether the desk may trade, and with which model."""
+    """Add whether the desk may trade, and its model."""
     reason, colon, detail = desk.halt.partition(": ")
     since_text = f"{colon}{detail}, since {new_york_text(desk.halt_since_ns)}" if desk.halt else ""
     grid.add_row("halt", Text.assemble((reason, "red"), since_text) if desk.halt else "no")
@@ -65,7 +65,7 @@ def _trading_rows(grid: Table, desk: DeskStatus) -> None:
 
 
 def _money_rows(grid: Table, desk: DeskStatus) -> None:
-    """Show money, positions and orders."""
+    """Add money, positions and orders."""
     equity, cash, realised_usd, fees = map(Decimal, (desk.equity_usd, desk.cash_usd, desk.realized_usd, desk.fees_usd))
     # as in the summary of a replay
     profit_text = f"realised {money(realised_usd, sign=True)} after {money(fees)} of fees"
@@ -87,7 +87,7 @@ def _money_rows(grid: Table, desk: DeskStatus) -> None:
 
 
 def fleet_table(fleet: Fleet) -> Table:
-    """Show several desks, a line each."""
+    """Return several desks as a table, a line each."""
     table = Table(
         "desk", "strategy", "account", "trading", "equity USD", "exposure", "P&L of the day", "alarms", "holds", "event"
     )
@@ -114,17 +114,17 @@ def fleet_table(fleet: Fleet) -> Table:
 
 
 def _account(line: FleetLine) -> str:
-    """Name the account; a dry run and recorded data have a paper broker of their own."""
+    """Return the account's name; a dry run and recorded data have a paper broker of their own."""
     if line.money == REAL:
         return f"REAL MONEY: {line.account}"
     return line.account if line.money == PAPER else line.money
 
 
-AHEAD_S = 5.0  # of this host's clock: then an event's time says nothing of its age
+AHEAD_S = 5.0  # of this host's clock: an event's time beyond it does not give its age
 
 
 def _newest_event(line: FleetLine) -> str:
-    """Say when the newest event was: of recorded data its own time, else how long ago."""
+    """Return the time of the newest event: of recorded data its own, else its age."""
     if not line.time:
         return "none"
     if line.lag_s is None:
@@ -133,7 +133,7 @@ def _newest_event(line: FleetLine) -> str:
 
 
 def totals_table(fleet: Fleet) -> Table:
-    """Show the totals by kind of money and by account, which are never added to each other."""
+    """Return the totals by kind of money and by account, which are never added to each other."""
     table = Table("total of", "desks", "equity USD", "exposure", "P&L of the day", "alarms")
     for column in table.columns[1:]:
         column.justify = "right"
@@ -151,12 +151,12 @@ def totals_table(fleet: Fleet) -> Table:
 
 
 def amount(value: float | None, *, sign: bool = False) -> str:
-    """USD with two decimals, a dash where it is not known."""
+    """Return USD with two decimals, or a dash if unknown."""
     return NONE if value is None else money(Decimal(str(value)), sign=sign)
 
 
 def ago(seconds: float) -> str:
-    """Say a span in its largest units: 41 s, 3 min, 2 h 5 min, 12 days."""
+    """Return a duration in its largest units: 41 s, 3 min, 2 h 5 min, 12 days."""
     whole = round(seconds)
     if whole < 120:
         return f"{whole} s"

@@ -1,1 +1,1 @@
-"""`rltrader init`: from an empty folder to a desk that can be looked at, checked and started."""
+"""`rltrader init`: make a desk in an empty folder, ready to inspect, check and start."""

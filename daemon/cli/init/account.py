@@ -1,6 +1,6 @@
-"""The broker's account in `rltrader init`: where its keys come from, and what it says to them.
+"""The broker's account in `rltrader init`: find the keys and query the account.
 
-Keys are held in memory and go to the broker alone; no text here holds one.
+Keys are held in memory and go only to the broker; no text here holds one.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from daemon.config.tables import OPTION_FEEDS, STOCK_FEEDS
 
 PAPER, LIVE, NONE = "paper", "live", "none"
 FOLDER = "keys"
-"""Of a desk's own keys, as systemd's credentials are: a file for each, by the name of its variable."""
-LIVE_SIGN, PAPER_SIGN = "AK", "PK"  # how Alpaca's key ids of the two environments begin
+"""Folder of a desk's own keys, in the form of systemd's credentials: one file per variable."""
+LIVE_SIGN, PAPER_SIGN = "AK", "PK"  # prefixes of Alpaca's key ids in the two environments
 
 
 class NoAccount(Exception):
-    """The account cannot be used. The text says why and what to do; `of_keys`: other keys may help."""
+    """The account cannot be used. The text gives reason and cure; `of_keys`: other keys may help."""
 
     def __init__(self, text: str, *, of_keys: bool = False) -> None:
         super().__init__(text)
@@ -38,16 +38,16 @@ class NoAccount(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What the account says to these keys. `others`: its orders and positions, a line each. Never printed."""
+    """The broker's answers to these keys. `others`: the account's orders and positions, a line each. Never printed."""
 
     keys: Credentials = field(repr=False)
     summary: AccountSummary
     others: tuple[str, ...]
-    bids: Mapping[str, float]  # USD by symbol, as far as the broker tells
+    bids: Mapping[str, float]  # USD by symbol, as far as the broker reports them
 
     @property
     def equity(self) -> float:
-        """USD; 0 where the broker's text is no number."""
+        """Equity in USD; 0 if the broker's text is no number."""
         try:
             return float(Decimal(self.summary.equity))
         except DecimalException:
@@ -55,9 +55,9 @@ class Account:
 
 
 def keys_around(folder: Path) -> tuple[Credentials | None, str]:
-    """Return the keys that are there already, None for none, and where: this process's, else those of the folder.
+    """Return existing keys or None, and their origin: this process's environment, else the folder.
 
-    Raises NoAccount for a credential that cannot be read or be a key.
+    Raises NoAccount for a credential that is unreadable or no key.
     """
     try:
         keys = credentials()
@@ -71,7 +71,7 @@ def keys_around(folder: Path) -> tuple[Credentials | None, str]:
 
 
 def typed_keys() -> Credentials:
-    """Ask for both keys at the terminal, unseen. Raises NoAccount where one is empty, EOFError."""
+    """Ask for both keys at the terminal, without echo. Raises NoAccount if one is empty, EOFError."""
     return checked_keys([getpass("  key ID (it is not shown): "), getpass("  secret key (it is not shown): ")])
 
 
@@ -86,7 +86,7 @@ def piped_keys() -> Credentials:
 
 
 def checked_keys(lines: Sequence[str]) -> Credentials:
-    """Return two texts as keys. Raises NoAccount, without them, where they cannot be keys."""
+    """Return two texts as keys. Raises NoAccount, which does not quote them, if they cannot be keys."""
     keys = _as_keys(lines)
     texts = (keys.key, keys.secret)
     if not all(text.isascii() and text.isprintable() and text and " " not in text for text in texts):
@@ -102,7 +102,7 @@ def _as_keys(lines: Sequence[str]) -> Credentials:
 
 
 def try_keys(settings: DeskSettings, keys: Credentials, symbols: Sequence[str]) -> Account:
-    """Ask the broker for the account, and for bids of these symbols. Raises NoAccount with a clear reason."""
+    """Query the account, and bids of these symbols. Raises NoAccount with a clear reason."""
     try:
         return asyncio.run(_try(settings, keys, symbols))
     except BrokerRefused as refusal:
@@ -114,7 +114,7 @@ def try_keys(settings: DeskSettings, keys: Credentials, symbols: Sequence[str]) 
 
 
 def _other(kind: str, keys: Credentials) -> str:
-    """Say what may be wrong with refused keys, by the environment that their ID names."""
+    """Return a likely reason for refused keys, by the environment that their ID shows."""
     if kind == PAPER and keys.key.startswith(LIVE_SIGN):
         return "they look like keys of a live account, and paper was chosen: make keys on the paper account's page"
     if kind == LIVE and keys.key.startswith(PAPER_SIGN):
@@ -123,14 +123,14 @@ def _other(kind: str, keys: Credentials) -> str:
 
 
 async def _try(settings: DeskSettings, keys: Credentials, symbols: Sequence[str]) -> Account:
-    settings = settings.with_feed(STOCK_FEEDS[1], OPTION_FEEDS[1])  # the free ones, which every account may read
+    settings = settings.with_feed(STOCK_FEEDS[1], OPTION_FEEDS[1])  # the free feeds, which every account may read
     connection = alone(broker_of(settings), settings, keys, clock_of(settings))
     try:
         summary = await connection.admin.account()
         leftovers = await connection.admin.left()
         try:
             bids = {symbol: float(bid) for symbol, bid in (await connection.admin.quotes(symbols)).items()}
-        except BrokerError:  # what a strategy needs is then said without prices
+        except BrokerError:  # the strategy's needs are then shown without prices
             bids = {}
         return Account(keys, summary, leftovers, bids)
     finally:

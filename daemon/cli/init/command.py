@@ -1,6 +1,6 @@
-"""`rltrader init`: ask for account, strategy and data, write the desk's folder, and show what follows.
+"""`rltrader init`: ask for account, strategy and data, write the desk's folder, and show the next steps.
 
-Each answer is a flag too. All questions come first; until the last answer nothing is written but fetched bars.
+Each answer is also a flag. All questions come first; until the last answer only fetched bars are written.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ from strategies.registry import STRATEGIES, add, entry, names, strategy, typed
 STOPPED = 130
 FILE, NOWHERE, SYSTEMD = "file", "nowhere", "systemd"
 FETCH, BUNDLED = "fetch", "bundled"
-USUAL_STRATEGY = "regime_switcher"  # three funds, once a day: the least to look at, and no approval is needed
+USUAL_STRATEGY = "regime_switcher"  # three funds, once a day: easiest to follow, and needs no approval
 OTHERS_SHOWN = 5
 
 
@@ -105,7 +105,7 @@ def main() -> int:
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
-    """Ask, write, check; returns 0, or 130 where it was stopped. Raises NotFound for what cannot be."""
+    """Ask, write, check; returns 0, or 130 after an interrupt. Raises NotFound if the request is impossible."""
     if find_spec("onnxruntime") is None:
         raise NotFound(f"onnxruntime is not installed, and no model runs without: {install_line('cpu')}")
     init = _Init(options, console)
@@ -124,7 +124,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 @contextmanager
 def _every_stop_as_ctrl_c() -> Iterator[None]:
-    """Let SIGTERM, and SIGHUP of a terminal that is closed, raise KeyboardInterrupt: what is staged is removed."""
+    """Let SIGTERM, and the SIGHUP of a closed terminal, raise KeyboardInterrupt, so that staged files are removed."""
     usual = [number for number in (SIGTERM, SIGHUP) if getsignal(number) is SIG_DFL]
     for number in usual:
         signal(number, default_int_handler)
@@ -136,7 +136,7 @@ def _every_stop_as_ctrl_c() -> Iterator[None]:
 
 
 class _Asker:
-    """Questions at a terminal; elsewhere the usual answer where `--yes` allows it."""
+    """Asks questions at a terminal; elsewhere gives the usual answer if `--yes` allows it."""
 
     def __init__(self, console: Console, *, yes: bool) -> None:
         self.console, self.yes, self.terminal = console, yes, sys.stdin is not None and sys.stdin.isatty()
@@ -175,14 +175,14 @@ class _StrategyRow(NamedTuple):
 
 
 class _Init:
-    """One run: its answers so far."""
+    """One run of `rltrader init` and its answers so far."""
 
     def __init__(self, options: argparse.Namespace, console: Console) -> None:
         self.options, self.console = options, console
         self.ask = _Asker(console, yes=options.yes)
         self.folder: Path = options.folder
         self.kept = NOWHERE
-        self.first = Path()  # where the first dry run is
+        self.first = Path()  # state directory of the first dry run
         self.written = False
 
     def run(self) -> int:
@@ -201,10 +201,10 @@ class _Init:
             put_models(folder, self.folder, spec.name)
             summary = self._first_run(folder, spec, bars)
             if account is not None and self.kept == FILE:
-                put_keys(folder, account.keys)  # as late as can be: a kill leaves none in a hidden folder
+                put_keys(folder, account.keys)  # as late as possible: a kill leaves no keys in a hidden folder
             put_into_place(folder, self.folder)
             self.written = True
-        os.chdir(self.folder)  # the commands below are for that folder
+        os.chdir(self.folder)  # the commands below run in that folder
         self._say("")
         self._say(f"written to {self.folder}: {CONFIG}, which has what differs from the defaults")
         if summary:
@@ -218,14 +218,14 @@ class _Init:
         self.console.print(text, soft_wrap=True)
 
     def _explain(self, text: str) -> None:
-        """Say what a person needs for an answer."""
+        """Print an explanation, if a person answers."""
         if self.ask.asks:
             self._say(text)
 
     # --- the questions ------------------------------------------------------------------------------------------------
 
     def _choose_folder(self) -> None:
-        """Let a person name another folder where this one cannot be a desk's. Raises FolderProblem."""
+        """Let a person name another folder if this one is unsuitable. Raises FolderProblem."""
         while True:
             try:
                 check_folder(self.folder)
@@ -238,7 +238,7 @@ class _Init:
                 return
 
     def _account(self) -> tuple[str, Account | None]:
-        """Return which account, and what it says; None without one."""
+        """Return the account's kind, and its data; None without an account."""
         keys, origin = keys_around(self.folder)
         kind: str | None = self.options.account
         if kind is None:
@@ -258,7 +258,7 @@ class _Init:
         return kind, self._try_keys(kind, keys, origin)
 
     def _try_keys(self, kind: str, keys: Credentials | None, origin: str) -> Account:
-        """Try keys until the broker takes some; only a person gets another try."""
+        """Try keys until the broker accepts some; only a person may try again."""
         settings, symbols = _broker_settings(kind), _all_shares()
         while True:
             try:
@@ -360,7 +360,7 @@ class _Init:
         return name, spec
 
     def _bars(self, settings: DeskSettings, spec: Spec, account: Account | None) -> Path | None:
-        """Return the file of bars for the first dry run; None for the bundled ones."""
+        """Return the file of bars for the first dry run; None for the bundled tape."""
         if self.options.no_dry_run or account is None or not _has_models(self.folder, spec.name):
             return None
         span = wanted_bars(self.folder, spec, new_york_date(clock_of(settings).now_ns()))
@@ -379,7 +379,7 @@ class _Init:
     # --- what follows -------------------------------------------------------------------------------------------------
 
     def _first_run(self, folder: Path, spec: Spec, bars: Path | None) -> dict[str, Any]:
-        """Return the summary of the first dry run, nothing where there is none."""
+        """Return the summary of the first dry run; empty without one."""
         if self.options.no_dry_run:
             return {}
         if not _has_models(self.folder, spec.name):
@@ -394,12 +394,12 @@ class _Init:
             return put_first_run(folder, self.folder, spec, self.first, bars)
 
     def _check(self, account: Account) -> None:
-        """Show what `rltraderd --check` finds that is not ok, and what the account's size means for the strategy."""
+        """Show the findings of `rltraderd --check` that are not ok, and whether the account is large enough."""
         from daemon.cli.start.doctor import findings_of
 
         try:
             lines = asyncio.run(findings_of(load(CONFIG, {}), account.keys, dry_run=False))
-        except ConfigError as error:  # this shell's variables contradict it
+        except ConfigError as error:  # variables of this shell contradict it
             self._say(f"the check of this desk: {error}")
             return
         findings = [line for line in lines if line.verdict != OK or line.subject == CAPITAL]
@@ -439,7 +439,7 @@ class _Init:
 
 
 def _broker_settings(kind: str) -> DeskSettings:
-    """Return what is needed to ask the broker of an account of this kind. Raises ConfigError."""
+    """Return the settings to query an account of this kind. Raises ConfigError."""
     live = kind == LIVE
     addresses = {name: text for name, text in LIVE_ADDRESSES.items() if live and _unset(name)}
     overrides = {"desk.account": LIVE if live else PAPER, "desk.account_number": "unknown" if live else ""}
@@ -448,7 +448,7 @@ def _broker_settings(kind: str) -> DeskSettings:
 
 
 def _unset(address: str) -> bool:
-    """Return whether the environment names no address of its own, which would win over the file."""
+    """Return whether the environment has no address of its own, which would override the file."""
     return f"RLTRADER_ALPACA__{address.upper()}" not in os.environ
 
 
@@ -458,7 +458,7 @@ def _all_shares() -> tuple[str, ...]:
 
 
 def _needs(spec: Spec, account: Account | None) -> str:
-    """Return what a strategy needs of an account, in words."""
+    """Return a strategy's needs of an account, as a text."""
     if spec.chained:
         part = float(str(defaults()["sizing"]["premium_fraction"]))
         money = f", {account.equity * part:,.0f} USD" if account is not None else ""
@@ -479,7 +479,7 @@ def _has_models(folder: Path, name: str) -> bool:
 
 
 def _result(summary: dict[str, Any], state: Path) -> str:
-    """Return the first dry run in a sentence."""
+    """Return the result of the first dry run in a sentence."""
     made_up = ", whose prices are made up" if summary["synthetic"] else ""
     halt_text = f"; it halted: {summary['halted']}" if summary["halted"] else ""
     return (

@@ -1,7 +1,7 @@
-"""What `rltrader init` writes: a configuration of the lines that differ, keys, models and a first dry run.
+"""Files of `rltrader init`: a short configuration, keys, models and a first dry run.
 
-Everything is made in a hidden folder first and put into place at the end, the configuration last: where that is, the
-others are whole. Nothing that is there is replaced.
+Everything is made in a hidden folder first and moved into place at the end, the configuration last: if it exists, the
+others are complete. Nothing that exists is replaced.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class FolderProblem(Exception):
 
 
 class Line(NamedTuple):
-    """A line of the configuration: its key, its value, and why it is there."""
+    """A line of the configuration: its key, its value, and the reason for it."""
 
     key: str
     value: object
@@ -53,7 +53,7 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """What a desk is made of."""
+    """Answers that define a desk."""
 
     strategy: str  # a name, or the absolute path of a file
     spec: Spec
@@ -63,7 +63,7 @@ class Choices:
 
 
 def config_text(choices: Choices) -> str:
-    """Return the configuration: the keys alone that differ from their defaults, each with its reason."""
+    """Return the configuration: only the keys that differ from their defaults, each with its reason."""
     account, spec, live = choices.account, choices.spec, choices.account == LIVE
     lines = [
         Line("desk.name", "live-1" if live else "paper-1", "in logs and messages"),
@@ -91,12 +91,12 @@ def _plain(value: object) -> object:
 
 
 def state_of(account: str) -> Path:
-    """Return the desk's state directory within its folder."""
+    """Return the desk's state directory, relative to its folder."""
     return STATE / ("sim" if account == NONE else account)
 
 
 def about(spec: Spec) -> str:
-    """Return in a few words what a strategy holds, and when it decides."""
+    """Return in a few words the holdings of a strategy, and the time of its decisions."""
     if spec.chained:
         description = f"options on {spec.symbols[0]}"
     elif len(spec.symbols) > 4:
@@ -114,7 +114,7 @@ def about(spec: Spec) -> str:
 def wanted_bars(folder: Path, spec: Spec, today: date) -> Span:
     """Return the bars that show a strategy at work: enough to warm it up, and some sessions more.
 
-    They are a span of the desk's own folder of bars. Dates without a bar are no fault: a share may be younger.
+    They are a span of the desk's own folder of bars. Dates without a bar are allowed: a share may be younger.
     """
     days = MINUTES_DAYS if spec.bar_interval_s != DAY_S else spec.history_bars * 365 // 250 + DAYS_MORE
     end = today - timedelta(days=1)
@@ -123,9 +123,9 @@ def wanted_bars(folder: Path, spec: Spec, today: date) -> Span:
 
 
 def fetch_bars(span: Span, keys: Credentials, data_url: str) -> Path | None:
-    """Fetch them into their folder, with progress on standard error; None where that failed, which it says.
+    """Fetch the bars into their folder, with progress on standard error; None, with a message, after a failure.
 
-    What is finished is kept there: the same call goes on with it. The keys are in the child's environment alone.
+    Finished parts stay there, and the same call continues with them. The keys are only in the child's environment.
     """
     command = module_command(
         "training", "data", "add", *span.symbols, "--bars", span.bars, "--from", span.first, "--to", span.last,
@@ -140,7 +140,7 @@ def fetch_bars(span: Span, keys: Credentials, data_url: str) -> Path | None:
 
 
 def check_folder(folder: Path) -> None:
-    """Raise FolderProblem where the folder has a configuration already, or cannot be written to."""
+    """Raise FolderProblem if the folder already has a configuration, or cannot be written to."""
     config = folder / CONFIG
     existing = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
     if not existing.is_dir():
@@ -156,9 +156,9 @@ def check_folder(folder: Path) -> None:
 
 @contextmanager
 def stage(folder: Path) -> Iterator[Path]:
-    """Yield a hidden folder within the desk's, on the same disk, which is gone at the end, however that comes.
+    """Yield a hidden folder within the desk's, on the same disk; it is always removed at the end.
 
-    Raises FolderProblem where the disk is full.
+    Raises FolderProblem if the disk is full.
     """
     new_folders = [place for place in (folder.absolute(), *folder.absolute().parents) if not place.exists()]
     folder.mkdir(mode=0o750, parents=True, exist_ok=True)
@@ -171,7 +171,7 @@ def stage(folder: Path) -> Iterator[Path]:
         text = f"{folder.absolute()}: {error.strerror}: free some room there, or name another folder"
         raise FolderProblem(text) from error
     finally:
-        for place in new_folders:  # the innermost first; one that was filled stays
+        for place in new_folders:  # the innermost first; a filled one stays
             try:
                 place.rmdir()
             except OSError:
@@ -179,7 +179,7 @@ def stage(folder: Path) -> Iterator[Path]:
 
 
 def put_keys(stage_folder: Path, keys: Credentials) -> None:
-    """Write both keys into the folder `keys`, for this user alone, and out of git's sight."""
+    """Write both keys into the folder `keys`, readable only by this user and ignored by git."""
     place = stage_folder / FOLDER
     place.mkdir(mode=0o700)
     for name, text in zip(KEYS, (keys.key, keys.secret), strict=True):
@@ -188,22 +188,22 @@ def put_keys(stage_folder: Path, keys: Credentials) -> None:
 
 
 def shipped_store() -> Path | None:
-    """Return the store of shipped models: of the wheel, or of the checkout; None where neither is."""
+    """Return the store of shipped models: of the wheel, or of the checkout; None without one."""
     return next((store for store in (PACKAGED, HOME / USUAL) if store.is_dir()), None)
 
 
 def put_models(stage_folder: Path, folder: Path, strategy: str) -> None:
-    """Copy the strategy's shipped models, unless the folder has some; a strategy of one's own has none."""
+    """Copy the strategy's shipped models, unless the folder has some; the user's own strategy has none."""
     store = shipped_store()
     if store is not None and (store / strategy).is_dir() and not (folder / USUAL / strategy).exists():
         shutil.copytree(store / strategy, stage_folder / USUAL / strategy)
 
 
 def put_first_run(stage_folder: Path, folder: Path, spec: Spec, state: Path, bars: Path | None) -> dict[str, Any]:
-    """Run the first dry run, by the version that `make demo` shows, and return its summary.
+    """Run the first dry run with the version used by `make demo`, and return its summary.
 
-    Its journal is in `state`, within the folder. Without `bars` it is over the bundled tape. Raises FolderProblem with
-    its last words where it fails.
+    Its journal is in `state`, within the folder. Without `bars` it uses the bundled tape. Raises FolderProblem with the
+    end of its output if it fails.
     """
     models = next(store for store in (stage_folder / USUAL, folder / USUAL) if (store / spec.name).is_dir())
     try:
@@ -215,7 +215,7 @@ def put_first_run(stage_folder: Path, folder: Path, spec: Spec, state: Path, bar
         *("--state-dir", str(stage_folder / state)), *(("--bars", str(bars)) if bars is not None else ()),
     ]  # fmt: skip
     environment = {name: value for name, value in os.environ.items() if name not in KEYS}
-    environment.pop("CREDENTIALS_DIRECTORY", None)  # with keys and without a tape it would be on the live feed
+    environment.pop("CREDENTIALS_DIRECTORY", None)  # with keys and without a tape it would use the live feed
     environment["RLTRADER_POLICY__VERSION"] = version
     process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if process.returncode:
@@ -236,9 +236,9 @@ def _last_problem(log: str) -> str:
 
 
 def put_into_place(stage_folder: Path, folder: Path) -> None:
-    """Move what was made into the folder, the configuration last. Raises FolderProblem for what has come meanwhile.
+    """Move the staged files into the folder, the configuration last. Raises FolderProblem if a target exists by now.
 
-    Where one cannot be moved, those before it go again.
+    If one cannot be moved, those moved before are removed again.
     """
     new_places: list[Path] = []
     try:
@@ -256,16 +256,16 @@ def put_into_place(stage_folder: Path, folder: Path) -> None:
 def _move(part: Path, target: Path) -> None:
     try:
         if part.is_dir():
-            part.rename(target)  # the system refuses a folder that is there and not empty
+            part.rename(target)  # the system refuses an existing folder that is not empty
         else:
-            os.link(part, target)  # and a file that is there
+            os.link(part, target)  # and an existing file
     except OSError as error:
         text = f"{target} cannot be written ({error.strerror}): nothing is overwritten: move it away"
         raise FolderProblem(text) from error
 
 
 def first_state(folder: Path) -> Path:
-    """Return a state directory for the first dry run that is not there yet, within the desk's folder."""
+    """Return an unused state directory for the first dry run, within the desk's folder."""
     names = ("first", *(f"first-{number}" for number in range(2, 1000)))
     return next(STATE / name for name in names if not (folder / STATE / name).exists())
 
@@ -278,5 +278,5 @@ def _parts(stage_folder: Path) -> Iterator[Path]:
 
 
 def overruling_variables(environment: Mapping[str, str]) -> Sequence[str]:
-    """Return the variables of this shell that will win over the configuration."""
+    """Return the variables of this shell that will override the configuration."""
     return sorted(name for name in environment if name.startswith("RLTRADER_") and "__" in name)

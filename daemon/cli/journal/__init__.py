@@ -1,1 +1,1 @@
-"""The commands that read or prove a journal: verify, rotate, events, decisions."""
+"""Commands that read, verify, export or rotate a journal."""

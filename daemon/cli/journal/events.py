@@ -25,7 +25,7 @@ from daemon.journal.rows import base_of
 from strategies.kit.quantity import to_json
 
 NAMES = ("client_order_id", "order_id")
-DAMAGED_MOST = 100_000  # letters
+DAMAGED_MOST = 100_000  # characters
 _KINDS = tuple(kind.__name__ for kind in get_args(AnyEvent))
 
 
@@ -106,7 +106,7 @@ def _matching(options: argparse.Namespace, where: str, values: list[Any]) -> lis
                 f"ORDER BY id {'ASC' if forward else 'DESC'} LIMIT ?",
                 (*values, options.limit),
             )
-        matches |= {row["id"]: row for row in rows}  # a file begins with the row that the one before ends with
+        matches |= {row["id"]: row for row in rows}  # a file repeats the last row of the one before
         if len(matches) >= options.limit:
             break
     ids = sorted(matches)

@@ -42,9 +42,9 @@ from strategies.kit.units import SECOND_NS
 
 OF_THE_DESK = ("close", "price", "tradable", "shares", "weight", "unrealised_return", "age", "action")
 """Columns that are shown first."""
-COLUMNS = 6  # side by side
-NAMED = 10  # decisions in one sentence
-_TIMES = range(2**63)  # nanoseconds that the journal can hold: to the year 2262
+COLUMNS = 6  # columns of one table
+NAMED = 10  # most decisions named in one sentence
+_TIMES = range(2**63)  # nanoseconds that a journal can hold: to the year 2262
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -98,13 +98,13 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 
 def _coming(reader: JournalReader) -> tuple[int, ...]:
-    """Return the decisions whose orders may still come: the newest one, at a broker."""
+    """Return the decisions that may still send orders: the newest one, at a broker."""
     newest = reader.query("SELECT max(decision) AS newest FROM decisions")[0]["newest"]
     return () if newest is None or reader.meta().get("mode") == "replay" else (newest,)
 
 
 def _outcomes(reader: JournalReader, rows: Sequence[sqlite3.Row], coming: tuple[int, ...]) -> dict[int, str]:
-    """Return the outcome of each decision as tables show it, and how its orders ended where some followed."""
+    """Return each decision's outcome as shown in tables, with the orders' results if there are any."""
     did, texts = book_changes(reader, [row["decision"] for row in rows if row["work"]]), {}
     for row in rows:
         decision, outcome = row["decision"], row["shown"]
@@ -115,12 +115,12 @@ def _outcomes(reader: JournalReader, rows: Sequence[sqlite3.Row], coming: tuple[
 
 
 def _decisions(coming: tuple[int, ...]) -> str:
-    """Return the query of all decisions with the `shown` outcome."""
+    """Return the query of all decisions, with the outcome for display as `shown`."""
     return f"SELECT d.*, {shown_outcome(coming)} AS shown FROM decisions AS d"
 
 
 def _unsent(row: sqlite3.Row) -> bool:
-    """Return whether the decision is a basket that led to no order."""
+    """Return whether the decision is a basket without orders."""
     return bool(row["shown"] == NO_CHANGE and (row["work"] or "").endswith("."))
 
 
@@ -183,10 +183,9 @@ def _explain(reader: JournalReader, options: argparse.Namespace, console: Consol
 
 
 def _symbol_tables(row: sqlite3.Row, spec: Spec) -> tuple[list[Table], str]:
-    """An observation by symbol as tables with a line per symbol, and the inputs that belong to no symbol.
+    """Return an observation by symbol as tables with a line per symbol, and the inputs that belong to no symbol.
 
-    The first table has the columns of interest, the action of a continuous policy, and the shares that the basket
-    wants to hold.
+    The first table has the columns of interest, the action of a continuous policy, and the basket's target shares.
     """
     values_by_column: dict[str, dict[str, float]] = {}  # column -> symbol -> value
     alone: list[str] = []
@@ -213,7 +212,7 @@ def _symbol_tables(row: sqlite3.Row, spec: Spec) -> tuple[list[Table], str]:
 
 
 def _explain_heads(answers: DecisionHeads | None, console: Console) -> None:
-    """The actions taken, the policy's heads of each symbol, what the answer took from each wish, and the weights."""
+    """Print the policy's heads by symbol: actions, the part of each wish that the answer adopted, and the weights."""
     if answers is None:
         return
     if answers.choices:
@@ -240,7 +239,7 @@ def _explain_heads(answers: DecisionHeads | None, console: Console) -> None:
 
 
 def _choices_table(choices: tuple[SymbolChoice, ...]) -> Table:
-    """The value of each action, which one was taken, and with which probabilities."""
+    """Return a table of each action's value and probabilities, with the chosen action."""
     actions = tuple(choices[0].behaviour)
     lines = [
         (
@@ -309,7 +308,7 @@ def _explain_work(reader: JournalReader, row: sqlite3.Row, console: Console) -> 
 
 
 def _bar_time(text: str) -> int:
-    """A bar's start in ns: digits are ns, ISO 8601 otherwise; without a zone it is New York time."""
+    """Return a bar's start in ns: digits are ns, other texts ISO 8601; without a zone it is New York time."""
     try:
         if text.isdecimal():
             bar_ns = int(text)
@@ -325,7 +324,7 @@ def _bar_time(text: str) -> int:
 
 
 def _table(head: tuple[str, ...], lines: Sequence[Sequence[str]]) -> Table:
-    table = Table(*(Column(name, overflow="fold") for name in head))  # an order's id is never cut
+    table = Table(*(Column(name, overflow="fold") for name in head))  # an order id is never cut
     for line in lines:
         table.add_row(*line)
     return table

@@ -26,7 +26,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
-    """Write what was asked for; returns 0. Raises NotFound, JournalError, OSError."""
+    """Write the requested export; returns 0. Raises NotFound, JournalError, OSError."""
     if options.what == "tables":
         from daemon.cli.journal.tables import export_tables
 

@@ -1,6 +1,6 @@
-"""`rltraderctl gap`: a session's orders at the broker next to the same orders on paper; or several sessions in sum.
+"""`rltraderctl gap`: compare a session's orders at the broker with the same orders on paper; or sum several sessions.
 
-Reads the journal only, also while a daemon runs.
+Reads only the journal, also while a daemon runs.
 """
 
 from __future__ import annotations
@@ -71,13 +71,13 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 
 def sessions_in(journal: Path) -> list[str]:
-    """Return the dates of the sessions that the journal and its rotated parts hold, oldest first."""
+    """Return the dates of the sessions in the journal and its rotated parts, oldest first."""
     dates = set()
     for path in parts_of(journal):
         with closing(JournalReader(path)) as reader:
             newest = reader.query("SELECT max(time_ns) AS newest FROM events")[0]["newest"] or 0
             for row in reader.query("SELECT payload FROM events WHERE kind = 'SessionScheduled'"):
-                with suppress(msgspec.MsgspecError):  # a damaged row: each start schedules the session anew
+                with suppress(msgspec.MsgspecError):  # a damaged row; each start schedules the session again
                     event = decode_event(row["payload"])
                     if isinstance(event, SessionScheduled) and event.session.open_ns <= newest:
                         dates.add(event.session.date)

@@ -1,4 +1,4 @@
-"""`rltraderctl export quotes`: the option quotes that a journal holds, as a file that calibration and checks read."""
+"""`rltraderctl export quotes`: write the option quotes of a journal as a file for calibration and checks."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def export_quotes(state_dir: Path, out: Path, console: Console) -> int:
 
 
 def _tables(parts: list[Path]) -> Iterator[Any]:
-    """Yield the last quote of each contract and minute, a New York date at a time."""
+    """Yield the last quote of each contract and minute, one New York date at a time."""
     quotes: dict[tuple[str, int], Quote] = {}
     bars: dict[str, dict[int, float]] = {}
     day = 0
@@ -75,7 +75,7 @@ def _tables(parts: list[Path]) -> Iterator[Any]:
 
 
 def _keep(quotes: dict[tuple[str, int], Quote], quote: Quote, day: int) -> None:
-    """Keep an option's quote of this day under the end of the minute in which it was quoted, the latest of them."""
+    """Store an option's quote of this day under the end of its minute; the latest one wins."""
     if parse_occ(quote.symbol) is None or _day(quote.quoted_ns) != day:
         return
     key = quote.symbol, -(-quote.quoted_ns // MINUTE_NS) * MINUTE_NS
@@ -104,12 +104,12 @@ def _table(quotes: dict[tuple[str, int], Quote], bars: dict[str, dict[int, float
 
 
 def _events(parts: list[Path]) -> Iterator[QuotesReceived | BarClosed]:
-    """Yield the journal's bars and quotes in order, those of rotated files first."""
+    """Yield the journal's bars and quotes in order, rotated files first."""
     for path in parts:
         with closing(JournalReader(path)) as reader:
             yield from map(_DECODER.decode, reader.payloads("BarClosed", "QuotesReceived"))
 
 
 def _day(time_ns: int) -> int:
-    """Return a number for the New York date; no quote comes from 20:00 on."""
+    """Return a number for the New York date; quotes end before 20:00."""
     return (time_ns - 4 * HOUR_NS) // DAY_NS

@@ -32,10 +32,10 @@ PRINTED: dict[str, Any] = {
     "train-and-export-calibrate": Calibration,
     "train-and-export-check-quotes": QuoteReport,
 }
-"""Name -> what is printed: by a command's `--json`, by `report` over a span (`performance`), by `gap --days`, by a
+"""Name -> type that is printed: by a command's `--json`, by `report` over a span (`performance`), by `gap --days`, by a
 replay into a pipe, and into the file `reports/<day>.json` (`day`)."""
 
 
 def schemas() -> dict[str, str]:
-    """Each schema's file name and text."""
+    """Return the text of each schema by its file name."""
     return {f"{name}.v1.json": schema_text(schema_of(kind)) for name, kind in PRINTED.items()}

@@ -1,8 +1,8 @@
-"""`rltraderctl export tables`: the journal's tables as Parquet files, for pandas, DuckDB and the like.
+"""`rltraderctl export tables`: write the journal's tables as Parquet files, for pandas, DuckDB and the like.
 
 Times become timestamps (UTC, without a zone, NULL for 0), amounts 64-bit floats, a feature row a list of float32; JSON
-stays text. The journal keeps the exact amounts. Quantities are exact: 64-bit integers of a journal that has whole ones
-alone, decimals with nine places of one with fractions.
+stays text. The journal has the exact amounts. Quantities are exact: 64-bit integers if the journal has no fractions,
+else decimals with nine places.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _META = ("desk", "strategy", "mode", "tape", "synthetic")
 
 
 class _Column(NamedTuple):
-    """A column: its name in the journal and in the file, its type there, and what makes a value other than NULL."""
+    """A column: its name in the journal and in the file, its type there, and the conversion of its values."""
 
     source: str
     name: str
@@ -46,9 +46,9 @@ class _Column(NamedTuple):
 
 
 def export_tables(journal: Path, folder: Path, console: Console) -> int:
-    """Write a file for each table into `folder`, which is made, each whole; returns 0. Raises JournalError, OSError.
+    """Write one file per table into the new folder `folder`; returns 0. Raises JournalError, OSError.
 
-    A table that the journal of an older release lacks is written without a row.
+    Each file is written whole. A table that an older release's journal lacks becomes a file without rows.
     """
     with closing(JournalReader(journal)) as reader:
         meta = {name: text for name, text in reader.meta().items() if name in _META}
@@ -58,7 +58,7 @@ def export_tables(journal: Path, folder: Path, console: Console) -> int:
             reason = "a file" if folder.is_file() else error.strerror or error
             raise NotFound(f"{folder}: {reason}; expected a folder, or a name for one: choose another --out") from error
         whole = not _has_fractions(reader)
-        for row_type in (kind for kind in ROW_TYPES if kind is not RoundTripRow):  # `trades` is made of those
+        for row_type in (kind for kind in ROW_TYPES if kind is not RoundTripRow):  # `trades` is derived from those
             count = _write(
                 folder / f"{row_type.TABLE}.parquet", _columns(row_type, whole), _pages(reader, row_type), meta
             )
@@ -70,7 +70,7 @@ def export_tables(journal: Path, folder: Path, console: Console) -> int:
 
 
 def _has_fractions(reader: JournalReader) -> bool:
-    """Return whether any quantity of the journal is a fraction: its column holds text."""
+    """Return whether the journal holds any fraction, which is stored as text."""
     table_names = {row["name"] for row in reader.query("SELECT name FROM sqlite_schema WHERE type = 'table'")}
     for row_type in ROW_TYPES:
         names = [field.name for field in msgspec.structs.fields(row_type) if field.type is Quantity]

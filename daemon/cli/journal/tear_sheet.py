@@ -1,4 +1,4 @@
-"""`rltraderctl report --from --to`: the figures of one desk, or of several and their sum, over a span. Reads only."""
+"""`rltraderctl report --from --to`: performance of one desk, or of several and their sum, over a span. Reads only."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 
 def wanted(options: argparse.Namespace) -> bool:
-    """Return whether a span is asked for, and not a session. Raises NotFound where both are."""
+    """Return whether the request is for a span, not for a session. Raises NotFound if it names both."""
     has_span = options.since or options.until or options.range or options.benchmark
     several = len(options.state_dirs) > 1
     if not has_span and not several:
@@ -81,7 +81,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 
 def _benchmark(text: str) -> Benchmark | None:
-    """Read the option: a file where there is one, else a symbol."""
+    """Read the option as a file, if it exists, else as a symbol."""
     if not text:
         return None
     if not _names_file(text):
@@ -97,7 +97,7 @@ def _names_file(text: str) -> bool:
 
 
 def _check(sheet: Sheet, benchmark: Benchmark | None) -> None:
-    """Refuse a benchmark that no desk could be compared with."""
+    """Refuse a benchmark that no desk can be compared with."""
     active_desks = [desk for desk in sheet.desks if desk.figures.sessions]
     if benchmark is None or not active_desks or any(_has(desk.figures, benchmark.name) for desk in active_desks):
         return
@@ -157,7 +157,7 @@ def _figures(figures_by_name: Sequence[tuple[str, Performance]]) -> Table:
 
 
 def _months(name: str, figures: Performance, width: int) -> list[Table]:
-    """Return the months of each year with the year, in two tables where one would be wider than the terminal."""
+    """Return each year's months and total as tables; two of them if one would be wider than the terminal."""
     years = calendar(figures)
     columns = [place for place in range(12) if any(months[place] is not None for _, months, _ in years)]
     lines = [

@@ -1,4 +1,4 @@
-"""`rltraderctl trades`: round trips from flat to flat, with their sums. Reads the journal only."""
+"""`rltraderctl trades`: print round trips from flat to flat, with their sums. Reads only the journal."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ from daemon.reports.trade_tables import (
 )
 from strategies.kit.quantity import to_json
 
-SHOWN = 20  # on a terminal
+SHOWN = 20  # most trades on a terminal
 HEADINGS = ("entered (New York)", "held", "what", "entry", "exit", "P&L USD", "%", "worst", "best", "why", "decisions")
-LEAST = ("decisions", "best", "worst", "held", "exit", "entry")  # left out on a narrow terminal, the first first
+LEAST = ("decisions", "best", "worst", "held", "exit", "entry")  # omitted in this order on a narrow terminal
 
 
 def add_options(command: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""`rltraderctl verify`: replay the journal without weights and compare everything."""
+"""`rltraderctl verify`: replay the journal without model weights and compare every result."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 
 def _against(path: Path, published_file: str, console: Console, *, newest: bool) -> bool:
-    """Compare with published heads; False where one differs."""
+    """Compare with published heads; returns False if one differs."""
     comparison = compare(path, published_file, newest=newest)
     if comparison.difference:
         console.print(f"DIFFERENT: {comparison.difference}")

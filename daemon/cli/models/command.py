@@ -1,7 +1,7 @@
-"""`rltraderctl models`: the store's versions, the one that answers, and who chose it.
+"""`rltraderctl models`: list the store's versions, and change which one answers.
 
-It changes files only: a running daemon notices a changed pointer by itself. Invariant: a pointer names only a version
-that passed every check of the store and its trial, and every change is recorded with who and why.
+Changes files only: a running daemon notices a changed pointer by itself. Invariant: a pointer names only a version that
+passed every check of the store and its trial, and every change is recorded with its author and reason.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from strategies.registry import configured
 
 REFUSED = 1
 STORE = ("models_dir", "strategy", "config")
-"""Options that name a store: the next command gets the same."""
+"""Options that select a store; the suggested next command repeats them."""
 
 WORDS = {
     "list": "the versions of a strategy, and which of them the pointers name",
@@ -99,7 +99,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
-    """Carry out one of `WORDS`: 0, 1 where a version was refused, 2 where it cannot be done. Raises ConfigError."""
+    """Carry out one of `WORDS`; returns 0, 1 for a refused version, 2 for an impossible request. Raises ConfigError."""
     if options.word in FORMERLY:
         options.word, former = FORMERLY[options.word], options.word
         sys.stderr.write(f"rltraderctl: models {former} is now called models {options.word}\n")
@@ -137,7 +137,7 @@ def _check(store: ModelStore, options: argparse.Namespace, console: Console) -> 
 
 
 def _lead_to_activation(store: ModelStore, options: argparse.Namespace, version: str) -> None:
-    """Set what leads on from a whole version: to activate it, or the list where it is active already."""
+    """Suggest to activate a checked version, or the list if it is active already."""
     if version == pointer_text(store.shelf, CURRENT):
         lead_on(options, "models", "list", about=STORE)
     else:
@@ -230,7 +230,7 @@ def _check_promotion(store: ModelStore, model: LoadedModel) -> None:
     try:
         running = load_model(store.models_dir, store.strategy, CURRENT)
     except ModelError:
-        return  # there is none whose place it takes
+        return  # there is none to replace
     if promoted_under(running.manifest, trading, symbols):
         raise ModelError(
             "not promoted",
@@ -240,7 +240,7 @@ def _check_promotion(store: ModelStore, model: LoadedModel) -> None:
 
 
 def _holds(store: ModelStore, options: argparse.Namespace, console: Console) -> int:
-    """Write the file that keeps versions off the ladder."""
+    """Write the file that holds versions off the ladder."""
     author, why = _checked_text("--who", options.who or _user()), _checked_text("--reason", options.reason)
     version = getattr(options, "version", "")
     version = version_of_pointer(store.shelf, version) if version in POINTERS else version
@@ -274,7 +274,7 @@ def _held_anew(word: str, version: str, reason: str, former: HoldReasons) -> Hol
 
 
 def _sign(store: ModelStore, options: argparse.Namespace, console: Console) -> int:
-    model = load_model(store.models_dir, store.strategy, options.version)  # what is signed is whole
+    model = load_model(store.models_dir, store.strategy, options.version)  # only a checked version may be signed
     folder = store.shelf / checked_name(model.version, "the version")
     manifest = (folder / MANIFEST_FILE).read_bytes()
     if sha256(manifest).hexdigest() != model.manifest_digest:
@@ -298,7 +298,7 @@ def _checked_text(option: str, text: str) -> str:
 
 
 def _user() -> str:
-    """Return who asks, and the number of this process's user."""
+    """Return the person's name, and this process's user id."""
     return f"{person()} (uid {os.getuid()})"
 
 

@@ -1,4 +1,4 @@
-"""What `rltraderctl models list` and `show` print."""
+"""Output of `rltraderctl models list` and `show`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from strategies.kit.card import CARD_FILE
 from strategies.registry import configured
 
 HISTORY_SHOWN = 10
-SHOW_FIGURES = 12  # of the manifest's metrics
+SHOW_FIGURES = 12  # most metrics of the manifest in `show`
 
 
 def show_all(store: ModelStore, options: argparse.Namespace, console: Console) -> int:
@@ -67,7 +67,7 @@ def show_all(store: ModelStore, options: argparse.Namespace, console: Console) -
 
 @contextmanager
 def _as_row(table: Table, *cells: str) -> Iterator[list[str]]:
-    """Gather the row's other cells; what is refused meanwhile stands in the last one."""
+    """Yield a list for the row's other cells; an error meanwhile is written into the last one."""
     more: list[str] = []
     try:
         yield more
@@ -77,7 +77,7 @@ def _as_row(table: Table, *cells: str) -> Iterator[list[str]]:
 
 
 def held_back(store: ModelStore) -> dict[str, str]:
-    """Return the versions that a person holds back, with the reasons; {} where that cannot be read."""
+    """Return the held-back versions with their reasons; {} if unreadable."""
     try:
         return former_holds(store.shelf).held
     except ModelError:
@@ -85,7 +85,7 @@ def held_back(store: ModelStore) -> dict[str, str]:
 
 
 def _signature_text(store: ModelStore, version: str) -> str:
-    """Describe the signature; with policy.public_key, whether it is that key's."""
+    """Describe the signature; with policy.public_key, whether it is valid for that key."""
     key = store.settings.policy.public_key
     if not (store.shelf / version / SIGNATURE_FILE).exists():
         return "no"
@@ -134,7 +134,7 @@ def show_one(store: ModelStore, options: argparse.Namespace, console: Console) -
 
 
 def _lineage(model: LoadedModel) -> list[tuple[str, object]]:
-    """Lines of the card: parent, trainer, stream and figures; none for a version without one."""
+    """Return the card's lines (parent, trainer, stream and figures); none for a version without a card."""
     if CARD_FILE not in model.manifest.files:
         return []
     card = card_of(model)

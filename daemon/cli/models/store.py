@@ -1,4 +1,4 @@
-"""The model store that a command works on, and the rules its models must meet."""
+"""The model store of a command, and the rules that its models must meet."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from strategies.registry import add, configured
 
 
 class NotPossible(ValueError):
-    """The request cannot be done; the text names the cure."""
+    """The request is impossible; the text names the cure."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelStore:
-    """One strategy's models, and the rules they must meet."""
+    """Models of one strategy, and the rules that they must meet."""
 
     settings: DeskSettings
     models_dir: Path
@@ -39,7 +39,7 @@ class ModelStore:
         return model
 
     def proved(self, version: str) -> LoadedModel:
-        """Load a version and run every check that a daemon runs before it answers. Raises ModelError."""
+        """Load a version and run all of the daemon's checks before an activation. Raises ModelError."""
         model = self.load(version)
         try_model(model, symbols=configured(self.strategy.spec), config=self.strategy.spec.config)
         OnnxPolicy.open(model, self.strategy, "cpu", 1)
@@ -47,7 +47,7 @@ class ModelStore:
 
 
 def store_of(options: argparse.Namespace) -> ModelStore:
-    """The store that the options name. Raises NotPossible, ConfigError."""
+    """Return the store that the options name. Raises NotPossible, ConfigError."""
     config = options.config or (DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None)
     overrides = {"desk.strategy": options.strategy} if options.strategy else {}
     if options.strategy:

@@ -1,1 +1,1 @@
-"""`rltrader runs`: the library of dry runs and trainings on a terminal, and what changes it."""
+"""`rltrader runs`: the library of dry runs and trainings at a terminal, and its changes."""

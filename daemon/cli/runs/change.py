@@ -1,4 +1,4 @@
-"""`rltrader runs tag` and `rltrader runs delete`: the two commands that change what lies in a run's folder."""
+"""`rltrader runs tag` and `rltrader runs delete`: the two commands that change a run's folder."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def add_delete(command: argparse.ArgumentParser) -> None:
 
 
 def delete(options: argparse.Namespace, console: Console) -> int:
-    """Delete runs, each after a question. Returns 0, 1 where one was kept. Raises as `removal`."""
+    """Delete runs, each after a question; returns 0, or 1 if one was kept. Raises as `removal`."""
     library = library_of(options.places)
     runs = [chosen_run(library, name) for name in options.ids]
     unreadable = next((run for run in runs if run.state == UNREADABLE), None)

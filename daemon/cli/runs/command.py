@@ -1,6 +1,6 @@
-"""`rltrader runs`: dry runs and trainings listed, shown, compared, tagged, deleted, started and watched.
+"""`rltrader runs`: list, show, compare, tag, delete, start and watch dry runs and trainings.
 
-Without a command it lists. `daemon.library` reads; what changes something stands in `change` and `start`.
+Without a command it lists. `daemon.library` reads; commands that change something are in `change` and `start`.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from daemon.library.listed import KINDS, NONE, RUNNING, UNREADABLE, ListedRun
 from daemon.operator.summary import sparkline
 
 DONE, USAGE_ERROR, INTERRUPTED = 0, 2, 130
-LESS = ("code", "model", "parameters", "trades", "when (UTC)", "data", "strategy", "Sharpe")  # in a narrow list
-CHANGED_SHOWN = 4  # settings of a row
+LESS = ("code", "model", "parameters", "trades", "when (UTC)", "data", "strategy", "Sharpe")  # omitted if narrow
+CHANGED_SHOWN = 4  # most changed settings in a row
 
 
 def _figure(name: str) -> Callable[[ListedRun], float]:
-    """Return what sorts by a figure, the highest first; runs without it come last."""
+    """Return a sort key by a figure, the highest first; runs without it come last."""
 
     def value(run: ListedRun) -> float:
         figure = None if run.figures is None else getattr(run.figures, name)
@@ -53,11 +53,11 @@ SORTS: dict[str, tuple[Callable[[ListedRun], Any], bool]] = {
     "drawdown": (lambda run: run.figures.max_drawdown if run.figures is not None else float("inf"), False),
     "trades": (_figure("trades"), True),
 }
-"""Name -> what sorts by it, and whether the largest comes first."""
+"""Name -> sort key, and whether the largest comes first."""
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of all commands."""
+    """Return the parser of all commands."""
     line = CommandLine(
         prog="rltrader runs",
         description="The library of dry runs and trainings: without a command it lists them, the newest first.",
@@ -100,14 +100,14 @@ def _add_places(command: argparse.ArgumentParser, default: Any) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """`rltrader runs …`; returns 0, 2 for an impossible request, 130 after Ctrl-C, and what a started run returned."""
+    """Run `rltrader runs …`; returns 0, 2 for an impossible request, 130 after Ctrl-C, or a started run's exit code."""
     options = parser().parse_args(arguments)
     console = JournalConsole(250)
     try:
         options.places = options.places or usual_places()
         code: int = options.run(options, console)
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+    except BrokenPipeError:  # the reader, such as `head`, closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except (LibraryError, NotFound, StateDirError, JournalError, sqlite3.Error, OSError, ValueError) as error:
@@ -160,7 +160,7 @@ def _table(runs: Sequence[ListedRun]) -> Table:
 
 
 def _row(run: ListedRun) -> list[str]:
-    """Return the run's cells in words."""
+    """Return the run's cells as text."""
     name = f"{run.id} {' '.join(f'#{tag}' for tag in run.tags)}".strip()
     if run.state == UNREADABLE:
         return [name, f"{run.kind}, {UNREADABLE}", run.problem, *[NONE] * 9]
@@ -180,7 +180,7 @@ def _row(run: ListedRun) -> list[str]:
 
 
 def state_words(run: ListedRun) -> str:
-    """Return the state, of a running one with how far it is."""
+    """Return the state, with the progress of a running one."""
     share = run.progress.share if run.progress is not None else None
     return f"{run.state}, {share:.0%}" if run.state == RUNNING and share is not None else run.state
 
@@ -189,7 +189,7 @@ def when(time_s: float) -> str:
     """Return a time of the run's files, UTC, to the minute."""
     try:
         return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%d %H:%M") if time_s else NONE
-    except (ValueError, OverflowError, OSError):  # a file's time may be any
+    except (ValueError, OverflowError, OSError):  # a file's time may be out of range
         return NONE
 
 

@@ -1,4 +1,4 @@
-"""`rltrader runs compare`: the runs' equity and drawdown over each other on a terminal, and what tells them apart."""
+"""`rltrader runs compare`: equity and drawdown of several runs in one chart, and the runs' differences."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from daemon.reports.performance.words import share
 
 LETTERS = "ABCDE"
 COLOURS = ("cyan", "yellow", "green", "magenta", "red")
-SEVERAL = "*"  # where lines meet
+SEVERAL = "*"  # drawn where lines meet
 ROWS, COLUMNS_MOST, LABEL = 12, 100, 10
 
 
@@ -66,7 +66,7 @@ def show(comparison: Comparison, console: Console) -> None:
 
 
 def draw_lines(lines: Sequence[tuple[Sequence[float], Sequence[float]]], width: int, height: int = ROWS) -> list[Text]:
-    """Return lines of (times, values) as rows of text: each by its letter, `*` where several meet.
+    """Return a chart of lines (times, values) as rows of text: one letter per line, `*` where several meet.
 
     A column shows the newest value up to its time, and nothing before a line's first and after its last.
     """

@@ -1,7 +1,7 @@
-"""What of a run's folder is deleted: what runs write there, and nothing else. One foreign file, and nothing is.
+"""Deletion of a run's folder: only files that runs write; one foreign file refuses the whole deletion.
 
-The folder is held by its descriptor and by the run's own lock from the look to the end, so that no process begins in
-it and no other folder takes its place. Links are never followed, and never removed.
+The folder is held by its descriptor and by the run's own lock from the check to the end, so that no process begins in
+it and no other folder replaces it. Links are never followed, and never removed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ OF_DRY_RUN = re.compile(
     rf"{_JOURNAL}|{_ROTATING}(-wal|-shm|-journal)?|{LOCK_FILE}|{BALLAST_FILE}|{re.escape(TAGS_FILE)}|feed|\.[^/]+\.part"
     rf"|{REPORTS}/(\d{{4}}-\d\d-\d\d\.(html|json|csv|part))?|({ROTATED}|{ARCHIVE})/([0-9-]+\.(sqlite|part))?"
 )
-"""Path within the state directory of a dry run, of a folder with a slash at its end: all that is written there."""
+"""Paths of all files that a dry run writes, relative to the state directory; a folder ends with a slash."""
 _RESULTS = "study|report|search|ablation|coefficients|progress|sweep|trials"
 _TENSORBOARD = r"tensorboard/(events\.out\.tfevents\.[^/]+)?"
 _OF_TRIAL = rf"checkpoint\.pt|best\.pt|trial\.json|metrics\.jsonl|\.lock|\.[^/]+\.part|{_TENSORBOARD}"
@@ -42,27 +42,27 @@ OF_TRAINING = re.compile(
     rf"{re.escape(RUN_FILE)}|{re.escape(TRAINING_LOCK)}|{re.escape(TAGS_FILE)}|({_RESULTS})\.json|(report|sweep)\.html"
     rf"|cells\.jsonl|study\.log(\.lock)?|lock|\.[^/]+\.part|trials/([^/]+/({_OF_TRIAL})?)?"
 )
-"""The same of a training, a search, an ablation or a sweep."""
+"""Paths of all files that a training, a search, an ablation or a sweep writes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """A run's folder, held: what will be removed of it, children before their folders, and the bytes of all."""
+    """A locked folder of a run: the entries to remove, children before their folders, and their total bytes."""
 
     folder: Path
     descriptor: int
     entries: tuple[tuple[str, bool], ...]  # path within, and whether it is a folder
     size: int
-    last: tuple[str, str]  # the file by which the folder is a run's, and its lock: they go last
+    last: tuple[str, str]  # the file that marks the folder as a run's, and its lock: removed last
 
     def carry_out(self) -> None:
-        """Remove it all, then the folder where nothing came into it meanwhile. Raises LibraryError, OSError."""
+        """Remove all entries, then the folder if nothing new is in it. Raises LibraryError, OSError."""
         later = dict.fromkeys(self.last)
         for path, is_folder in self.entries:
             if path not in later:
                 _remove(self.descriptor, path, is_folder=is_folder)
         paths = {path for path, _ in self.entries}
-        for path in later:  # a removal that was killed can be asked for again
+        for path in later:  # so that a removal that was killed can be repeated
             if path in paths:
                 os.unlink(path, dir_fd=self.descriptor)
         remains = os.listdir(self.descriptor)  # noqa: PTH208  by its descriptor, not by a name
@@ -76,10 +76,10 @@ class Removal:
 
 @contextmanager
 def removal(folder: Path, kind: str) -> Iterator[Removal]:
-    """Hold a run's folder and yield what would be removed of it; nothing is changed but the lock's file.
+    """Lock a run's folder and yield its removal; until then only the lock's file may change.
 
     Raises:
-        LibraryError: it runs, is a desk's, holds what no run wrote, or is another folder than it was.
+        LibraryError: the run is running, belongs to a desk, holds foreign files, or its folder was replaced.
         OSError, JournalError: it cannot be read, or belongs to another user.
     """
     dry = kind == DRY_RUN
@@ -94,16 +94,16 @@ def removal(folder: Path, kind: str) -> Iterator[Removal]:
             _check_mode(folder)
         elif not stat.S_ISREG(os.stat(identity, dir_fd=descriptor, follow_symlinks=False).st_mode):
             raise LibraryError(f"{folder / identity} is no plain file: remove the folder by hand")
-        _entries(folder, descriptor, name_pattern)  # what is refused by it gets no lock's file either
+        _entries(folder, descriptor, name_pattern)  # a folder that this refuses gets no lock's file either
         stack.callback(os.close, _lock(folder, descriptor, lock))
         if dry:
-            _check_mode(folder)  # once more, now that no process can change it
+            _check_mode(folder)  # again, now that no process can change it
         entries, size = _entries(folder, descriptor, name_pattern)
         yield Removal(folder, descriptor, tuple(entries), size, (identity, lock))
 
 
 def _lock(folder: Path, descriptor: int, name: str) -> int:
-    """Return the descriptor of the run's lock, which is held while it is open."""
+    """Return the descriptor of the run's lock, held while it is open."""
     lock = open_own(descriptor, name, os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -114,7 +114,7 @@ def _lock(folder: Path, descriptor: int, name: str) -> int:
 
 
 def _check_mode(folder: Path) -> None:
-    """Refuse a desk's journal."""
+    """Raise LibraryError for the journal of a live desk."""
     with closing(JournalReader(folder / FILE)) as reader, reading(folder / FILE):
         mode = meta_of(reader).get("mode", "")
     if mode not in MODES:
@@ -122,7 +122,7 @@ def _check_mode(folder: Path) -> None:
 
 
 def _entries(folder: Path, descriptor: int, name_pattern: re.Pattern[str]) -> tuple[list[tuple[str, bool]], int]:
-    """Return all that is in the folder, children first, and its size. Raises LibraryError for what is no run's."""
+    """Return all entries of the folder, children first, and its size. Raises LibraryError for a foreign entry."""
     entries: list[tuple[str, bool]] = []
     size = 0
     for place, folders, files, inner in os.fwalk(
@@ -145,7 +145,7 @@ def _entries(folder: Path, descriptor: int, name_pattern: re.Pattern[str]) -> tu
 
 
 def _remove(descriptor: int, path: str, *, is_folder: bool) -> None:
-    """Remove one entry below the folder, whose own folder must still be one and no link."""
+    """Remove one entry of the folder; its parent must still be a folder and no link."""
     parent, name = os.path.split(path)
     inner = descriptor
     try:

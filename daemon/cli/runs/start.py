@@ -1,6 +1,6 @@
-"""`rltrader runs start` and `rltrader runs watch`: a run begun in a folder of the library, and how far one is.
+"""`rltrader runs start` and `rltrader runs watch`: begin a run in a folder of the library, and follow its progress.
 
-What starts is the program itself, with its own options, output and exit code; this process becomes it.
+This process becomes the started program, with its own options, output and exit code.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def add_start(command: argparse.ArgumentParser) -> None:
 
 
 def start(options: argparse.Namespace, console: Console) -> int:
-    """Become the program that runs. Raises LibraryError for a name that is taken or wrong, OSError."""
+    """Replace this process by the program. Raises LibraryError for a name that is taken or wrong, OSError."""
     own_folder = OWN_FOLDER[options.what]
     if any(word == own_folder or word.startswith(f"{own_folder}=") for word in options.rest):
         raise LibraryError(f"{own_folder} is chosen by --name and --runs-dir here: leave it out")
@@ -54,7 +54,7 @@ def start(options: argparse.Namespace, console: Console) -> int:
 
 
 def _folder(options: argparse.Namespace) -> Path | None:
-    """Return the run's folder; None where a training names its own, so that the same command goes on with it."""
+    """Return the run's folder; None if a training names its own, so that the same command resumes it."""
     place: Path = options.places[0]
     if options.name is None and options.what == TRAINING and place == RUNS:
         return None
@@ -68,7 +68,7 @@ def _folder(options: argparse.Namespace) -> Path | None:
 
 
 def _goes_on(options: argparse.Namespace, folder: Path) -> bool:
-    """Whether the folder holds such a run, with which the program goes on, or refuses it by itself."""
+    """Return whether the folder holds such a run; the program resumes it, or refuses it by itself."""
     kind = options.what.replace("-", " ")
     return any(Path(run.folder) == folder.resolve() and run.kind == kind for run in library_of(options.places).runs)
 
@@ -79,7 +79,7 @@ def add_watch(command: argparse.ArgumentParser) -> None:
 
 
 def watch(options: argparse.Namespace, console: Console) -> int:
-    """Show a run's progress until it ends. Returns 0, 1 where it ended before its end. Raises LibraryError."""
+    """Show a run's progress until it ends; returns 0, or 1 if it did not finish. Raises LibraryError."""
     run = chosen_run(library_of(options.places), options.id)
     last = _watch(run, console, time.sleep)
     figures = last.figures
@@ -89,7 +89,7 @@ def watch(options: argparse.Namespace, console: Console) -> int:
 
 
 def _watch(run: ListedRun, console: Console, sleep: Callable[[float], None]) -> ListedRun:
-    """Return the run as it ended; where the output is no terminal a line stands for each new stage."""
+    """Return the run in its final state; without a terminal print a line for each new stage."""
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),

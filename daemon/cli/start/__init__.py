@@ -1,1 +1,1 @@
-"""The ways to start `rltraderd`: run a live desk, run a replay, check either."""
+"""Ways to start `rltraderd`: run a live desk, run a replay, check either."""

@@ -1,4 +1,4 @@
-"""What the account can hold, as `rltraderd --check` says it: an equal part in shares of each symbol, or a contract."""
+"""Findings of `rltraderd --check` about capital: can the account hold an equal part of each symbol, or a contract?"""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SUBJECT = "capital"
 
 
 class _Basket(msgspec.Struct):
-    fractions: bool | None = None  # as the first basket chose
+    fractions: bool | None = None  # chosen by the first basket
 
 
 class _Book(msgspec.Struct):
@@ -41,7 +41,7 @@ class _Stats(msgspec.Struct):
 
 
 class _AccountState(msgspec.Struct):
-    """The fields of a journal's newest state that tell about the account."""
+    """Fields of a journal's newest state about the account."""
 
     book: _Book
     basket: _Basket = msgspec.field(default_factory=_Basket)
@@ -49,9 +49,9 @@ class _AccountState(msgspec.Struct):
 
 
 def _account_state_of(state_dir: Path) -> _AccountState | None:
-    """Return what the newest state in this directory says of the account; None without one, or where it is unreadable.
+    """Return the account in this directory's newest state; None if there is none or it is unreadable.
 
-    The line about the state directory reports what cannot be read.
+    The finding about the state directory reports an unreadable one.
     """
     try:
         file = standing(state_dir)
@@ -65,7 +65,7 @@ def _account_state_of(state_dir: Path) -> _AccountState | None:
 
 
 def _equity(settings: DeskSettings, journal: _AccountState | None, account: str = "") -> float:
-    """Return the equity in USD: the journal's, else the account's as its broker tells it, else `paper.cash_usd`."""
+    """Return the equity in USD: the journal's, else the broker's, else `paper.cash_usd`."""
     if journal is not None:
         return float(journal.book.equity)
     try:
@@ -78,13 +78,13 @@ def _equity(settings: DeskSettings, journal: _AccountState | None, account: str 
 def capital_finding(
     settings: DeskSettings, symbols: Sequence[str], quotes: Mapping[str, float], account: str = ""
 ) -> CheckLine:
-    """Say whether the account holds its basket in whole shares, in fractions, or not all of it.
+    """Report whether the account can hold its basket in whole shares, in fractions, or not completely.
 
     Args:
         settings: of the desk.
         symbols: of the desk.
-        quoted: USD a share by symbol, as far as known.
-        account: the equity in USD as the broker writes it; "" for a desk whose account is made up.
+        quotes: USD a share by symbol, as far as known.
+        account: the equity in USD as the broker writes it; "" for a simulated account.
     """
     journal = _account_state_of(settings.paths.state_dir)
     equity, prices = _equity(settings, journal, account), {symbol: quotes.get(symbol, 0.0) for symbol in symbols}
@@ -112,7 +112,7 @@ def capital_finding(
 
 
 def _denied_part(rules: Basket, equity: float, count: int, *, fractions: bool) -> str:
-    """Return which limit a buy of an equal part, or of all that is wanted of one symbol, cannot meet; "" for none."""
+    """Return the limit that refuses a buy of an equal part, or of a symbol's highest weight; "" for none."""
     part = equity * min(1 / count, rules.weight_max)
     limits = {
         "order_notional_max_usd": float(rules.order_notional_max_usd) or math.inf,
@@ -134,12 +134,12 @@ def _denied_part(rules: Basket, equity: float, count: int, *, fractions: bool) -
 def entry_finding(
     settings: DeskSettings, symbols: Sequence[str], quotes: Mapping[str, float], account: str = ""
 ) -> CheckLine:
-    """Say which of the entries at the money, a call and a put, the account pays for now, and what would fit the rest.
+    """Report whether the account pays for a call and for a put at the money now, and a cure if not.
 
     Args:
-        settings: of a desk of options.
+        settings: of an option desk.
         symbols: of the desk; the first is the underlying.
-        quoted: USD by symbol: the underlying's price, and the asks of contracts near its money; 0 without one.
+        quotes: USD by symbol: the underlying's price, and the asks of contracts near the money; 0 without one.
         account: as of `capital_finding`.
     """
     trading = settings.trading()
@@ -184,7 +184,7 @@ def _pays(trading: Trading, equity: Decimal, limit: Decimal, sizing: Sizing) -> 
 def _fractions(
     settings: DeskSettings, equity: float, journal: _AccountState | None, prices: list[float]
 ) -> tuple[bool, str]:
-    """Return whether the desk holds fractions, and why; "" where its first basket will choose by the prices."""
+    """Return whether the desk holds fractions, and why; "" if its first basket will choose by the prices."""
     rule = settings.basket.fractions
     if rule != "auto":
         return rule == "on", f'basket.fractions = "{rule}"'

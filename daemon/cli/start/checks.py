@@ -1,4 +1,4 @@
-"""The checks of `rltraderd --check`: of this host (calendar, folders, disk, locks) and of the broker's account."""
+"""Checks of `rltraderd --check`: of this host (calendar, folders, disk, locks) and of the broker's account."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def calendar_finding(clock: Clock) -> CheckLine:
 
 
 def state_dir_findings(settings: DeskSettings, live: Live | None) -> list[CheckLine]:
-    """The state directory, who may read it, and the disk it is on."""
+    """Check the state directory, its permissions, and its disk."""
     path = settings.paths.state_dir
     try:
         existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
@@ -104,31 +104,31 @@ def _journal(path: Path, live: Live | None) -> CheckLine:
 
 
 def other_desk_findings(settings: DeskSettings, broker: Broker, keys: Credentials) -> list[CheckLine]:
-    """Report another desk of this host that trades the same account: this one would be refused."""
+    """Report another desk of this host on the same account; it would make this desk's start fail."""
     folder, path = lock_folder(), settings.paths.state_dir
     try:
-        if not folder.is_dir() or locked_by(path):  # nothing is locked, or this desk runs
+        if not folder.is_dir() or locked_by(path):  # no lock exists, or this desk runs
             return []
-    except (StateDirError, OSError):  # the line about the state directory reports it
+    except (StateDirError, OSError):  # the finding about the state directory reports it
         return []
     lock = AccountLock(folder, Holder(settings.desk.name, str(path.absolute()), 0), broker.service(settings))
     return [CheckLine("account lock", FAIL, problem)] if (problem := lock.taken(keys.key)) else []
 
 
 def metrics_findings(settings: DeskSettings) -> list[CheckLine]:
-    """Say whether the metrics' port can be had: with another desk's nobody would see this one, nor miss it."""
+    """Report whether the metrics' port is free; on another desk's port this desk would stay unmonitored."""
     table, path = settings.metrics, settings.paths.state_dir
     try:
-        if not table.enabled or locked_by(path):  # a desk that runs has it
+        if not table.enabled or locked_by(path):  # a running desk holds it
             return []
-    except (StateDirError, OSError):  # the line about the state directory reports it
+    except (StateDirError, OSError):  # the finding about the state directory reports it
         return []
     problem = refused("metrics.port", table.port, "end what has it, or choose another: each desk needs its own")
     return [CheckLine("metrics", WARN if problem else OK, problem or f"metrics.port {table.port} is free")]
 
 
 def _permissions(path: Path) -> CheckLine:
-    """Check the modes; a folder that others cannot enter protects its files anyway."""
+    """Check the file modes; a folder closed to others protects its files anyway."""
     files = [file for file in (path, path / FILE) if file.exists()]
     if path.stat().st_mode & stat.S_IRWXO:
         open_to_all = [file.name for file in files if file.stat().st_mode & stat.S_IRWXO]
@@ -138,7 +138,7 @@ def _permissions(path: Path) -> CheckLine:
 
 
 def protection_findings(settings: DeskSettings, *, dry_run: bool) -> list[CheckLine]:
-    """Say what rests at the broker while the daemon is down, where something does."""
+    """Report the stops that rest at the broker while the daemon is down, if any."""
     rules = settings.protection
     if settings.trading().protection is UNSET:
         return []
@@ -159,7 +159,7 @@ def _distance(settings: DeskSettings) -> str:
 
 
 def operator_findings(settings: DeskSettings) -> list[CheckLine]:
-    """Check what commands, telemetry and alarms need on this host. Asks no MQTT broker: trading does not need it."""
+    """Check the needs of commands, telemetry and alarms on this host. Contacts no MQTT broker: it is optional."""
     lines, mqtt, command = [], settings.mqtt, settings.alarms.command
     if mqtt.enabled:
         try:
@@ -185,7 +185,7 @@ def operator_findings(settings: DeskSettings) -> list[CheckLine]:
 
 
 def _guard_findings(settings: DeskSettings) -> list[CheckLine]:
-    """Say who watches the desk from outside, and by which paths; nothing where nobody does."""
+    """Report the desk's guard and its paths; nothing without a guard."""
     guard, mqtt = settings.guard, settings.mqtt
     if not guard.prefix:
         return []
@@ -222,7 +222,7 @@ async def account_findings(
 ) -> tuple[list[CheckLine], str]:
     """Check the keys' environment, the account's number and status and, for options, the level.
 
-    The second is the account's equity in USD as the broker writes it, "" where it is not known.
+    Also returns the account's equity in USD as the broker writes it, "" if unknown.
     """
     try:
         account = await admin.account()
@@ -250,7 +250,7 @@ async def account_findings(
 
 
 async def _shorting(admin: Admin) -> CheckLine:
-    """Check that the broker refuses a sale of shares that are not held: the last guard."""
+    """Check that the broker refuses a sale of shares that are not held, as the last guard."""
     try:
         short = await admin.short_sales()
     except BrokerError as error:
@@ -284,7 +284,7 @@ async def clock_finding(limit_s: float, admin: Admin, clock: Clock) -> CheckLine
 
 
 async def ledger_stream_findings(settings: DeskSettings, admin: Admin, clock: Clock) -> list[CheckLine]:
-    """Check whether the stream of the ledger's lines answers these keys; it is a second source and no must."""
+    """Check that the stream of account activities accepts these keys; it is a second source and optional."""
     now_ns, is_enabled = clock.now_ns(), settings.alpaca.activity_stream
     try:
         stream = await admin.ledger_stream(now_ns - STREAM_ASKED_NS, now_ns)
@@ -307,8 +307,8 @@ async def feeds_findings(
 ) -> tuple[list[CheckLine], Mapping[str, float]]:
     """Check that the keys may read the feeds: a quote of the underlying and recent bars.
 
-    The second is the price in USD by symbol of what is quoted now: of shares, or of an underlying, and the asks of
-    contracts near its money.
+    Also returns the quoted prices in USD by symbol: of shares, or of an underlying, and the asks of contracts near the
+    money.
     """
     if trades_shares(settings):
         return await _share_feeds(settings, admin, clock)
@@ -325,7 +325,7 @@ async def feeds_findings(
     async def options() -> str:
         try:
             spot = (await admin.quotes((symbol,))).get(symbol)
-        except BrokerRefused as refusal:  # the other line's fault
+        except BrokerRefused as refusal:  # reported by the other finding
             raise BrokerUnreadable(str(refusal)) from refusal
         if not spot:
             raise BrokerUnreadable(f"{symbol} has no bid")
@@ -344,7 +344,7 @@ async def feeds_findings(
 
 
 def _cure(refusal: BrokerRefused, settings: DeskSettings, key: str, feeds: tuple[str, str]) -> str:
-    """What to do where the broker refuses this feed."""
+    """Return the cure for a feed that the broker refuses."""
     if refusal.unknown_keys:
         return settings.right_keys
     if not refusal.of_keys:
@@ -357,7 +357,7 @@ def _cure(refusal: BrokerRefused, settings: DeskSettings, key: str, feeds: tuple
 async def _share_feeds(
     settings: DeskSettings, admin: Admin, clock: Clock
 ) -> tuple[list[CheckLine], Mapping[str, float]]:
-    """Check the same for all shares of a desk: a quote of each, and a recent bar as the desk decides on."""
+    """Check the feeds of all shares of a desk: a quote of each, and a recent bar of the desk's interval."""
     spec, feed = _spec(settings), settings.feed.name
     symbols, now_ns = spec.symbols, clock.now_ns()
     prices: dict[str, float] = {}

@@ -1,7 +1,7 @@
-"""`rltraderctl start`: start the desks of a `desks.toml`, here in the foreground or as systemd's units.
+"""`rltraderctl start`: start the desks of a `desks.toml`, here in the foreground or as systemd units.
 
-In the foreground each desk is a daemon of its own, as its unit would run it: one that ends with exit code 1 is started
-again, one that refuses to start (2) is not, and Ctrl-C or SIGTERM stops all of them cleanly.
+In the foreground each desk is a daemon of its own, as in its unit: after exit code 1 it is restarted, after a refused
+start (2) it is not, and Ctrl-C or SIGTERM stops all of them cleanly.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from daemon.engine.desks_file import NamedDesk
 from rltrader import module_command
 
 DESKS = Path("desks.toml")
-AGAIN_S = 5.0  # as RestartSec= of the units
+AGAIN_S = 5.0  # RestartSec= of the units
 LOOK_S = 0.2
 UNITS, STATES = Path("/etc/rltrader"), Path("/var/lib/rltrader")
 TARGET = "rltrader-desks.target"
 BETWEEN, COLOURS = " | ", ("cyan", "magenta", "green", "yellow", "blue")
 COLUMNS_LEAST = 60
-PRETTY = {"RLTRADER_LOG__FORMAT": "pretty", "TTY_COMPATIBLE": "1", "TTY_INTERACTIVE": "0"}  # the latter two are Rich's
-_CURSOR = re.compile(r"\x1b\[\?25[lh]")  # hide it and show it: that is this program's
+PRETTY = {"RLTRADER_LOG__FORMAT": "pretty", "TTY_COMPATIBLE": "1", "TTY_INTERACTIVE": "0"}  # the last two are Rich's
+_CURSOR = re.compile(r"\x1b\[\?25[lh]")  # hide and show the cursor: only this program may
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -73,7 +73,7 @@ def _choose(desks: Sequence[NamedDesk], names: Sequence[str], path: Path) -> lis
 
 
 def _own_keys(desks: Sequence[NamedDesk], path: Path) -> None:
-    """Refuse several desks on the environment's keys: they would have one account."""
+    """Refuse several desks on the environment's keys: they would share one account."""
     without = [desk.name for desk in desks if desk.credentials is None]
     if len(without) > 1:
         raise ConfigError(
@@ -87,26 +87,26 @@ def _own_keys(desks: Sequence[NamedDesk], path: Path) -> None:
 
 
 class Desks:
-    """The daemons of some desks, each with its output behind its name."""
+    """Daemons of several desks; each line of output is prefixed with the desk's name."""
 
     def __init__(self, desks: Sequence[NamedDesk], more: Sequence[str], console: Console) -> None:
         self._desks = desks
         self._more = more
         self._console = console
         self._running: dict[str, subprocess.Popen[str]] = {}
-        self._start_times: dict[str, float] = {desk.name: 0.0 for desk in desks}  # when each is started
+        self._start_times: dict[str, float] = {desk.name: 0.0 for desk in desks}  # time of the next start
         self._readers: list[threading.Thread] = []
         self._stopping = False
         self._stop_requests: set[str] = set()
         self._refused = False
         self._prefix = max(len(desk.name) for desk in desks) + len(BETWEEN)
         self._for_a_person: dict[str, str] = {}
-        if console.is_terminal:  # each writes its lines and tables for one that is as wide as what is left
+        if console.is_terminal:  # each daemon's tables are as wide as the rest of the terminal
             columns = str(max(console.width - self._prefix, COLUMNS_LEAST))
             self._for_a_person = {**PRETTY, "COLUMNS": columns}
 
     def run(self, *, once: bool) -> int:
-        """Run until all have ended; `once`: none is started again. Returns the exit code."""
+        """Run until all have ended; with `once` none is restarted. Returns the exit code."""
         handlers_before = {kind: signal.signal(kind, self._stop) for kind in (signal.SIGINT, signal.SIGTERM)}
         try:
             while self._start_times or self._running:
@@ -126,10 +126,10 @@ class Desks:
         return EXIT_CODE if self._refused else 0
 
     def _stop(self, _: int, __: object) -> None:
-        self._stopping = True  # alone: a daemon may be starting at this moment
+        self._stopping = True  # only this: a daemon may be starting at this moment
 
     def _end_all(self) -> None:
-        """Start none again, and ask each that runs to end, once."""
+        """Restart none, and send each running daemon one SIGTERM."""
         self._start_times.clear()
         for name in self._running.keys() - self._stop_requests:
             self._stop_requests.add(name)
@@ -190,7 +190,7 @@ def _environment(desk: NamedDesk, environment: Mapping[str, str]) -> dict[str, s
 
 
 def _by_systemd(desks: Sequence[NamedDesk], options: argparse.Namespace) -> int:
-    """Make the target want each desk's unit and start it. Returns systemctl's exit code. Raises ConfigError."""
+    """Enable each desk's unit in the target and start it. Returns systemctl's exit code. Raises ConfigError."""
     problems = [problem for desk in desks for problem in _unlike_its_unit(desk)]
     if problems:
         raise ConfigError("\n".join(f"{options.desks}: {problem}" for problem in problems))
@@ -206,7 +206,7 @@ def _by_systemd(desks: Sequence[NamedDesk], options: argparse.Namespace) -> int:
 
 
 def _unlike_its_unit(desk: NamedDesk) -> list[str]:
-    """List where the desk is not where its unit expects it."""
+    """List the paths of the desk that differ from its unit's."""
     places = {"config": (desk.config, UNITS / f"{desk.name}.toml"), "state_dir": (desk.state_dir, STATES / desk.name)}
     return [
         f"{desk.name!r}: {key} is {str(actual) if actual else 'missing'!r}: its unit expects {expected}: move it "

@@ -1,7 +1,7 @@
 """`rltraderd --check` of a live desk: one line for each check of the trading host, exit code 0 or 2.
 
-It reads only: nothing is written, no order is sent, no stream is opened. A line is `ok`, `warn` (it would run) or
-`FAIL` with the cure.
+Reads only: nothing is written, no order is sent, no stream is opened but for its login. A line is `ok`, `warn` (it
+would run) or `FAIL` with the cure.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ SUBJECT = "redis"
 
 
 def redis_findings(settings: DeskSettings) -> list[CheckLine]:
-    """Address, user, password, permissions, eviction and log of `policy.redis`; nothing where it is empty.
+    """Check address, user, password, permissions, eviction and log of `policy.redis`; nothing if it is empty.
 
-    What keeps served answers away is a failure; with local answers it is a warning.
+    A fault that blocks served answers is a failure; with local answers it is a warning.
     """
     policy = settings.policy
     if not policy.redis:
@@ -95,7 +95,7 @@ def examine(settings: DeskSettings, keys: Credentials, *, dry_run: bool) -> int:
 
 
 async def findings_of(settings: DeskSettings, keys: Credentials, *, dry_run: bool) -> list[CheckLine]:
-    """All findings, in the order in which they are shown."""
+    """Return all findings, in the order of display."""
     clock, broker = clock_of(settings), broker_of(settings)
     mode = DRY_RUN if dry_run else settings.desk.account
     sends = "orders are filled on paper here, nothing is sent" if dry_run else f"orders go to the {mode} account"
@@ -134,7 +134,7 @@ async def findings_of(settings: DeskSettings, keys: Credentials, *, dry_run: boo
 
 
 async def _feed(settings: DeskSettings, keys: Credentials, clock: Clock) -> tuple[DeskSettings, list[CheckLine]]:
-    """Name the feed where the configuration says `auto`, as a start would."""
+    """Choose the feed if the configuration has `auto`, as a start would."""
     try:
         chosen = await choose_feed(settings, keys, clock)
     except (FeedUnknown, ConfigError) as error:
@@ -153,7 +153,7 @@ def _addresses(settings: DeskSettings, broker: Broker) -> CheckLine:
 
 
 def _claim(settings: DeskSettings, live: Live | None) -> list[CheckLine]:
-    """Say what the model states of its risk, and whether this desk keeps it; nothing of a model that states none."""
+    """Report the model's risk claim, and whether it holds for this desk; nothing for a model without one."""
     claim = None if live is None else live.model.manifest.claim
     if live is None or claim is None or claim.kind != RISK:
         return []

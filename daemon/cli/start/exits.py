@@ -17,25 +17,25 @@ from daemon.operator.log import Log
 from daemon.tapes.minutes import TapeError
 
 TROUBLE = 1
-LEAVE_S = 10.0  # for threads that did not end with the work: below systemd's watchdog, and its wait for a stop
+LEAVE_S = 10.0  # for threads that outlive the work: below systemd's watchdog, and its wait for a stop
 MEND = "what was committed is intact; make room or mend the disk or the owner of its files, then start again"
 REFUSALS = (ConfigError, TapeError, CalendarError, ModelError, StateDirError, JournalError)
 
 
 def refuse(log: Log, problem: str) -> int:
-    """Log, line by line, why the start is refused."""
+    """Log the reason of a refused start, line by line."""
     for line in problem.splitlines():
         log("refused", problem=line)
     return EXIT_CODE
 
 
 def exit_code(log: Log, work: Callable[[], int], on_refusal: Callable[[Log, str], int] = refuse) -> int:
-    """Do the work and return its exit code; log a failure and return its code, of a refusal that of `on_refusal`."""
+    """Do the work and return its exit code; log a failure and return its code, or that of `on_refusal`."""
     from daemon.engine.engine import IntakeFull, ReleaseFailed, StepFailed
 
     try:
         return work()
-    except MayPass as error:  # systemd starts the daemon again
+    except MayPass as error:  # systemd restarts the daemon
         log("start_failed", problem=str(error))
     except REFUSALS as error:
         return on_refusal(log, str(error))
@@ -47,17 +47,17 @@ def exit_code(log: Log, work: Callable[[], int], on_refusal: Callable[[Log, str]
 
 
 class ThreadsLeft:
-    """The threads that began after this was made, and that keep the process from its end.
+    """The threads begun after this was made that keep the process alive.
 
-    Python ends no process before its threads end. A strategy of one's own may start one that never does: a desk that
-    failed would neither trade nor be started again.
+    Python ends no process before its threads end. The user's own strategy may start one that never ends: a failed desk
+    would neither trade nor be restarted.
     """
 
     def __init__(self) -> None:
         self._before = frozenset(threading.enumerate())
 
     def leave_in_time(self, code: int) -> None:
-        """Where there are such threads, the process has `LEAVE_S` to end; then it is ended with this code."""
+        """End the process with this code after `LEAVE_S`, if such threads still run."""
         if self._left():
             threading.Thread(target=self._leave, args=(code,), name="leaving", daemon=True).start()
 

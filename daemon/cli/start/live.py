@@ -24,12 +24,12 @@ from daemon.operator.log import Log, LossyStream
 def run(
     settings: DeskSettings, keys: Credentials, *, dry_run: bool, on_refusal: Callable[[Log, str], int] = refuse
 ) -> int:
-    """Run until the desk stops; returns the exit code, of a refused start that of `on_refusal`.
+    """Run until the desk stops; returns the exit code, or that of `on_refusal` for a refused start.
 
-    A terminal gets what leads on from a desk that stopped.
+    On a terminal it prints suggested next commands at the end.
     """
     folder, settings = settings.paths.state_dir, _with_whole_paths(settings)
-    stream = LossyStream(sys.stderr)  # a reader who stalls stalls no trading
+    stream = LossyStream(sys.stderr)  # a stalled reader does not stall trading
     log = Log(settings.log.level, settings.log.format, stream)
 
     def work() -> int:

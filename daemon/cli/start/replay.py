@@ -34,14 +34,14 @@ from strategies.kit.quantity import to_json
 
 
 class FinalResult(NamedTuple):
-    """The account's result in words, and the profit of open positions in USD, None without one."""
+    """The account's result as a text, and the profit of open positions in USD, None without one."""
 
     words: str = ""
     open_usd: float | None = None
 
 
 def outcome_of(summary: Summary, state_dir: Path) -> FinalResult:
-    """Read it from the journal, for a terminal alone: a pipe gets the summary. Raises JournalError, sqlite3.Error."""
+    """Read the result from the journal; only a terminal shows it. Raises JournalError, sqlite3.Error."""
     if not Console().is_terminal:
         return FinalResult()
     with closing(JournalReader(state_dir / FILE)) as reader:
@@ -64,20 +64,20 @@ def print_summary(summary: Summary, curve: Sequence[Decimal], outcome: FinalResu
     try:
         sys.stdout.write(msgspec.json.encode(summary, enc_hook=to_json).decode() + "\n")
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader is gone; the journal has it all
+    except BrokenPipeError:  # the reader closed the pipe; the journal has everything
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-TRADES_MOST = 100  # lines of closed trades and of baskets on a terminal; `rltraderctl trades` has all
+TRADES_MOST = 100  # most lines of closed trades and baskets on a terminal; `rltraderctl trades` has all
 TRADED = ("trade_closed", "basket_traded")
 
 
 def run(settings: DeskSettings, tape: Path, speed: float | None, chosen: QuoteChoice | None = None) -> int:
     """Run the tape and print the summary; returns the exit code."""
     screen = Console(stderr=True)
-    with _progress(screen) as bar:  # the log is made while the bar owns standard error: its lines stand above the bar
+    with _progress(screen) as bar:  # the log starts inside, so that its lines stay above the progress bar
         if screen.is_terminal:
-            hidden = frozenset(("replay_remark",)) if Console().is_terminal else frozenset[str]()  # below the table
+            hidden = frozenset(("replay_remark",)) if Console().is_terminal else frozenset[str]()  # is in the table
             log = Log(_quieter(settings.log.level), settings.log.format, also=_first_trades(), quiet_events=hidden)
         else:
             log = Log(settings.log.level, settings.log.format)
@@ -93,7 +93,7 @@ def run(settings: DeskSettings, tape: Path, speed: float | None, chosen: QuoteCh
                 )
 
             summary, curve = uvloop.run(run_replay(replay, log, speed, draw if screen.is_terminal else None))
-            bar.refresh()  # a short run ends before the bar is drawn by its own thread
+            bar.refresh()  # a short run ends before the bar's own thread draws it
             bar.remove_task(task)
             if not summary.bars + summary.bars_rejected:
                 log("no_bars", tape=summary.tape, cure="pass bars labelled by their start, with the right zone")
@@ -107,7 +107,7 @@ def run(settings: DeskSettings, tape: Path, speed: float | None, chosen: QuoteCh
 
 
 def _first_trades() -> Callable[[str], bool]:
-    """Return what lets the first closed trades and baskets be written above the progress bar."""
+    """Return a filter that passes the first closed trades and baskets, to print above the progress bar."""
     numbers_left = iter(range(TRADES_MOST))
     return lambda name: name in TRADED and next(numbers_left, None) is not None
 

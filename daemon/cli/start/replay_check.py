@@ -1,4 +1,4 @@
-"""`rltraderd --dry-run --check`: what a replay would run."""
+"""`rltraderd --dry-run --check`: describe the replay without running it."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def check(settings: DeskSettings, tape: Path, chosen: QuoteChoice | None = None)
 
 
 def _absent(replay: TapeReplay) -> str:
-    """Return which symbols the tape does not have."""
+    """Return the symbols that the tape lacks, as a text."""
     name, count = replay.strategy.spec.name, len(replay.strategy.spec.symbols)
     return (
         f"{WARN}: the tape has no bars of {names_of(replay.absent)}, of {count} symbols of {name}, which buys none of "
@@ -88,7 +88,7 @@ def _absent(replay: TapeReplay) -> str:
 
 
 def _short(replay: TapeReplay) -> str:
-    """Return that the tape has less than an observation looks back on, "" where it has as much."""
+    """Return a message if the tape is shorter than an observation's look-back, else ""."""
     spec, absent = replay.strategy.spec, replay.absent
     bars = replay.bars // max(len(spec.symbols) - len(absent), 1)
     if bars >= spec.history_bars:
@@ -100,9 +100,9 @@ def _short(replay: TapeReplay) -> str:
 
 
 def _capital(settings: DeskSettings, replay: TapeReplay, closes: Mapping[str, float]) -> str:
-    """Return what the account holds of a desk of shares at the tape's last closes, or which option entries fit it.
+    """Return the shares that the account can hold at the tape's last closes, or the option entries it can pay.
 
-    "" where the tape has no price, or is too short for an option market.
+    "" if the tape has no price, or is too short for an option market.
     """
     spec, trading = replay.strategy.spec, settings.trading()
     if spec.chained:

@@ -1,4 +1,4 @@
-"""What a person does next, as commands that work as they are typed."""
+"""Suggested next commands, ready to be typed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ REPLAYED = {  # after a replay
     "proof of the run": "rltraderctl verify",
     "its page": "rltrader-dashboard",
 }
-TRADED = {  # after a desk at a broker stopped
+TRADED = {  # after the stop of a desk at a broker
     "what it holds": "rltraderctl status",
     "its trades": "rltraderctl trades",
     "the day": "rltraderctl report",
@@ -24,7 +24,7 @@ TRADED = {  # after a desk at a broker stopped
 
 
 def what_next(commands: Mapping[str, str], state_dir: Path) -> str:
-    """Return a line for each command about this state directory, each with its line break."""
+    """Return one line per command for this state directory, each with its line break."""
     wide = max(map(len, commands)) + 1
     where = shlex.quote(str(state_dir))
     return "".join(
