@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _absence_text(desk: FollowedDesk) -> str:
-    """Return what keeps a desk from being shown now; "" where its journal is there."""
+    """Return why a desk cannot be shown now; "" if its journal exists."""
     try:
         if not desk.path.exists():
             return f"{desk.path}: no such folder: is it the right --state-dir? {ONCE}"
@@ -66,7 +66,7 @@ def _absence_text(desk: FollowedDesk) -> str:
 
 
 def _runs() -> list[Path]:
-    """Return where runs are looked for without an option; a configuration that is unreadable names no place more."""
+    """Return the usual folders of runs; an unreadable configuration adds none."""
     try:
         return usual_places()
     except StateDirError:

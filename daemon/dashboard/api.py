@@ -1,6 +1,6 @@
-"""The API's answers: a desk and the query's values in, a structure of `views` out. Blocking: run it in a thread.
+"""Answers of the API: a desk and the query's values in, a structure of `views` out. Blocking: run it in a thread.
 
-Every value from outside is checked here. A refusal names what was found and what is expected, and no path of this host.
+Every value from outside is checked here. A refusal names the value and the expected ones, and no path of this host.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ from daemon.dashboard.views import DeskLine, Now
 from daemon.journal.rows import JournalError
 from daemon.reports.performance.figures import RANGES
 
-SECONDS_MOST = 2**33  # of a time: the year 2242
+SECONDS_MOST = 2**33  # latest time: the year 2242
 
 
 class AnswerContext(msgspec.Struct, frozen=True):
-    """What the answers need apart from the desk."""
+    """Data for the answers other than the desk."""
 
     history: DecisionHistory
     explainer: Explainer
@@ -72,7 +72,7 @@ def desk_line(desk: FollowedDesk) -> DeskLine:
 
 
 def now(desk: FollowedDesk) -> Now:
-    """`GET /api/now`. Raises JournalError, sqlite3.Error, OSError where only the read models answer."""
+    """`GET /api/now`. Raises JournalError, sqlite3.Error, OSError if only the read models can answer."""
     picture = desk.picture
     if followed(picture) or not picture.readable:
         return now_of(picture)
@@ -115,7 +115,7 @@ def equity(desk: FollowedDesk, _: Query, __: AnswerContext) -> Any:
 
 
 def spark(desk: FollowedDesk) -> tuple[float, ...]:
-    """A desk's part of `GET /api/sparks`: () where its journal cannot be read."""
+    """A desk's part of `GET /api/sparks`; () if its journal is unreadable."""
     try:
         with desk.reader() as reader:
             return spark_of(reader)
@@ -168,7 +168,7 @@ def around(desk: FollowedDesk, query: Query, _: AnswerContext) -> Any:
 
 
 class TextFile(msgspec.Struct, frozen=True):
-    """An answer that a browser saves as a file instead of reading it."""
+    """An answer that the browser saves as a file."""
 
     name: str
     kind: str  # media type
@@ -182,7 +182,7 @@ def trades(desk: FollowedDesk, query: Query, _: AnswerContext) -> Any:
 
 
 def trades_csv(desk: FollowedDesk, query: Query, _: AnswerContext) -> Any:
-    """`GET /api/trades.csv`: the same, all that match, as a file."""
+    """`GET /api/trades.csv`: all matching trades as a file."""
     filters = msgspec.structs.replace(wanted_trades(query, TRADES_MOST), limit=0, offset=0)
     with desk.reader() as reader:
         return TextFile("trades.csv", "text/csv", trades_file(reader, filters))
@@ -221,7 +221,7 @@ def learning(desk: FollowedDesk, _: Query, around: AnswerContext) -> Any:
 
 
 def transition(desk: FollowedDesk, query: Query, around: AnswerContext) -> Any:
-    """`GET /api/transition/N`; N comes as `number`, 0 for the newest that is complete."""
+    """`GET /api/transition/N`; N comes as `number`, 0 for the newest complete one."""
     spec = desk.picture.spec
     if spec is None or not spec.by_row:
         raise NotThere("a trainer learns nothing from this desk")

@@ -1,7 +1,7 @@
-"""All bars of a journal, and those of any span of it in buckets: so that a year of minutes is drawn as fast as a day.
+"""Bars of a journal in buckets of any length, so that a year of minutes draws as fast as a day.
 
-A journal has no index on bars: it is read once, each later look reads the rows added since. What lies in memory is 48
-bytes a bar. A bucket is a whole one: its first open, highest high, lowest low, last close and the sum of the volumes.
+A journal has no index on bars: it is read once, and later reads add only new rows. A bar takes 48 bytes of memory. A
+bucket is a whole one: its first open, highest high, lowest low, last close and the sum of the volumes.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from strategies.kit.units import DAY_S, SECOND_NS
 Float64Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-POINTS_MOST = 2000  # buckets of one answer
-LEAST = 60  # bars beside what is seen
-AT_ONCE = 20_000  # rows of one statement, so that no transaction is long
-OPEN_S = int(9.5 * 3600)  # buckets of hours begin with the session, as the exchange's hours do
+POINTS_MOST = 2000  # most buckets of one answer
+LEAST = 60  # least bars on both sides of the visible ones
+AT_ONCE = 20_000  # rows of one statement, to keep transactions short
+OPEN_S = int(9.5 * 3600)  # buckets of hours begin with the session, like the exchange's hours
 HOUR_S = 3600
 WEEK_S, MONTH_S, YEAR_S = 7 * DAY_S, 31 * DAY_S, 366 * DAY_S
 STEPS = {
@@ -51,7 +51,7 @@ STEPS = {
     MONTH_S: "1 month",
     YEAR_S: "1 year",
 }
-"""Lengths of buckets in seconds, as they are called; a month and a year are the calendar's."""
+"""Lengths of buckets in seconds, by name; a month and a year are the calendar's."""
 _SQL = (
     "SELECT kind, payload FROM events WHERE id > ? AND id <= ? "
     "AND kind IN ('BarClosed', 'BarCorrected', 'HistoryAdjusted', 'SharesSplit') ORDER BY id"
@@ -59,7 +59,7 @@ _SQL = (
 
 
 class Buckets(NamedTuple):
-    """Buckets in a row. `places` has the place of each one's first bar in the series, and one more for the end."""
+    """Consecutive buckets. `places` has the index of each one's first bar in the series, and one more for the end."""
 
     step_s: int  # 0: the bars themselves
     places: IntArray
@@ -67,7 +67,7 @@ class Buckets(NamedTuple):
 
 
 class _Event(msgspec.Struct):
-    """The part of an event that has a bar, or many, or is a split."""
+    """The part of an event with one or more bars, or a split."""
 
     bar: Bar | None = None
     symbol: str = ""
@@ -84,7 +84,7 @@ class Series:
 
     def __init__(self) -> None:
         self._columns = [array("d") for _ in range(6)]
-        self._split_ns = 0  # from when on the newest split counts
+        self._split_ns = 0  # time from which the newest split applies
 
     def __len__(self) -> int:
         return len(self._columns[0])
@@ -95,7 +95,7 @@ class Series:
         return self._columns[0]
 
     def add(self, bar: Bar, *, corrected: bool = False) -> None:
-        """Put a bar into its place. Of two with one start the first stays, unless the later one is a correction."""
+        """Insert a bar. Of two with one start the first stays, unless the later one is a correction."""
         times, start = self._columns[0], bar.start_ns / SECOND_NS
         row = (start, bar.open, bar.high, bar.low, bar.close, bar.volume)
         if not times or start > times[-1]:
@@ -113,7 +113,7 @@ class Series:
                 column.insert(place, value)
 
     def adjust(self, bars: Sequence[Bar]) -> None:
-        """Replace the bars from the first of these on; older ones follow at its ratio, as a split asks for it."""
+        """Replace the bars from the first of these on, and scale older ones by the same ratio, as after a split."""
         if not bars:
             return
         place = bisect_left(self._columns[0], bars[0].start_ns / SECOND_NS)
@@ -128,7 +128,7 @@ class Series:
             self.add(bar)
 
     def split(self, ratio: float, from_ns: int) -> None:
-        """Bring the bars before `from_ns` to the new shares, `ratio` for each old one; once, however often told."""
+        """Adjust the bars before `from_ns` for a split, `ratio` new shares for each old one; repeats change nothing."""
         if from_ns <= self._split_ns:
             return
         self._split_ns = from_ns
@@ -138,16 +138,16 @@ class Series:
             self._columns[5][place] *= ratio
 
     def rows(self, first: int, beyond: int) -> Float64Array:
-        """Return the bars at these places, (n, 6)."""
+        """Return the bars from index `first` up to `beyond`, (n, 6)."""
         return np.array([column[first:beyond] for column in self._columns], dtype=np.float64).T
 
     def buckets(self, begin: float, end: float, points: int, step_s: int | None = None) -> Buckets:
         """Return the buckets of a span and of as many bars on both sides of it, at most POINTS_MOST.
 
         Args:
-            begin, end: what is seen, seconds UTC, both included.
-            points: the most buckets within the span; their length is the shortest that keeps to it.
-            step_s: their length, where it is to stay; it is chosen all the same where POINTS_MOST are too few for it.
+            begin, end: the visible span, seconds UTC, both included.
+            points: most buckets within the span; their length is the shortest that fits.
+            step_s: their fixed length; another is chosen if it needs more than POINTS_MOST.
         """
         times = self._columns[0]
         first, beyond = bisect_left(times, begin), bisect_right(times, end)
@@ -164,7 +164,7 @@ class Series:
         return Buckets(step_s, places[low : high + 1], whole.values[low:high])
 
     def _whole(self, first_place: int, right: int, step_s: int) -> tuple[int, int]:
-        """Widen a stretch of bars so that it cuts no bucket."""
+        """Widen a range of bars so that it splits no bucket."""
         if not step_s or first_place >= right:
             return first_place, right
         times, far = self._columns[0], step_s + DAY_S
@@ -178,7 +178,7 @@ class Series:
 
 
 def join_buckets(rows: Float64Array, step_s: int) -> Buckets:
-    """Join bars, (n, 6) as in `Buckets`, to buckets of this length; 0 leaves them as they are."""
+    """Merge bars, (n, 6) as in `Buckets`, to buckets of this length; 0 keeps them as they are."""
     count = len(rows)
     if not step_s or not count:
         return Buckets(step_s, np.arange(count + 1), rows)
@@ -199,7 +199,7 @@ def join_buckets(rows: Float64Array, step_s: int) -> Buckets:
 
 
 def step_of(times: Float64Array, points: int) -> int:
-    """Return the shortest length that makes at most so many buckets of these bars, 0 where the bars are few enough."""
+    """Return the shortest length with at most `points` buckets of these bars; 0 if the bars are few enough."""
     if len(times) <= points:
         return 0
     own_step_s = float(np.min(np.diff(times)))
@@ -207,14 +207,14 @@ def step_of(times: Float64Array, points: int) -> int:
 
 
 def _count(times: Float64Array, step_s: int) -> int:
-    """Return how many buckets of a length these bars make."""
+    """Return the number of buckets of a length that these bars make."""
     if not step_s or not len(times):
         return len(times)
     return 1 + int(np.count_nonzero(np.diff(keys_of(times, step_s))))
 
 
 def keys_of(times: Float64Array, step_s: int) -> IntArray:
-    """Return the number of the bucket of each bar, by New York's clock. Rises with the times."""
+    """Return the number of each bar's bucket, by New York's clock. Non-decreasing, as the times are."""
     local = _local(times)
     if step_s < DAY_S:
         return np.asarray((local - OPEN_S) // step_s, dtype=np.int64)
@@ -233,7 +233,7 @@ def days_of(times: Float64Array) -> IntArray:
 
 
 def _local(times: Float64Array) -> IntArray:
-    """Return the seconds that New York's clock showed, as if it were UTC: one look at the zone for each hour."""
+    """Return New York's local time in seconds, as if it were UTC; the zone is looked up once an hour."""
     seconds = times.astype(np.int64)
     hours, inverse = np.unique(seconds // HOUR_S, return_inverse=True)
     offsets = [_offset_s(int(hour) * HOUR_S) for hour in hours]
@@ -247,7 +247,7 @@ def _offset_s(second: int) -> int:
 
 
 class BarHistory:
-    """The bars of a journal, by symbol. May be asked by any thread."""
+    """Bars of a journal, by symbol. Thread-safe."""
 
     def __init__(self, journal: Path) -> None:
         self._journal = journal
@@ -258,7 +258,7 @@ class BarHistory:
 
     @contextmanager
     def reading(self, symbol: str, generation: int) -> Iterator[Series]:
-        """Yield a symbol's bars up to the newest row. `generation`: another one is another journal.
+        """Yield a symbol's bars up to the newest row. `generation` changes with the journal.
 
         Raises JournalError, sqlite3.Error, OSError.
         """
@@ -270,7 +270,7 @@ class BarHistory:
             yield self._series.get(symbol, Series())
 
     def _goes_on(self) -> bool:
-        """Return whether the journal's own file has all rows after those that were read: not after a rotation."""
+        """Return whether the journal's own file has all rows after those already read; False after a rotation."""
         with closing(JournalReader(self._journal)) as reader:
             first = reader.query("SELECT min(id) AS id FROM events")[0]["id"] or 1
         return 0 < self._last_id >= first - 1
@@ -287,7 +287,7 @@ class BarHistory:
                     self._last_id = after_id = upto
         except (JournalError, sqlite3.Error, OSError):
             if part == self._journal:
-                raise  # a file before it that cannot be read leaves its bars out
+                raise  # an unreadable earlier file only omits its bars
 
     def _take(self, row: sqlite3.Row) -> None:
         try:

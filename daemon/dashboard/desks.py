@@ -1,7 +1,7 @@
-"""A desk in the dashboard: it follows the journal and keeps a frozen picture of it after each look.
+"""A desk in the dashboard: it follows the journal and publishes a frozen picture after each look.
 
-Nothing is ever written. The journal is opened read-only for one look and closed again, so that a daemon that stops
-finds it free. The picture reports a journal that cannot be read or followed; other desks are not affected.
+Nothing is ever written. The journal is opened read-only for one look and closed again, so that a stopping daemon finds
+it unused. The picture reports a journal that cannot be read or followed; other desks are not affected.
 """
 
 from __future__ import annotations
@@ -35,29 +35,29 @@ from strategies.registry import add
 
 DESKS_MOST = 32
 ROWS_AT_ONCE = 2000
-LOOK_S = 1.0  # longest time that one look steps before it is published; the next one goes on
+LOOK_S = 1.0  # longest time of one look before it is published; the next one continues
 _BUGS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError)
 _TROUBLE = (JournalError, sqlite3.Error, OSError, ValueError, KeyError)
 
 
 class Picture(msgspec.Struct, frozen=True):
-    """What the last look found. `state` None: the journal could not be followed yet."""
+    """Result of the last look. `state` None: the journal could not be followed yet."""
 
     desk: str
     meta: dict[str, str] = {}
     state: State[Any] | None = None
-    problem: str = "not looked at yet"  # why it cannot be read, or not be followed
-    readable: bool = False  # its read models can be asked, followed or not
+    problem: str = "not looked at yet"  # why the journal cannot be read or followed
+    readable: bool = False  # the read models can be queried, followed or not
     caught_up: bool = False
     last_id: int = 0
-    process: str = ""  # of the daemon that runs on it, "" for none
+    process: str = ""  # process id of the running daemon, "" for none
     read_at: float = 0.0
     look_ms: float = 0.0
     generation: int = 0
-    decision: dict[str, Any] | None = None  # the newest row of `decisions`, with its outcome as it is `shown`
+    decision: dict[str, Any] | None = None  # newest row of `decisions`, with its outcome for display as `shown`
     lines: Lines = ()  # the newest decision, and the newest one with orders
     newest: Newest = Newest()
-    entered: dict[str, Quantity] = {}  # of each open trade what was entered in all, by symbol
+    entered: dict[str, Quantity] = {}  # quantity entered in total in each open trade, by symbol
 
     @property
     def spec(self) -> Spec | None:
@@ -82,12 +82,12 @@ class FollowedDesk:
 
     @contextmanager
     def reader(self) -> Iterator[JournalReader]:
-        """The journal for one look. Raises JournalError, sqlite3.Error, OSError."""
+        """Yield a reader of the journal for one look. Raises JournalError, sqlite3.Error, OSError."""
         with closing(JournalReader(self.file)) as reader:
             yield reader
 
     def look(self) -> Picture:
-        """Step over the new rows of the journal and renew the picture. A bad journal never raises."""
+        """Step over the journal's new rows and renew the picture. Never raises for a bad journal."""
         with self._looking:
             self.picture = self._look()
             return self.picture
@@ -100,10 +100,10 @@ class FollowedDesk:
             while follower.advance(ROWS_AT_ONCE) and not follower.caught_up and time.perf_counter() < deadline:
                 pass
             problem = follower.problem
-        except _BUGS as error:  # a bug in the step, or damage that looks like one: the other desks go on
+        except _BUGS as error:  # a bug in the step, or damage that looks like one: the other desks continue
             problem = f"cannot be followed beyond event row {follower.last_id}: {type(error).__name__}"
         caught_up = follower.caught_up
-        follower.close()  # between two looks the journal is not held open
+        follower.close()  # the journal is not kept open between two looks
         decision, newest, readable, error_text = None, Newest(), False, ""
         entry_quantities: dict[str, Quantity] = {}
         lines: Lines = ()
@@ -139,13 +139,13 @@ class FollowedDesk:
 
 
 class OwnCode:
-    """The digests of this process's code, by strategy: computed once for each."""
+    """Digests of this process's code, by strategy, each computed once."""
 
     def __init__(self) -> None:
         self._digests: dict[str, str] = {}
 
     def digest(self, strategy: str) -> str:
-        """Return the digest of this process's code for a strategy, "" where that cannot be imported."""
+        """Return the digest of this process's code for a strategy, "" if that cannot be imported."""
         if strategy not in self._digests:
             try:
                 self._digests[strategy] = code_digest(strategy)
@@ -155,17 +155,17 @@ class OwnCode:
 
 
 def name_desks(paths: list[Path]) -> dict[str, FollowedDesk]:
-    """Name the desks of these state directories: by the journal, with the strategy where two journals have one name.
+    """Name the desks of these state directories by their journals; equal names get the strategy added.
 
-    Those that have both alike are called as their folders, and so is a folder without a journal. Names are fixed here;
-    a journal that appears later changes none.
+    Desks with equal names even so, and folders without a journal, get their folder's name. Names are fixed here; a
+    journal that appears later changes none.
     """
     names = distinct([_names(path) for path in paths])
     return {name: FollowedDesk(name, path) for name, path in zip(names, paths, strict=True)}
 
 
 def _names(path: Path) -> tuple[str, str, str]:
-    """Return the desk's name, a longer one, and the folder's; the first two are "" without a journal to be read."""
+    """Return the desk's name, a longer one, and the folder's; the first two are "" without a readable journal."""
     try:
         with closing(JournalReader(path / FILE)) as reader:
             meta = reader.meta()
@@ -177,7 +177,7 @@ def _names(path: Path) -> tuple[str, str, str]:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Let a program be told which desks it shows, where their models are, and strategies of one's own."""
+    """Add the options for desks, models and the user's own strategies."""
     options_group = parser.add_mutually_exclusive_group()
     one = "a desk; may be given repeatedly (paths.state_dir of ./config.toml and the environment)"
     options_group.add_argument("--state-dir", type=Path, action="append", metavar="DIR", help=one)
@@ -190,10 +190,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def chosen_desks(options: argparse.Namespace) -> dict[str, FollowedDesk]:
-    """The desks of `add_options` by name, their strategies registered.
+    """Return the desks of `add_options` by name, their strategies registered.
 
     Raises:
-        ValueError: too many desks, one twice, or a strategy's file that is none.
+        ValueError: too many desks, a desk given twice, or a file without a strategy.
         StateDirError: no state directory is named anywhere, or one is unusable.
     """
     for place in options.strategy:

@@ -1,4 +1,4 @@
-"""The data of the page of learning, as `daemon.dashboard.views` holds that of the others. 0 is never, or none."""
+"""Data of the learning page; `daemon.dashboard.views` has that of the others. 0 is never, or none."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Pairs = tuple[tuple[str, float], ...]
 
 
 class CoursePoint(msgspec.Struct, frozen=True):
-    """The trainer's figures after some updates."""
+    """The trainer's figures after a number of updates."""
 
     time: float
     row: int
@@ -20,14 +20,14 @@ class CoursePoint(msgspec.Struct, frozen=True):
 
 
 class TrainerLine(msgspec.Struct, frozen=True):
-    """What the trainer last wrote. `waiting` and `pending` are entries of its stream, None for unknown."""
+    """The trainer's last written figures. `waiting` and `pending` are entries of its stream, None for unknown."""
 
     written: float
-    age_s: float  # by this host's clock, when the desk was last looked at
-    ours: bool  # its stream is this journal's
+    age_s: float  # by this host's clock, at the last look at the desk
+    ours: bool  # its stream is from this journal
     stream: str
-    row: int  # of the journal, up to which it learned
-    behind: int  # rows of this journal after that one
+    row: int  # row of the journal up to which it learned
+    behind: int  # newer rows of this journal
     transitions: int
     updates: int
     waiting: int | None
@@ -43,16 +43,16 @@ class TrainerLine(msgspec.Struct, frozen=True):
 
 
 class ExploredSession(msgspec.Struct, frozen=True):
-    """The choices of one session: how many there were, and how many were not the one with the largest value."""
+    """Choices of one session: their count, and the count of those without the largest value."""
 
     session: str
     choices: int
     explored: int
-    chance: float  # mean probability of not taking the largest value
+    chance: float  # mean probability of a choice without the largest value
 
 
 class LeadLine(msgspec.Struct, frozen=True):
-    """A card's lead over the parent by one estimator, with its 95 % interval."""
+    """A version's lead over its parent by one estimator, with its 95 % interval."""
 
     estimator: str
     estimate: float
@@ -61,7 +61,7 @@ class LeadLine(msgspec.Struct, frozen=True):
 
 
 class CardLine(msgspec.Struct, frozen=True):
-    """A version's card. `cannot_be_said` is why there is no lead, "" where there is one."""
+    """A version's card. `cannot_be_said` is why there is no lead, "" if there is one."""
 
     parent: str
     trainer: str
@@ -80,7 +80,7 @@ class CardLine(msgspec.Struct, frozen=True):
 
 
 class StepLine(msgspec.Struct, frozen=True):
-    """A step of the ladder as it was journaled; `from_step` equals `to_step` where a session was counted."""
+    """A journaled step of the ladder; `from_step` equals `to_step` for a counted session."""
 
     time: float
     version: str
@@ -94,14 +94,14 @@ class StepLine(msgspec.Struct, frozen=True):
 
 
 class RungLine(msgspec.Struct, frozen=True):
-    """A version with a card, or with a step in the journal: where it stands, and what it is made from."""
+    """A version with a card, or with a journaled step: its place on the ladder, and its origin."""
 
     version: str
-    step: str  # "" where it was never proposed
-    running: bool  # it answers now, or answered last where the desk does not run
+    step: str  # "" if it was never proposed
+    running: bool  # it answers now, or answered last if the desk does not run
     parent: str
     card: CardLine | None
-    problem: str  # why its card cannot be read, "" where it can or there is none
+    problem: str  # why its card cannot be read, "" if readable or absent
     steps: tuple[StepLine, ...]  # newest first
 
 
@@ -110,19 +110,19 @@ class LearningPage(msgspec.Struct, frozen=True):
 
     learns: bool
     trainer: TrainerLine | None
-    missing: str  # why there is no trainer to show, "" where there is one
-    exploration: str  # the rule in words
+    missing: str  # why there is no trainer to show, "" if there is one
+    exploration: str  # the rule as a text
     explored: tuple[ExploredSession, ...]  # newest first
     rungs: tuple[RungLine, ...]  # newest first
     held: tuple[tuple[str, str], ...]  # versions held back, with the reason
-    frozen: str  # why learning is frozen, "" where it is not
-    decision: int  # the newest of the policy
-    weights: DecisionHeads | None  # what it was decided by
+    frozen: str  # why learning is frozen, "" if it is not
+    decision: int  # newest decision of the policy
+    weights: DecisionHeads | None  # the heads of that decision
     live: bool = False  # the desk runs
 
 
 class StateCell(msgspec.Struct, frozen=True):
-    """One feature at the decision and at what followed; `after` None at the session's end."""
+    """One feature at the decision and at the next one; `after` None at the session's end."""
 
     feature: str
     before: float
@@ -132,12 +132,12 @@ class StateCell(msgspec.Struct, frozen=True):
 class TransitionRow(msgspec.Struct, frozen=True):
     """One row of the policy's batch in a transition. Money is USD.
 
-    `action`, `greedy` and `probabilities` are the decision's; `learned` is the action that the trainer takes: of a
-    decision that was denied, or had no answer, a hold.
+    `action`, `greedy` and `probabilities` are the decision's; `learned` is the action that the trainer uses: a hold, if
+    the decision was denied or had no answer.
     """
 
     symbol: str
-    state: tuple[StateCell, ...]  # its newest bar's features and its portfolio
+    state: tuple[StateCell, ...]  # features of its newest bar, and its portfolio
     action: str
     learned: str
     greedy: str
@@ -148,11 +148,11 @@ class TransitionRow(msgspec.Struct, frozen=True):
     next_mark: float
     fees: float
     gain: float
-    reward: float  # the gain as a part of the equity at the decision
+    reward: float  # the gain as a fraction of the equity at the decision
 
 
 class TransitionPage(msgspec.Struct, frozen=True):
-    """`GET /api/transition/N`: a decision and what followed; N 0 is the newest one that is complete.
+    """`GET /api/transition/N`: a decision and its result; N 0 is the newest complete one.
 
     `pending`: it is still being computed: ask again. `missing`: why there is none.
     """
@@ -164,7 +164,7 @@ class TransitionPage(msgspec.Struct, frozen=True):
     session: str
     model: str
     outcome: str
-    bars: int  # from the decision to what followed
+    bars: int  # from the decision to the end of the transition
     terminal: bool
     equity: float
     next_equity: float

@@ -1,4 +1,4 @@
-"""The newest alarms, commands, model changes, steps of the ladder and starts in the journal.
+"""Newest alarms, commands, model changes, ladder steps and starts in the journal.
 
 `events` has no index on its kind and is never scanned whole: the first look reads the newest rows, each later one the
 rows added since. The newest `KEPT` of each sort are kept.
@@ -40,7 +40,7 @@ from strategies.kit.quantity import Quantity, from_json, of_column
 from strategies.kit.units import SECOND_NS
 
 FIRST_LOOK = 50_000  # rows
-AT_ONCE = 20_000  # rows of one statement, so that no transaction is long
+AT_ONCE = 20_000  # rows of one statement, to keep transactions short
 KEPT = 50
 STARTS_KEPT = 20
 NUMBERS = re.compile(r"[0-9][0-9.,:]*")
@@ -78,9 +78,9 @@ class Newest(msgspec.Struct, frozen=True):
     commands: tuple[AlarmView, ...] = ()
     swaps: tuple[AlarmView, ...] = ()
     starts: tuple[float, ...] = ()  # seconds since 1970 UTC
-    code: str = ""  # of the newest start that was seen
+    code: str = ""  # digest of the newest start read
     steps: tuple[StepLine, ...] = ()
-    raised: tuple[Raised, ...] = ()  # of each New York day, the newest first: as many as `KEPT`
+    raised: tuple[Raised, ...] = ()  # of each New York day, the newest first: up to `KEPT`
 
 
 class _Effect(msgspec.Struct):
@@ -125,7 +125,7 @@ def read_on(reader: JournalReader, newest_before: Newest) -> Newest:
 
 
 def newest_decision(reader: JournalReader, state: State[Any] | None) -> dict[str, Any] | None:
-    """Return the newest row of `decisions` with its outcome as pages show it, None for none. Raises sqlite3.Error."""
+    """Return the newest row of `decisions` with its outcome for display, or None. Raises sqlite3.Error."""
     outcome = shown_outcome(under_way(state))
     rows = reader.query(
         f"SELECT d.*, {outcome} AS shown FROM decisions AS d WHERE {NO_STOP} ORDER BY decision DESC LIMIT 1"
@@ -138,7 +138,7 @@ def newest_lines(
 ) -> Lines:
     """Return the newest decision, and the newest one with orders, as lines: the same one twice, or none.
 
-    A line of `former` stays where nothing of it can have changed. Raises sqlite3.Error.
+    A line of `former` is reused if nothing in it can have changed. Raises sqlite3.Error.
     """
     if newest is None:
         return ()
@@ -158,7 +158,7 @@ def newest_lines(
 
 
 def _over(line: DecisionLine, coming: frozenset[int]) -> bool:
-    """Return whether the orders of a decision are over."""
+    """Return whether the orders of a decision are final."""
     return line.decision not in coming and line.became not in ("working", *ACTED)
 
 
@@ -169,7 +169,7 @@ def _line_at(reader: JournalReader, number: int, coming: frozenset[int]) -> Deci
 
 
 def decision_lines(reader: JournalReader, rows: Sequence[sqlite3.Row], coming: frozenset[int]) -> Lines:
-    """Return rows of `decisions` with their `shown` outcomes as lines. `coming`: those whose orders may follow."""
+    """Return rows of `decisions` with their `shown` outcomes as lines. `coming`: may still send orders."""
     did = book_changes(reader, [row["decision"] for row in rows if row["work"]])
     return tuple(_line(reader, row, did.get(row["decision"]), coming) for row in rows)
 
@@ -197,7 +197,7 @@ def _line(reader: JournalReader, row: sqlite3.Row, did: BookChange | None, comin
 
 
 def _trade_words(orders: Sequence[Ordered]) -> str:
-    """Return what was bought and sold in words, "" without an order."""
+    """Return purchases and sales as a text, "" without an order."""
     if len(orders) == 1:
         (order,) = orders
         return f"{'buy' if order.side > 0 else 'sell'} {order.filled or order.wanted:,} {instrument(order.symbol)}"
@@ -206,7 +206,7 @@ def _trade_words(orders: Sequence[Ordered]) -> str:
 
 
 def entered_of(reader: JournalReader, state: State[Any] | None) -> dict[str, Quantity]:
-    """Return what was entered in all of each position, by symbol; {} without one, or in a journal without trades."""
+    """Return the total quantity entered of each position, by symbol; {} without one, or in a journal without trades."""
     opened_ns = [position.opened_ns for position in state.book.positions.values()] if state is not None else []
     if not opened_ns or not reader.query("SELECT 1 FROM sqlite_schema WHERE name = 'round_trips'"):
         return {}
@@ -218,10 +218,10 @@ def entered_of(reader: JournalReader, state: State[Any] | None) -> dict[str, Qua
 
 
 def raised_of(newest: Newest, state: State[Any] | None, mode: str) -> tuple[tuple[Raised, ...], tuple[Raised, ...]]:
-    """Return what was raised, newest first, and what was before that: each page says the same by this.
+    """Return the present alarms, newest first, and the earlier ones; all pages use this.
 
-    Of recorded data it is what the whole run raised, else what the newest New York day did; nothing before the first
-    event.
+    For recorded data the first are those of the whole run, else those of the newest New York day; both are empty before
+    the first event.
     """
     if mode in TAPE_MODES:
         return _merge(newest.raised), ()
@@ -230,7 +230,7 @@ def raised_of(newest: Newest, state: State[Any] | None, mode: str) -> tuple[tupl
 
 
 def raised_on(newest: Newest, state: State[Any] | None) -> tuple[Raised, ...]:
-    """Return what was raised on the newest New York day, newest first; () before the first event."""
+    """Return the alarms of the newest New York day, newest first; () before the first event."""
     if state is None or not state.seq:
         return ()
     since_s = day_begin(new_york_text(state.now_ns)[:10]) / SECOND_NS
@@ -238,7 +238,7 @@ def raised_on(newest: Newest, state: State[Any] | None) -> tuple[Raised, ...]:
 
 
 def _merge(alarms: tuple[Raised, ...]) -> tuple[Raised, ...]:
-    """Join those of several days that are alike."""
+    """Merge similar alarms of several days."""
     alike: dict[tuple[str, str], Raised] = {}
     for alarm in alarms:
         later = alike.get(key := _kind(alarm.name, alarm.detail))
@@ -251,7 +251,7 @@ def _join(earlier: Raised, later: Raised) -> Raised:
 
 
 def _kind(name: str, detail: str) -> tuple[str, str]:
-    """Return what alarms that differ in their numbers alone have in common."""
+    """Return the common part of alarms that differ only in their numbers."""
     return name, NUMBERS.sub("#", detail)
 
 
@@ -271,7 +271,7 @@ def _day(time: float) -> str:
 
 
 def under_way(state: State[Any] | None) -> frozenset[int]:
-    """Return the decisions whose orders may still come."""
+    """Return the decisions that may still send orders."""
     return frozenset(work.decision for work in state.works.values()) if state is not None else frozenset()
 
 
@@ -315,7 +315,7 @@ def _with(newest: Newest, time: float, kind: str, payload: str, effects: str) ->
 
 
 def _steps(lines: tuple[StepLine, ...], new: StepLine) -> tuple[StepLine, ...]:
-    """Add a step of the ladder. A new peak of a canary's gain takes the place of the one right before."""
+    """Add a step of the ladder. A canary's new peak gain replaces a peak right before it."""
     former = lines[0] if lines else None
     peaks = former is not None and (former.version, former.reason) == (new.version, new.reason) == (new.version, "peak")
     return (new, *(lines[1:] if peaks else lines))[:STEPS_KEPT]

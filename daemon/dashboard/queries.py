@@ -1,4 +1,4 @@
-"""The values of a request's query, each checked; a refusal names what was found and what is expected."""
+"""Checked values of a request's query; a refusal names the value and the expected ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Query = Mapping[str, str]
 
 
 class RefusedRequest(Exception):
-    """The request is answered by this HTTP status and text."""
+    """The request is refused with this HTTP status and text."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -50,7 +50,7 @@ def whole(query: Query, name: str, default: int, most: int) -> int:
 
 
 def step_in(query: Query, name: str, lengths: Iterable[int]) -> int | None:
-    """Read a bucket's length in seconds, 0 for the bars themselves, None for none. Raises RefusedRequest."""
+    """Read a bucket's length in seconds: 0 for the bars themselves, None if not given. Raises RefusedRequest."""
     if not query.get(name, ""):
         return None
     step_s = whole(query, name, 0, 2**31)
@@ -76,12 +76,12 @@ def date_of(query: Query, name: str) -> str:
 
 
 def end_of(query: Query, name: str) -> int:
-    """Read a date of the query; the end of that day in New York, nanoseconds UTC. Raises RefusedRequest."""
+    """Read a date of the query; return the end of that day in New York, nanoseconds UTC. Raises RefusedRequest."""
     return day_end(date_of(query, name))
 
 
 def wanted_trades(query: Query, most: int) -> Wanted:
-    """Read which trades are asked for, `most` at a time. Raises RefusedRequest."""
+    """Read the filters of trades, with `most` trades a page at most. Raises RefusedRequest."""
     result = one_of(query, "result", (*RESULTS, "open"))
     return Wanted(
         symbol=query.get("symbol", "")[:40].upper(),

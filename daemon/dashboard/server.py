@@ -64,7 +64,7 @@ def error_response(status: int, text: str, **headers: str) -> Response:
 
 
 class RequestGuard:
-    """An ASGI application around another one. `port` is the one that we listen on."""
+    """ASGI middleware that refuses unsuitable requests. `port` is the one that we listen on."""
 
     def __init__(self, app: ASGIApp, port: int) -> None:
         self._app = app
@@ -72,7 +72,7 @@ class RequestGuard:
         self._origins = frozenset(f"http://{host}" for host in self._hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse the request, or hand it on."""
+        """Refuse the request, or pass it on."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -108,7 +108,7 @@ class RequestGuard:
 
 
 def _all(scope: Any, name: bytes) -> list[str]:
-    """All values of a header."""
+    """Return all values of a header."""
     return [value.decode("latin-1") for key, value in scope["headers"] if key == name]
 
 
@@ -161,7 +161,7 @@ THREADS = 4
 
 
 class Dashboard:
-    """The application over some desks. Streams end when the process was asked to end."""
+    """The application over some desks. Streams end when the process is asked to end."""
 
     def __init__(
         self,
@@ -182,7 +182,7 @@ class Dashboard:
         self._channels = {name: Channel(desk, self._pool, self._digging) for name, desk in desks.items()}
 
     def app(self, port: int) -> ASGIApp:
-        """The ASGI application for this port."""
+        """Return the ASGI application for this port."""
         routes: list[Any] = [Route("/api/desks", self._desks), Route("/api/stream", self._stream)]
         routes += [Route("/api/fleet", self._fleet), Route("/api/sparks", self._sparks)]
         routes += [Route("/api/runs", self._runs), Route("/api/runs/compare", self._comparison)]
@@ -269,7 +269,7 @@ def open_door(port: int) -> socket.socket:
 
 
 class _Connection(H11Protocol):
-    """A connection. Of too many the oldest goes that waits for no answer: who never asks keeps nobody out."""
+    """A connection. Beyond the limit the oldest idle one is closed, so silent clients block no others."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -281,13 +281,13 @@ class _Connection(H11Protocol):
 
     @property
     def is_idle(self) -> bool:
-        """Whether it waits for no answer."""
+        """Whether no answer is pending."""
         cycle: RequestResponseCycle | None = self.cycle  # None before the first request
         return cycle is None or cycle.response_complete
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, which says on stdout that it serves once SIGINT and SIGTERM would end it in order."""
+    """uvicorn's server; it reports on stdout that it serves once SIGINT and SIGTERM would end it in order."""
 
     def __init__(self, config: uvicorn.Config, serving: str) -> None:
         super().__init__(config)
@@ -300,7 +300,7 @@ class _Server(uvicorn.Server):
 
 
 async def serve(dashboard: Dashboard, listening: socket.socket, serving: str) -> None:
-    """Serve until SIGTERM or SIGINT; `serving` is written to stdout when the first request would be answered."""
+    """Serve until SIGTERM or SIGINT; writes `serving` to stdout once requests are answered."""
     port = listening.getsockname()[1]
     config = uvicorn.Config(
         dashboard.app(port),

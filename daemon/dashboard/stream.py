@@ -1,6 +1,6 @@
 """One desk for all pages, and the streams of its state.
 
-A page that follows a stream gets the newest state only: one message is in flight, never a queue.
+A page that follows a stream gets only the newest state: one message is in flight, never a queue.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from daemon.dashboard.views import Now
 from daemon.journal.rows import JournalError
 from strategies.kit.quantity import to_json
 
-BETWEEN_S = 0.5  # looks, and messages of a stream: at most two a second
+BETWEEN_S = 0.5  # between looks, and messages of a stream: at most two a second
 IDLE_S = 5.0  # between two looks while no page is open
 HEARTBEAT_S = 15.0
 WRITE_S = 15.0  # a page that reads nothing for this time is dropped
@@ -71,7 +71,7 @@ class Channel:
         return now
 
     async def keep_looking(self) -> None:
-        """Follow the journal: often while a page is open, rarely while none is. Its bars are read once before that."""
+        """Follow the journal: often while a page is open, rarely otherwise. Its bars are read once before that."""
         warm = False
         while True:
             look = asyncio.ensure_future(self.fresh())
@@ -97,7 +97,7 @@ def _same(now: Now) -> Now:
 
 
 class OpenStreams:
-    """The streams of all pages: how many are open, and whether the process was asked to end."""
+    """Streams of all pages: their number, and whether the process was asked to end."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -112,7 +112,7 @@ class Stream:
         self._channel = channel
 
     async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
-        """Send the states until then."""
+        """Send the states until the page closes or the process ends."""
         streams, channel = self._streams, self._channel
         streams.count += 1
         channel.clients += 1

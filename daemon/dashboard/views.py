@@ -1,7 +1,7 @@
-"""The data of the dashboard's pages: one structure for each answer of its API. The browser gets nothing else.
+"""Data of the dashboard's pages: one structure for each answer of its API. The browser gets nothing else.
 
-Every number is in the journal or follows from it by the step. Money is a number in USD where it is drawn, text where it
-is read. Times are seconds since 1970 UTC (float), 0 for never.
+Every number is in the journal or follows from it by the step. Money is a number in USD if it is drawn, text if it is
+read. Times are seconds since 1970 UTC (float), 0 for never.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ from strategies.kit.quantity import Quantity
 
 
 class DeskLine(msgspec.Struct, frozen=True):
-    """`GET /api/desks`: a line for each desk that this dashboard shows."""
+    """`GET /api/desks`: a line for each desk of this dashboard."""
 
     name: str
     strategy: str
     mode: str
     running: bool
-    problem: str  # why its journal cannot be read, "" where it can
+    problem: str  # why its journal cannot be read, "" if readable
 
 
 class GateLine(msgspec.Struct, frozen=True):
-    """A gate as it stands now for a new entry. `state`: passes, denies, or unknown (it needs an order to judge).
+    """A gate's present result for a new entry. `state`: passes, denies, or unknown (it needs an order to judge).
 
-    A gate that passes has a `reason` where it is not needed.
+    A gate that passes has a `reason` if it is not needed.
     """
 
     name: str
     state: str
     reason: str
-    ends: float = 0.0  # of a cooldown or a pause: when it lets through again
+    ends: float = 0.0  # end of a cooldown or a pause
 
 
 class PositionLine(msgspec.Struct, frozen=True):
-    """What is held. Prices are USD a share; `stop` and `target` 0 where the desk has none, `rests` where none rests."""
+    """A position. Prices are USD a share; `stop` and `target` 0 if the desk has none, `rests` 0 if none rests."""
 
     symbol: str
     quantity: Quantity
@@ -49,13 +49,13 @@ class PositionLine(msgspec.Struct, frozen=True):
     target: float = 0.0
     rests: float = 0.0  # price of the stop that rests at the broker
     value_usd: float = 0.0  # at the mark
-    entered: Quantity = 0  # in all since it was opened, 0 where that is not known
-    realised_usd: float = 0.0  # by what was left again, and fees
-    weight: float | None = None  # of the equity, None without a positive one
+    entered: Quantity = 0  # in total since it was opened, 0 if unknown
+    realised_usd: float = 0.0  # by the parts already closed, and fees
+    weight: float | None = None  # of the equity, None unless that is positive
 
 
 class OpenOrder(msgspec.Struct, frozen=True):
-    """An order that works at the broker."""
+    """A working order at the broker."""
 
     client_order_id: str
     symbol: str
@@ -65,7 +65,7 @@ class OpenOrder(msgspec.Struct, frozen=True):
     limit: float  # 0: market
     status: str
     submitted: float
-    resting: bool = False  # a stop, `stop` its price where that is known
+    resting: bool = False  # a stop; `stop` is its price if known
     stop: float = 0.0
 
 
@@ -85,9 +85,9 @@ class Now(msgspec.Struct, frozen=True):
     account: str
     running: bool
     seq: int
-    time: float  # of the newest event, market time
+    time: float  # market time of the newest event
     read_at: float  # when the dashboard read it, this host's clock
-    stale: str  # why what is shown may be old or cannot be followed, "" when it is live
+    stale: str  # why the data may be old or cannot be followed, "" if live
     reconciled: bool
     halt: str
     pause: str
@@ -95,9 +95,9 @@ class Now(msgspec.Struct, frozen=True):
     session_open: float
     session_close: float
     session_ended: bool
-    last_bar: float  # end of the newest bar; of a daily one the session's close where it is known
+    last_bar: float  # end of the newest bar; of a daily one the session's close if known
     broker_heard: float  # time of the broker's last full snapshot; 0 with a paper broker
-    broker_lost: float  # when its news was last lost
+    broker_lost: float  # when its news was last interrupted
     model: str
     promoted: bool
     decision: int  # number of the newest decision, 0 for none
@@ -116,18 +116,18 @@ class Now(msgspec.Struct, frozen=True):
     drawdown: float
     alarms: tuple[AlarmView, ...]  # the newest ones, newest first
     halt_since: float = 0.0
-    learns: bool = False  # it explores, or has a ladder: it has a page of learning
-    became: str = ""  # of the newest decision, as in `DecisionLine`
+    learns: bool = False  # it explores or has a ladder: it has a learning page
+    became: str = ""  # result of the newest decision, as in `DecisionLine`
     why: tuple[str, ...] = ()
     acted: DecisionLine | None = None  # the newest decision with orders
     bars_are_days: bool = False
-    claim_broken: str = ""  # how the model broke its claim about risk
-    rows: tuple[tuple[str, str], ...] = ()  # fields of the status that have a row of their own: name, value in words
-    raised: tuple[Raised, ...] = ()  # what was raised on the newest day, of recorded data during the run
+    claim_broken: str = ""  # how the model broke its risk claim
+    rows: tuple[tuple[str, str], ...] = ()  # fields of the status with a row of their own: name, value as text
+    raised: tuple[Raised, ...] = ()  # alarms of the newest day, of recorded data those of the run
 
 
 class AlarmView(msgspec.Struct, frozen=True):
-    """An alarm or a halt as it was raised."""
+    """One alarm or halt."""
 
     time: float
     name: str
@@ -135,7 +135,7 @@ class AlarmView(msgspec.Struct, frozen=True):
 
 
 class Raised(msgspec.Struct, frozen=True):
-    """An alarm, once or again and again: of one name, with details that differ in their numbers alone."""
+    """An alarm and its repeats: equal names, with details that differ only in their numbers."""
 
     name: str
     detail: str  # the newest one
@@ -171,13 +171,13 @@ class PricePage(msgspec.Struct, frozen=True):
     symbol: str
     symbols: tuple[str, ...]
     session: str
-    sessions: tuple[str, ...]  # there are, newest last
+    sessions: tuple[str, ...]  # all of the journal, newest last
     bars: tuple[Candle, ...]
     marks: tuple[FillMark, ...]
 
 
 class MarkGroup(msgspec.Struct, frozen=True):
-    """The fills of one kind within one bucket of the chart. `text` is of the newest, `decision` the newest one's."""
+    """Fills of one kind within one bucket of the chart. `text` and `decision` are the newest fill's."""
 
     time: float  # of the bucket
     kind: str  # entry or exit
@@ -199,31 +199,31 @@ class Pane(msgspec.Struct, frozen=True):
 class BarsPage(msgspec.Struct, frozen=True):
     """`GET /api/bars?symbol=S&from=S&to=S&session=DATE&trade=next|previous&at=S&points=N&step=S&panes=A,B`.
 
-    Buckets of a span and as many bars beside it, at most 2,000. Times are seconds since 1970 UTC.
+    Buckets of a span and as many bars on both sides, at most 2,000. Times are seconds since 1970 UTC.
     """
 
     symbol: str
     symbols: tuple[str, ...]
     first: float  # start of the journal's first and newest bar, 0 without any
     last: float
-    begin: float  # what is to be seen, start of its first and last bucket
+    begin: float  # start of the first visible and of the last visible bucket
     end: float
     step: int  # length of a bucket in seconds, 0: the bars themselves
-    length: str  # the same in words, "" where it is not known
+    length: str  # the length as a text, "" if unknown
     bars: tuple[Candle, ...]
     marks: tuple[MarkGroup, ...]
-    fills: tuple[FillMark, ...]  # within what is seen, the newest first, at most 200
+    fills: tuple[FillMark, ...]  # within the visible span, the newest first, at most 200
     fills_seen: int
     panes: tuple[Pane, ...]
-    names: tuple[str, ...]  # of the panes that there are
-    sessions: tuple[str, ...] = ()  # of bars within a day: dates, oldest first, where asked for (`sessions=1`)
-    trade: TradeLine | None = None  # the one that was stepped to
-    contract: Pane | None = None  # the traded contracts' own price, where what is seen is short enough
+    names: tuple[str, ...]  # of the available panes
+    sessions: tuple[str, ...] = ()  # of bars within a day: dates, oldest first, if requested (`sessions=1`)
+    trade: TradeLine | None = None  # the trade chosen with next or previous
+    contract: Pane | None = None  # the traded contract's own price, if the visible span is short enough
     days: bool = False  # a bucket is a day or longer
 
 
 class EquityPage(msgspec.Struct, frozen=True):
-    """`GET /api/equity`: the equity's course, at most 1,000 points, and the drawdown at each."""
+    """`GET /api/equity`: the equity curve, at most 1,000 points, and the drawdown at each."""
 
     times: tuple[float, ...]
     equity: tuple[float, ...]
@@ -231,7 +231,7 @@ class EquityPage(msgspec.Struct, frozen=True):
 
 
 class DecisionLine(msgspec.Struct, frozen=True):
-    """A decision in a line. `outcome` is `no_change` where nothing was ordered, `became` what its orders did: filled,
+    """A decision in a line. `outcome` is `no_change` without an order, `became` the result of its orders: filled,
     partly_filled, not_filled, working, trimmed, exited, else the outcome (`daemon.journal.outcomes`).
     """
 
@@ -245,11 +245,11 @@ class DecisionLine(msgspec.Struct, frozen=True):
     outcome: str
     denied_by: tuple[str, ...]
     model: str
-    traded: str = ""  # what its orders bought and sold, in words
+    traded: str = ""  # purchases and sales of its orders, as a text
     realised_usd: float | None = None  # by its fills after their fees; None without a fill
     closed_usd: float | None = None  # P&L of the round trips that it closed, with the fees of their entries
     became: str = ""
-    why: tuple[str, ...] = ()  # why nothing more became of it, in sentences
+    why: tuple[str, ...] = ()  # why it had no further effect, in sentences
 
 
 class DecisionsPage(msgspec.Struct, frozen=True):
@@ -261,23 +261,23 @@ class DecisionsPage(msgspec.Struct, frozen=True):
 
 
 class TradeLine(msgspec.Struct, frozen=True):
-    """A round trip. Amounts are USD after fees, prices USD a share; None where it is not known, or not yet."""
+    """A round trip. Amounts are USD after fees, prices USD a share; None if unknown, or not yet."""
 
-    what: str  # in words
+    what: str  # the instrument as a text
     symbol: str
     side: str  # long, short, call or put
-    quantity: Quantity  # entered in all
-    held: Quantity  # still
+    quantity: Quantity  # entered in total
+    held: Quantity  # still held
     entered: float
     left: float  # 0 while open
     held_s: float
     bars: int | None
     entry: float | None  # average
-    exit: float | None  # while open: of what was left so far
+    exit: float | None  # while open: of the parts closed so far
     pnl_usd: float | None  # of an open one at the newest mark
     pnl_percent: float | None
     realised_usd: float
-    unrealised_usd: float | None  # of what is still held
+    unrealised_usd: float | None  # of the part still held
     worst_usd: float | None
     worst_percent: float | None
     best_usd: float | None
@@ -287,7 +287,7 @@ class TradeLine(msgspec.Struct, frozen=True):
     why_left: str
     entry_decision: int  # 0 for none
     exit_decision: int
-    more: dict[str, str]  # values in words of the columns of `TradesPage`
+    more: dict[str, str]  # values as text of the columns of `TradesPage`
 
 
 class TradesPage(msgspec.Struct, frozen=True):
@@ -295,11 +295,11 @@ class TradesPage(msgspec.Struct, frozen=True):
 
     trades: tuple[TradeLine, ...]
     totals: Totals
-    columns: tuple[TradeColumn, ...]  # beside those that the page makes of several
+    columns: tuple[TradeColumn, ...]  # other columns than those that the page combines
 
 
 class TradeColumn(msgspec.Struct, frozen=True):
-    """A declared column that the page shows as it is."""
+    """A declared column for display."""
 
     name: str
     heading: str
@@ -308,10 +308,10 @@ class TradeColumn(msgspec.Struct, frozen=True):
 
 
 class AroundPage(msgspec.Struct, frozen=True):
-    """`GET /api/around/N?symbol=S`: the price around a decision, the fills within, and the trades it took part in."""
+    """`GET /api/around/N?symbol=S`: the price around a decision, its fills, and the trades that it affected."""
 
     symbol: str
-    symbols: tuple[str, ...]  # what the decision traded first, then what was held
+    symbols: tuple[str, ...]  # those that the decision traded first, then those held
     bars: tuple[Candle, ...]
     marks: tuple[FillMark, ...]
     trades: tuple[TradeLine, ...]
@@ -321,14 +321,14 @@ class PerformancePage(msgspec.Struct, frozen=True):
     """`GET /api/performance?range=1M&benchmark=S`: the figures of a range that ends with the newest recorded day."""
 
     range: str
-    symbols: tuple[str, ...]  # those whose bars can be compared
+    symbols: tuple[str, ...]  # with bars, so they can be benchmarks
     benchmark: str  # one of them, or ""
     figures: Performance  # without weeks; the newest days and the deepest drawdowns
-    falls: int  # drawdowns in all
+    falls: int  # count of all drawdowns
 
 
 class Contribution(msgspec.Struct, frozen=True):
-    """What happens to the chosen action's logit (of a continuous policy: its largest action) without an input.
+    """Change of the chosen action's logit (of a continuous policy: its largest action) without an input.
 
     Occlusion (Zeiler and Fergus 2014): one input at a time is replaced by `baseline`, and the change is drawn. `cells`
     has the observation's shape, `features` the same with a feature's whole column replaced at once.
@@ -336,13 +336,13 @@ class Contribution(msgspec.Struct, frozen=True):
 
     method: str  # "occlusion"
     of: str  # which output: an action, a symbol, or an action of a symbol ("BUY SPY")
-    baseline: str  # what stands in an occluded input's place, in words
+    baseline: str  # replacement of an occluded input, as a text
     cells: tuple[tuple[float, ...], ...]
     features: tuple[float, ...]
 
 
 class OrderLine(msgspec.Struct, frozen=True):
-    """An order that followed from a decision, with its fills as `(time, quantity, price, fees)`."""
+    """An order of a decision, with its fills as `(time, quantity, price, fees)`."""
 
     client_order_id: str
     symbol: str
@@ -353,14 +353,14 @@ class OrderLine(msgspec.Struct, frozen=True):
     filled: Quantity
     submitted: float
     fills: tuple[tuple[float, Quantity, float, float], ...]
-    resting: bool = False  # a stop that rested at the broker
+    resting: bool = False  # a resting stop
 
 
 class DecisionPage(msgspec.Struct, frozen=True):
-    """`GET /api/decision/N`: one decision completely. `rows` is the observation; of daily desks one row of all inputs.
+    """`GET /api/decision/N`: one decision in full. `rows` is the observation; of daily desks one row of all inputs.
 
-    Where rows are symbols: the newest numbers of the symbols with the largest answers, named `feature SYMBOL`.
-    `pending`: observation and contributions are still being computed: ask again. `missing`: why there are none.
+    If rows are symbols: the newest values of the symbols with the largest answers, named `feature SYMBOL`. `pending`:
+    observation and contributions are still being computed: ask again. `missing`: why there are none.
     """
 
     line: DecisionLine
@@ -378,11 +378,11 @@ class DecisionPage(msgspec.Struct, frozen=True):
     missing: str
     shadow: Shadowed | None
     heads: DecisionHeads | None = None  # the policy's heads by symbol
-    overlay: tuple[str, ...] = ()  # what the risk overlay made of it, in sentences
+    overlay: tuple[str, ...] = ()  # effect of the risk overlay, in sentences
 
 
 class Shadowed(msgspec.Struct, frozen=True):
-    """What a candidate answered to the same question."""
+    """A candidate's answer to the same question."""
 
     model: str
     action: str
@@ -403,9 +403,9 @@ class ModelLine(msgspec.Struct, frozen=True):
     last_session: str
     metrics: tuple[tuple[str, str], ...]
     problem: str  # why it cannot be read
-    verdict: str = ""  # of its training, the manifest's note
-    claim: str = ""  # what it claims, or why this desk claims no risk with it
-    absent: bool = False  # the store does not have it
+    verdict: str = ""  # of its training, from the manifest's note
+    claim: str = ""  # its claim, or why this desk claims no risk with it
+    absent: bool = False  # not in the store
 
 
 class ShadowSummary(msgspec.Struct, frozen=True):
@@ -430,7 +430,7 @@ class ModelsPage(msgspec.Struct, frozen=True):
 
 
 class LimitLine(msgspec.Struct, frozen=True):
-    """A limit of the risk rules and its use; `share` 0 to 1 and beyond."""
+    """A limit of the risk rules and its use; `share` is 0 to 1, or above."""
 
     name: str
     value: str
@@ -445,6 +445,6 @@ class RiskPage(msgspec.Struct, frozen=True):
     limits: tuple[LimitLine, ...]
     denials: tuple[tuple[str, int], ...]  # gate and count since the journal began, most first
     alarms: tuple[AlarmView, ...]
-    commands: tuple[AlarmView, ...]  # what operators asked for, newest first
+    commands: tuple[AlarmView, ...]  # operators' commands, newest first
     raised: tuple[Raised, ...] = ()  # as in `Now`
-    earlier: tuple[Raised, ...] = ()  # of a live desk on the days before
+    earlier: tuple[Raised, ...] = ()  # of a live desk on earlier days

@@ -1,1 +1,1 @@
-"""Pages that need nothing else: Jinja2 templates and SVG plots, for the daemon's reports and for training's."""
+"""Self-contained pages: Jinja2 templates and SVG plots, for the daemon's reports and for training's."""

@@ -1,7 +1,7 @@
-"""The charts of the reports. Numbers in, markup out.
+"""Charts of the reports: numbers in, markup out.
 
-A plot is as wide as a phone or twice that, so its text is never scaled to be unreadable. Bars start at zero.
-`summary` is the chart in words.
+A plot is as wide as a phone or twice that, so its text is never scaled to be unreadable. Bars start at zero. `summary`
+is the chart as a text.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from strategies.kit.units import DAY_NS, HOUR_NS, SECOND_NS
 
 NARROW, WIDE = 340, 780
 TEXT = 11.0  # px, as in the style sheet
-LABELS = 0.6  # of a plot's width, at most, that the labels of its rows take
+LABELS = 0.6  # most of a plot's width for the labels of its rows
 NEW_YORK = ZoneInfo("America/New_York")
 
 
 class PlotMark(NamedTuple):
-    """A point that stands out: `style` entry, exit or halt, `words` for a reader who points at it."""
+    """A highlighted point: `style` entry, exit or halt, `words` its tooltip."""
 
     time_ns: int
     value: float
@@ -47,7 +47,7 @@ class PlotMark(NamedTuple):
 
 
 class BarRow(NamedTuple):
-    """A row of `bars`: its label, its values (one bar each) and the words at their end."""
+    """A row of `bars`: its label, its values (one bar each) and the text at their end."""
 
     label: str
     values: tuple[float, ...]
@@ -55,7 +55,7 @@ class BarRow(NamedTuple):
 
 
 class HistogramBin(NamedTuple):
-    """A column of `histogram` from `low` to `high`; `words` for a reader who points at it."""
+    """A column of `histogram` from `low` to `high`; `words` is its tooltip."""
 
     low: float
     high: float
@@ -64,7 +64,7 @@ class HistogramBin(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """A line and its style-sheet class; `label` stands at its end, unless it is ""."""
+    """A line and its style-sheet class; `label` is written at its end, if not ""."""
 
     label: str
     style: str
@@ -72,7 +72,7 @@ class Curve(NamedTuple):
 
 
 class Runs(NamedTuple):
-    """Runs of one kind, thin, and a thick line with its style-sheet class and its name, "" for the only kind."""
+    """Thin lines of several runs of one kind, and a thick line with its class and name, "" for the only kind."""
 
     label: str
     style: str
@@ -98,7 +98,7 @@ class IntervalRow(NamedTuple):
 
 
 class Strip(NamedTuple):
-    """A row of `strips`: values as dots, one of them chosen, and the interval of their middle."""
+    """A row of `strips`: values as dots, one of them chosen, and the interval of their centre."""
 
     label: str
     values: Sequence[float]
@@ -107,7 +107,7 @@ class Strip(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """A chart for a narrow and for a wide page, which shows one of them."""
+    """One chart drawn for a narrow and for a wide page, which shows one of them."""
 
     narrow: Markup
     wide: Markup
@@ -122,7 +122,7 @@ def in_both_widths(chart: Callable[[int], Markup]) -> Figure:
 
 
 def time_ticks(begin_ns: int, end_ns: int, count: int) -> tuple[tuple[int, str], ...]:
-    """At most about `count` whole New York hours of a day, or dates where the span is longer than one."""
+    """Return at most about `count` whole New York hours of a day, or dates if the span is longer than one."""
     if end_ns - begin_ns > DAY_NS:
         step = max(1, math.ceil((end_ns - begin_ns) / DAY_NS / count)) * DAY_NS
         days = range(end_ns, begin_ns, -step)
@@ -158,7 +158,7 @@ def course(
     summary: str,
     width: int,
 ) -> Markup:
-    """A value over nanoseconds UTC: `lines` are its unbroken pieces, one of a single point is a dot."""
+    """Draw a value over nanoseconds UTC: `lines` are its unbroken pieces, one of a single point is a dot."""
     values = [value for line in lines for _, value in line] + [mark.value for mark in marks if mark.style != "halt"]
     size = (width, 250 if width <= NARROW else 290)
     plot = Plot(span, padded_range(values, 0.06, 0.001), size, left=62, right=14, top=24, bottom=36)
@@ -181,7 +181,7 @@ def course(
 
 
 def _triangle(plot: Plot, mark: PlotMark) -> None:
-    """An entry points up from below the value, an exit down from above it."""
+    """Draw a triangle: an entry points up from below the value, an exit down from above it."""
     x, y = plot.px(mark.time_ns), plot.py(mark.value)
     direction = 1 if mark.style == "entry" else -1
     tip, base = y + direction * 4, y + direction * 13
@@ -195,7 +195,7 @@ def equity(
     width: int,
     title: str = "Running sum of net returns over the test sessions",
 ) -> Markup:
-    """Running sums of returns over sessions, their names at the right edge; `folds` are (session, label), in order."""
+    """Draw running sums of returns over sessions, named at the right edge; `folds` are (session, label), in order."""
     spread = [point[1] for curve in curves for point in curve.points]
     spread += [value for row in (band.points if band else ()) for value in row[1:]]
     labels = [curve.label for curve in curves] + ([band.label] if band else [])
@@ -236,7 +236,7 @@ STEPS = (millions, "training steps")
 def runs(
     groups: Sequence[Runs], show: Show, label: str, title: str, x_axis: tuple[Show, str] = STEPS, *, begin: float = 0.0
 ) -> Markup:
-    """Every run thin and a thick line of each kind, from `begin` on; the names of several kinds stand at their ends."""
+    """Draw every run thin and one thick line per kind, from `begin` on; several kinds are named at their ends."""
     lines = [line for group in groups for line in (*group.thin, group.thick) if line]
     low, high = padded_range([y for line in lines for _, y in line])
     last = max(x for line in lines for x, _ in line)
@@ -261,7 +261,7 @@ def runs(
 
 
 def bin_edges(values: Sequence[float]) -> tuple[tuple[float, ...], int]:
-    """Edges of at most some 14 equal bins, 0 always among them, and the decimals that they need."""
+    """Return the edges of at most some 14 equal bins, 0 always among them, and the decimals that they need."""
     low, high = min(*values, 0.0), max(*values, 0.0)
     if high - low < 1e-9:
         low, high = low - 0.5, high + 0.5
@@ -282,9 +282,9 @@ def histogram(
     words: tuple[str, str] = ("", ""),
     width: int = NARROW,
 ) -> Markup:
-    """Columns on both sides of `split`, each side with its style and words above.
+    """Draw columns on both sides of `split`, each side with its style and a text above.
 
-    Heights are counts of the `unit`, or shares where there is none.
+    Heights are counts of the `unit`, or fractions without one.
     """
     highest = max(one.height for one in bins)
     plot = Plot((bins[0].low, bins[-1].high), (0.0, highest * 1.1), (width, 225), top=24)
@@ -304,7 +304,7 @@ def histogram(
 
 
 def reliability(bins: Sequence[tuple[float, float, float, float]], x_label: str, y_label: str) -> Markup:
-    """Bins (confidence, share, low, high) and the dashed line on which both agree."""
+    """Draw a reliability diagram: bins (confidence, share, low, high), and the dashed line of perfect calibration."""
     least = math.floor(min(row[0] for row in bins) * 10.0 - 1e-9) / 10.0
     plot = Plot((max(least, 0.0), 1.0), (0.0, 1.0), (NARROW, 280), top=22, right=22)
     plot.y_axis(percent, y_label)
@@ -318,7 +318,7 @@ def reliability(bins: Sequence[tuple[float, float, float, float]], x_label: str,
 
 
 def scatter(points: Sequence[tuple[float, float, bool]], x_label: str, y_label: str, title: str) -> Markup:
-    """Points (x, y, chosen) with both zero lines."""
+    """Draw points (x, y, chosen) with both zero lines."""
     xs, ys = [point[0] for point in points], [point[1] for point in points]
     plot = Plot(padded_range([*xs, 0.0]), padded_range([*ys, 0.0]), (NARROW, 280), top=22)
     plot.y_axis(percent, y_label)
@@ -333,7 +333,7 @@ def scatter(points: Sequence[tuple[float, float, bool]], x_label: str, y_label: 
 
 
 def bars(rows: Sequence[BarRow], styles: Sequence[str], unit: str, title: str, summary: str, width: int) -> Markup:
-    """Horizontal bars from 0, one for each value of a row, in the order of `styles`."""
+    """Draw horizontal bars from 0, one for each value of a row, in the order of `styles`."""
     left_px = 12 + max(width_of(row.label) for row in rows)
     right = 12 + max(width_of(row.words) for row in rows)
     high = max((value for row in rows for value in row.values), default=0.0)
@@ -358,7 +358,7 @@ def bars(rows: Sequence[BarRow], styles: Sequence[str], unit: str, title: str, s
 
 
 def intervals(rows: Sequence[IntervalRow], label: str, title: str, width: int = NARROW) -> Markup:
-    """A dot for each row's value and a bar for its interval, on a common axis with a line at zero."""
+    """Draw a dot for each row's value and a bar for its interval, on a common axis with a line at zero."""
     values = [value for row in rows for value in (row.value, row.low, row.high) if value is not None]
     labels = [fitting(row.label, LABELS * width) for row in rows]
     plot = _rows(labels, [*values, 0.0], 26, 44, label, width)
@@ -372,7 +372,7 @@ def intervals(rows: Sequence[IntervalRow], label: str, title: str, width: int = 
 
 
 def strips(rows: Sequence[Strip], label: str, title: str) -> Markup:
-    """Dots of each row along one axis, the chosen one larger; a row's middle is a bar with a tick."""
+    """Draw dots of each row along one axis, the chosen one larger; a row's centre is a bar with a tick."""
     values = [value for row in rows for value in (*row.values, *(row.middle or ()))]
     plot = _rows([row.label for row in rows], [*values, 0.0], 30, 44, label)
     for index, row in enumerate(rows):
@@ -392,7 +392,7 @@ def strips(rows: Sequence[Strip], label: str, title: str) -> Markup:
 def _rows(
     labels: Sequence[str], values: Sequence[float], tall: int, rest: int, label: str, width: int = NARROW
 ) -> Plot:
-    """A plot for rows of the same height over one axis of percentages."""
+    """Return a plot for rows of the same height over one axis of percentages."""
     left_px = 10 + max(map(width_of, labels))
     size = (width, rest + tall * len(labels))
     plot = Plot(padded_range(values), (0.0, 1.0), size, left=left_px, right=16, top=4)

@@ -1,4 +1,4 @@
-"""Templates to pages. Everything that is not markup is escaped; a name that is missing is an error.
+"""Render templates to pages. Everything that is not markup is escaped; a missing name is an error.
 
 A page extends `layout.html` and takes tables and figures from `blocks.html`. Same values, same bytes.
 """
@@ -16,7 +16,7 @@ KIT = Path(__file__).parent
 
 
 def render(template: Path, **values: object) -> str:
-    """A page of the template with these values. Raises ValueError for a template that lacks one, or is broken."""
+    """Return a page of the template with these values. Raises ValueError for a missing value or a broken template."""
     from jinja2 import TemplateError  # 9 MB that a daemon may not need
 
     try:
@@ -27,7 +27,7 @@ def render(template: Path, **values: object) -> str:
 
 @lru_cache(maxsize=8)
 def _environment(folder: Path) -> Environment:
-    """The templates of a folder, each compiled once, and again when its file changes."""
+    """Return the templates of a folder, each compiled once, and again when its file changes."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(

@@ -1,6 +1,6 @@
-"""A plot as inline SVG: data coordinates in, markup out. Knows no chart.
+"""A plot as inline SVG: data coordinates in, markup out. It knows no chart.
 
-It has no colours: the pages' style sheet has those, by class. Same numbers, same bytes.
+It has no colours: the pages' style sheet sets those, by class. Same numbers, same bytes.
 """
 
 from __future__ import annotations
@@ -20,34 +20,34 @@ Show = Callable[[float], str]
 
 
 def grouped_number(value: float, decimals: int = 0) -> str:
-    """A number with thousands separators and a true minus sign."""
+    """Return a number with thousands separators and a true minus sign."""
     return f"{value:,.{decimals}f}".replace("-", MINUS)
 
 
 def percent(value: float) -> str:
-    """A fraction as a percentage with as many decimals as it needs: 0.015 is "1.5 %"."""
+    """Return a fraction as a percentage with as many decimals as it needs: 0.015 is "1.5 %"."""
     return f"{round(value * 100.0, 4):g} %".replace("-", MINUS)
 
 
 def plain(value: float) -> str:
-    """A number without trailing zeros."""
+    """Return a number without trailing zeros."""
     return f"{round(value, 6):g}".replace("-", MINUS)
 
 
 def millions(value: float) -> str:
-    """A count of steps: 2,000,000 is "2M", 50,000 is "50k"."""
+    """Return a count of steps in short form: 2,000,000 is "2M", 50,000 is "50k"."""
     if value >= 1e6:
         return f"{value / 1e6:g}M"
     return f"{value / 1e3:g}k" if value >= 1e3 else f"{value:g}"
 
 
 def width_of(text: str) -> float:
-    """About how many pixels wide a text is, rather too many than too few."""
+    """Return the approximate width of a text in pixels, rounded up."""
     return sum(CAPITAL if letter.isupper() or letter == "_" else LETTER for letter in text)
 
 
 def fitting(text: str, room: float) -> str:
-    """The text, or its beginning and its end where it is wider than the room, in pixels."""
+    """Return the text, or its beginning and end if it is wider than `room`, in pixels."""
     short = text
     while width_of(short) > room:
         half = (len(short) - 2) // 2
@@ -56,19 +56,19 @@ def fitting(text: str, room: float) -> str:
 
 
 def round_step(raw: float) -> tuple[float, int]:
-    """The smallest step of 1, 2 or 5 times a power of ten that is about `raw` or more, and the decimals it needs."""
+    """Return the smallest step of 1, 2 or 5 times a power of ten that is about `raw` or more, and its decimals."""
     magnitude = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * magnitude for factor in (1.0, 2.0, 5.0, 10.0) if factor * magnitude >= raw * 0.999)
     return step, max(0, -math.floor(math.log10(step) + 1e-9))
 
 
 def tick_room(low: float, high: float, show: Show) -> float:
-    """The pixels left of a plane that hold the words of its ticks, no fewer than a plot has anyway."""
+    """Return the pixels for the tick labels left of a plane, at least a plot's usual margin."""
     return max(44.0, *(10.0 + width_of(show(value)) for value in ticks(low, high)[0]))
 
 
 def ticks(low: float, high: float, count: int = 5, least: float = 0.0) -> tuple[tuple[float, ...], int]:
-    """About `count` round values within low to high, at least `least` apart, and the decimals that they need."""
+    """Return about `count` round values from low to high, at least `least` apart, and the decimals that they need."""
     if not high > low:
         return (low,), 2
     step, decimals = round_step(max((high - low) / count, least))
@@ -77,14 +77,14 @@ def ticks(low: float, high: float, count: int = 5, least: float = 0.0) -> tuple[
 
 
 def padded_range(values: Sequence[float], share: float = 0.05, least: float = 0.1) -> Range:
-    """The range of values and a `share` of it on each side; for equal values that `least` share of them."""
+    """Return the range of the values, padded by `share` of it on each side; equal values by `least` of the value."""
     low, high = min(values), max(values)
     pad = (high - low) * share or max(abs(low) * least, 0.01)
     return low - pad, high + pad
 
 
 class Plot:
-    """One picture of `width` pixels: the plane of x and y inside its margins, and what is drawn so far."""
+    """One picture of `width` pixels: the plane of x and y inside its margins, and the shapes drawn so far."""
 
     def __init__(
         self,
@@ -104,19 +104,19 @@ class Plot:
         self._shapes: list[Element] = []
 
     def px(self, value: float) -> float:
-        """The pixel of an x value."""
+        """Return the pixel of an x value."""
         low, high = self.x
         return self.left + (value - low) / (high - low) * (self.edge - self.left)
 
     def py(self, value: float) -> float:
-        """The pixel of a y value."""
+        """Return the pixel of a y value."""
         low, high = self.y
         return self.floor - (value - low) / (high - low) * (self.floor - self.top)
 
     # --- shapes, in pixels ----------------------------------------------------------------------------------------
 
     def _add(self, name: str, words: str, **attributes: str | float) -> None:
-        """Draw a shape; `words` are shown to a reader who points at it."""
+        """Draw a shape; `words` is its tooltip."""
         texts = {
             key.rstrip("_").replace("_", "-"): value if isinstance(value, str) else _number(value)
             for key, value in attributes.items()
@@ -131,7 +131,7 @@ class Plot:
         self._add("line", words, class_=style, x1=x1, y1=y1, x2=x2, y2=y2)
 
     def rect(self, x: float, y: float, width: float, height: float, style: str, words: str = "") -> None:
-        """Draw a rectangle from its upper left corner; it always has some width."""
+        """Draw a rectangle from its upper left corner, at least 0.5 pixels wide."""
         self._add("rect", words, class_=style, x=x, y=y, width=max(width, 0.5), height=max(height, 0.0))
 
     def dot(self, x: float, y: float, radius: float, style: str) -> None:
@@ -139,7 +139,7 @@ class Plot:
         self._add("circle", "", class_=style, cx=x, cy=y, r=radius)
 
     def text(self, x: float, y: float, words: str, anchor: str = "start", style: str = "") -> None:
-        """Write words with their base line at y."""
+        """Write a text with its base line at y."""
         self._add("text", "", class_=style, x=x, y=y, text_anchor=anchor)
         self._shapes[-1].text = words
 
@@ -167,7 +167,7 @@ class Plot:
     def x_axis(self, show: Show | None, label: str, *, grid: bool = False) -> None:
         """Write round values below the plane and the label under them; with `grid` a line at each."""
         values, decimals = ticks(*self.x, count=4)
-        free = 0.0  # the next words may begin here
+        free = 0.0  # the next label may begin here
         for value in values:
             x, words = self.px(value), show(value) if show else grouped_number(value, decimals)
             if grid:
@@ -180,7 +180,7 @@ class Plot:
         self.text(middle, self.height - 4, label, "middle", "axis")
 
     def markup(self, title: str, summary: str = "") -> Markup:
-        """Return the picture; `summary` is the picture in words."""
+        """Return the picture; `summary` is the picture as a text."""
         box = f"0 0 {_number(self.width)} {_number(self.height)}"
         svg = Element("svg", {"role": "img", "aria-label": f"{title}. {summary}" if summary else title, "viewBox": box})
         SubElement(svg, "title").text = title
@@ -191,7 +191,7 @@ class Plot:
 
 
 def apart(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Positions near those wanted, in the same order, at least `gap` apart, within low to high where they fit."""
+    """Return positions near the given ones, in the same order, at least `gap` apart, within low to high if possible."""
     order = sorted(range(len(places)), key=lambda index: places[index])
     positions = [0.0] * len(places)
     previous = low - gap

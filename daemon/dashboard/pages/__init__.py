@@ -1,1 +1,1 @@
-"""The data of the dashboard's pages."""
+"""Data of the dashboard's pages."""

@@ -1,6 +1,6 @@
-"""The large chart: buckets of any span of a journal with its fills, and what is drawn under the price.
+"""The large chart: buckets of any span of a journal with its fills, and panes under the price.
 
-Which span: a session, what the address names, the whole journal, or a trade with some bars around it.
+The span is a session, the address's, the whole journal, or a trade with some bars around it.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from strategies.kit.units import DAY_S, SECOND_NS
 from strategies.registry import entry
 
 FILLS_MOST = 200
-BESIDE = 40  # bars before and after a trade that is stepped to
+BESIDE = 40  # bars shown before and after a trade chosen with next or previous
 PANES_MOST = 6
 QUOTE_ROWS_MOST = 20_000
 VOLUME, CONTRACT = "volume", "contract"
 
 
 class Wish(msgspec.Struct, frozen=True):
-    """What of the chart is asked for. Times are seconds UTC, 0 for not given; at most one span counts."""
+    """A request for the chart. Times are seconds UTC, 0 for not given; at most one span counts."""
 
     symbol: str = ""
     begin: float = 0.0
@@ -66,7 +66,7 @@ def chart_page(desk: FollowedDesk, reader: JournalReader, wish: Wish) -> BarsPag
     symbol = symbol_of(picture, spec, wish.symbol)
     sessions = tuple(sessions_of(reader)) if wish.sessions and spec.bar_interval_s < DAY_S else ()
     names = (*_names(spec, symbol), *entry(spec.name).indicators)
-    symbol_drawn = "" if spec.chained else symbol  # of which fills are drawn
+    symbol_drawn = "" if spec.chained else symbol  # symbol of the fills to draw
     unknown_names = [name for name in wish.panes if name not in (VOLUME, CONTRACT, *names)]
     if unknown_names:
         raise NotThere(
@@ -114,7 +114,7 @@ def chart_page(desk: FollowedDesk, reader: JournalReader, wish: Wish) -> BarsPag
 
 
 def _span(series: Series, spec: Spec, wish: Wish, trade: TradeLine | None) -> tuple[float, float]:
-    """Return the first and the last second to be seen."""
+    """Return the first and the last second of the visible span."""
     times = series.times
     if trade is not None:
         first, last = (bisect_right(times, at) - 1 for at in (trade.entered, trade.left or times[-1]))
@@ -125,7 +125,7 @@ def _span(series: Series, spec: Spec, wish: Wish, trade: TradeLine | None) -> tu
         first, beyond = bisect_left(times, wish.begin), bisect_right(times, wish.end)
         if first < beyond:
             return wish.begin, wish.end
-        return times[max(first - BESIDE, 0)], times[min(first + BESIDE, len(times)) - 1]  # a night has no bar
+        return times[max(first - BESIDE, 0)], times[min(first + BESIDE, len(times)) - 1]  # in bars, as a night has none
     if wish.session:
         begin = midnight_ns(date.fromisoformat(wish.session)) / SECOND_NS
         end = midnight_ns(date.fromisoformat(wish.session) + timedelta(days=1)) / SECOND_NS - 1
@@ -162,7 +162,7 @@ def _next_trade(reader: JournalReader, wish: Wish, symbol: str) -> TradeLine:
 
 
 def _group(fills: Sequence[sqlite3.Row], times: list[float]) -> Iterator[MarkGroup]:
-    """Join the fills of one kind within one bucket; in the order of the buckets."""
+    """Merge the fills of one kind within one bucket, in the order of the buckets."""
     groups: dict[tuple[int, str], tuple[int, sqlite3.Row]] = {}
     for fill in fills:
         place = bisect_right(times, fill["filled_ns"] / SECOND_NS) - 1
@@ -175,7 +175,7 @@ def _group(fills: Sequence[sqlite3.Row], times: list[float]) -> Iterator[MarkGro
 
 
 def _names(spec: Spec, symbol: str) -> tuple[str, ...]:
-    """Return the features that the policy saw of a symbol, or of none."""
+    """Return the features that the policy saw of this symbol, and those without a symbol."""
     other_names = tuple(f" {name}" for name in spec.symbols if name != symbol) if len(spec.symbols) > 1 else ()
     return tuple(name.removesuffix(f" {symbol}") for name in spec.features if not name.endswith(other_names))
 
@@ -183,7 +183,7 @@ def _names(spec: Spec, symbol: str) -> tuple[str, ...]:
 def _features(
     reader: JournalReader, spec: Spec, symbol: str, buckets: Buckets, beyond: float, column_names: Sequence[str]
 ) -> Iterator[Pane]:
-    """Yield the features as they stood in the policy's newest observation within each bucket."""
+    """Yield the features of the policy's newest observation within each bucket."""
     names = [name for name in _names(spec, symbol) if name in column_names]
     if not names or not len(buckets.values):
         return
@@ -213,7 +213,7 @@ def _newest_observations(
 
 
 def _indicators(series: Series, spec: Spec, buckets: Buckets, names: Sequence[str]) -> tuple[Pane, ...]:
-    """Return the strategy's indicators of all bars so far, each at the end of a bucket."""
+    """Return the strategy's indicators over all bars so far, at the end of each bucket."""
     lines = {name: line for name, line in entry(spec.name).indicators.items() if name in names}
     if not lines or not len(buckets.values):
         return ()
@@ -230,7 +230,7 @@ def _indicators(series: Series, spec: Spec, buckets: Buckets, names: Sequence[st
 
 
 def _contract(reader: JournalReader, times: list[float], beyond: float) -> Pane | None:
-    """Return the middle of bid and ask of what was held, at the end of each bucket; None where the span is long."""
+    """Return the mid of the held contract at the end of each bucket; None for a long span."""
     if not times:
         return None
     begin = times[0]

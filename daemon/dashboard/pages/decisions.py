@@ -36,11 +36,11 @@ from daemon.reports.overlay import overlay_words
 from strategies.kit.contract import Observation, Spec
 from strategies.kit.quantity import of_column
 
-ACTED = "acted"  # what led to orders
+ACTED = "acted"  # outcome of decisions with orders
 FILTERS = (ACTED, *SHOWN)
 LINES_MOST = 200
-COUNTED_MOST = 1000  # decisions of one outcome: an exact count reads all of the journal's
-SYMBOLS_MOST = 50  # of which a page shows what was seen, where rows are symbols
+COUNTED_MOST = 1000  # most decisions counted of one outcome: an exact count reads the whole journal
+SYMBOLS_MOST = 50  # most symbols on a page whose rows are symbols
 Rows = tuple[tuple[float, ...], ...]
 NOT_PUT = "not put to this order"
 
@@ -50,7 +50,7 @@ def decisions_page(
 ) -> DecisionsPage:
     """`GET /api/decisions`, newest first: below `last_number`, or up to a time. Raises sqlite3.Error.
 
-    Stops that rest are left out: a desk of fifty shares has fifty of them a day.
+    Resting stops are left out: a desk of fifty shares has fifty of them a day.
     """
     newest = 0
     if until_ns < LONGEST:
@@ -82,7 +82,7 @@ def decisions_page(
 
 
 def decision_row(picture: Picture, reader: JournalReader, number: int) -> sqlite3.Row:
-    """The row of `decisions`, with its outcome as pages show it. Raises NotThere, sqlite3.Error."""
+    """Return the row of `decisions`, with its outcome for display. Raises NotThere, sqlite3.Error."""
     shown_sql = shown_outcome(under_way(picture.state))
     rows = reader.query(f"SELECT d.*, {shown_sql} AS shown FROM decisions AS d WHERE decision = ?", (number,))
     if not rows:
@@ -98,7 +98,7 @@ def decision_page(
     contribution: Contribution | None,
     why: str,
 ) -> DecisionPage:
-    """`GET /api/decision/N`. `why`: why there is no contribution, "" where there is one."""
+    """`GET /api/decision/N`. `why`: why there is no contribution, "" if there is one."""
     spec, number = picture.spec, row["decision"]
     features, rows, contribution = _feature_rows(lookup.observation, spec, row, contribution)
     gates: dict[str, str | None] = json.loads(row["gates"] or "{}")
@@ -127,9 +127,9 @@ def decision_page(
 def _feature_rows(
     observation: Observation | None, spec: Spec | None, row: sqlite3.Row, contribution: Contribution | None
 ) -> tuple[tuple[str, ...], Rows, Contribution | None]:
-    """Names of features, rows of them (oldest first; one row where there is one dimension), and the contributions.
+    """Return the features' names, their rows (oldest first; one row if there is one dimension), and the contributions.
 
-    Where rows are symbols: the newest numbers of the `SYMBOLS_MOST` symbols with the largest answers in one row.
+    If rows are symbols: the newest values of the `SYMBOLS_MOST` symbols with the largest answers in one row.
     """
     if spec is None or observation is None or not spec.rows_are_symbols:
         return spec.features if spec is not None else (), _rows_of(observation, spec), contribution
@@ -137,7 +137,7 @@ def _feature_rows(
     largest = sorted(range(spec.rows), key=lambda place: -answers[place])[:SYMBOLS_MOST]
     newest = np.frombuffer(observation.newest(spec), dtype="<f4").reshape(spec.rows, -1).astype(np.float64)
     names = tuple(f"{feature} {spec.symbols[place]}" for place in largest for feature in spec.features)
-    if contribution is not None:  # of one symbol: the others' inputs did nothing to its answer
+    if contribution is not None:  # of one symbol: other symbols' inputs do not affect its answer
         parts = [0.0] * len(names)
         at = [spec.symbols[place] for place in largest].index(contribution.of.split(" ")[-1]) * len(spec.features)
         parts[at : at + len(spec.features)] = contribution.features
@@ -194,7 +194,7 @@ def _order(reader: JournalReader, row: sqlite3.Row) -> OrderLine:
 
 
 def _shadow(reader: JournalReader, number: int, action: str | None) -> Shadowed | None:
-    """Return the newest candidate's answer; None where there is none, or no such table."""
+    """Return the newest candidate's answer; None if there is none, or no such table."""
     rows = shadow_rows(reader, "SELECT * FROM shadows WHERE decision = ? ORDER BY time_ns DESC LIMIT 1", (number,))
     if not rows:
         return None

@@ -1,6 +1,7 @@
-"""The health of daemon, journal and dashboard: what to look at, then file sizes, counts and times.
+"""Health of daemon, journal and dashboard: troubles first, then file sizes, counts and times.
 
-How fast a live desk is follows from its journal's newest rows: times are when this host knew an event, by its clock.
+A live desk's speed is taken from its journal's newest rows: their times are this host's clock when it learned of an
+event.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from strategies.kit.units import SECOND_NS
 
 
 class TimingLine(msgspec.Struct, frozen=True):
-    """Durations in seconds of the newest `count` of one kind."""
+    """Durations in seconds of the newest `count` measurements of one kind."""
 
     name: str
     what: str
@@ -36,7 +37,7 @@ class TimingLine(msgspec.Struct, frozen=True):
 
 
 class TroubleLine(msgspec.Struct, frozen=True):
-    """Something to look at; `since` 0 where that is not known."""
+    """A trouble that needs attention; `since` 0 if unknown."""
 
     what: str
     since: float
@@ -48,7 +49,7 @@ class HealthPage(msgspec.Struct, frozen=True):
 
     running: bool
     process: str
-    code: str  # digest of the deciding code of the last run
+    code: str  # digest of the trading code of the last run
     own_code: str  # this dashboard's
     journal_mib: float
     wal_mib: float
@@ -59,18 +60,18 @@ class HealthPage(msgspec.Struct, frozen=True):
     starts: tuple[float, ...]  # newest first, at most 20
     kinds: tuple[tuple[str, int], ...]  # events of the newest session by kind
     rejected_bars: int
-    follow_ms: float  # how long the last look at the journal took
-    clients: int  # pages that are open
-    timings: tuple[TimingLine, ...] = ()  # none of recorded data
-    troubles: tuple[TroubleLine, ...] = ()  # none: nothing keeps the desk from its work now
-    alarms: int = 0  # of the newest New York day; of recorded data of the whole run
-    raised: tuple[Raised, ...] = ()  # the same, each kind once with its count
+    follow_ms: float  # duration of the last look at the journal
+    clients: int  # open pages
+    timings: tuple[TimingLine, ...] = ()  # empty for recorded data
+    troubles: tuple[TroubleLine, ...] = ()  # empty: nothing hinders the desk now
+    alarms: int = 0  # of the newest New York day; for recorded data of the whole run
+    raised: tuple[Raised, ...] = ()  # the alarms, each kind once with its count
 
 
 MIB = 2**20
 LIVE = ("live", "paper", "dry_run")
-NEWEST = 200  # of what is measured
-ROWS = 20_000  # newest rows of the journal that are looked at
+NEWEST = 200  # measurements of each kind
+ROWS = 20_000  # newest rows of the journal that are searched
 FEED = "feed lag", "from a bar's end until the desk had it"
 DECISION = "bar to decision", "from a bar's end until the decision"
 ORDER = "bar to order", "from a bar's end until its order was journaled to be sent"
@@ -107,7 +108,7 @@ def health_page(picture: Picture, reader: JournalReader, file: Path, own_code: s
         snapshots=ends["snapshots"],
         first_event=first[0]["time_ns"] / 1e9 if first else 0.0,
         last_event=last[0]["time_ns"] / 1e9 if last else 0.0,
-        starts=tuple(start for start in picture.newest.starts if start),  # a replay's have no time
+        starts=tuple(start for start in picture.newest.starts if start),  # a replay's starts have no time
         kinds=kinds,
         rejected_bars=picture.state.stats.bars_rejected if picture.state is not None else 0,
         follow_ms=picture.look_ms,
@@ -123,7 +124,7 @@ def health_page(picture: Picture, reader: JournalReader, file: Path, own_code: s
 
 
 def troubles_of(picture: Picture, own_code: str) -> Iterator[TroubleLine]:
-    """Yield what keeps the desk from its work, or this page from showing it; the gravest first."""
+    """Yield troubles that hinder the desk, or this page; the gravest first."""
     recorded = picture.meta.get("mode", "") not in LIVE
     newest_s = picture.state.now_ns / SECOND_NS if picture.state is not None else 0.0
     if picture.problem:
@@ -146,7 +147,7 @@ def _risk(state: State[Any], *, reconciles: bool) -> Iterator[TroubleLine]:
         )
         cure = f"docs/OPERATIONS.md, heading {risk.halt.reason}; then {resume}"
         yield TroubleLine(halt_text, risk.halt.since_ns / SECOND_NS, cure)
-    if risk.pause is not None and not risk.pause.until_ns:  # one with an end ends by itself
+    if risk.pause is not None and not risk.pause.until_ns:  # a pause with an end needs no one
         yield TroubleLine(f"paused: {risk.pause.reason.replace('_', ' ')}", 0.0, resume)
     if reconciles and not risk.reconciled:
         cure = "wait for the broker's next report; if it stays, the log's newest broker event says why"
@@ -175,11 +176,11 @@ _bar, _accepted_decoder = msgspec.json.Decoder(_Bar), msgspec.json.Decoder(_Acce
 
 
 def timings_of(reader: JournalReader, spec: Spec | None, mode: str) -> tuple[TimingLine, ...]:
-    """Return what could be measured, none for recorded data, whose times are the tape's. Raises sqlite3.Error."""
+    """Return the measured durations; none for recorded data, whose times are the tape's. Raises sqlite3.Error."""
     if spec is None or mode not in LIVE:
         return ()
     timings = [(BROKER, list(_round_trips(reader)))]
-    if not spec.before_open_ns:  # it decides at the ends of bars, not before the open
+    if not spec.before_open_ns:  # the desk decides at the ends of bars, not before the open
         length_ns = spec.bar_interval_s * SECOND_NS
         bars = [(DECISION, _decisions(reader, length_ns)), (ORDER, _orders(reader, length_ns))]
         timings = [(FEED, list(_bars(reader, length_ns))), *((name, list(some)) for name, some in bars), *timings]
@@ -196,7 +197,7 @@ def _newest(reader: JournalReader, kind: str) -> list[tuple[int, str]]:
 
 
 def _bars(reader: JournalReader, length_ns: int) -> Iterator[int]:
-    """How late each bar of the feed was. What came together and was over for longer than a bar is history."""
+    """Yield the delay of each bar of the feed. Bars received together, over for longer than a bar, are history."""
     rows = _newest(reader, "BarClosed")
     together = Counter(time_ns for time_ns, _ in rows)
     for time_ns, payload in rows:
@@ -214,7 +215,7 @@ def _decisions(reader: JournalReader, length_ns: int) -> Iterator[int]:
 
 
 def _orders(reader: JournalReader, length_ns: int) -> Iterator[int]:
-    """The first order of each decision: later ones wait for what became of it."""
+    """Yield the delay of the first order of each decision: later ones wait for its result."""
     rows = reader.query("SELECT work, reason, submitted_ns FROM orders ORDER BY submitted_ns DESC LIMIT ?", (NEWEST,))
     first = {decision_of(row["work"]): row["submitted_ns"] for row in rows if row["reason"] == "policy"}
     for number, submitted_ns in first.items():

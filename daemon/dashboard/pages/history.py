@@ -1,6 +1,4 @@
-"""The exact observation of any decision, and what followed it: step the journal again to the question.
-
-The journal holds the observation's digest.
+"""Exact observation and result of any decision, by stepping the journal again: it holds only the digest.
 
 The machine starts at the nearest earlier anchor: a snapshot of the journal, or a session's start that it passed before
 (kept in memory, bounded). It runs in a separate thread; until it has finished the answer is "pending".
@@ -45,7 +43,7 @@ def file_of(reader: JournalReader, decision: int) -> Path:
 
 
 def step_again(machine: Machine, entry: Entry) -> Step | None:
-    """Step the row again; None for a row that left nothing. Raises Divergence if the effects differ."""
+    """Step the row again; None for a row without a step. Raises Divergence if the effects differ."""
     if entry.raised:
         return None
     event = decode_event(entry.payload)
@@ -53,7 +51,7 @@ def step_again(machine: Machine, entry: Entry) -> Step | None:
         leave_out(machine, event)
         return None
     step = machine.reapply(event)
-    if encode_effects(step.effects) != entry.effects:  # an observation stands in it by its digest
+    if encode_effects(step.effects) != entry.effects:  # effects hold the observation's digest
         raise Divergence(f"other code wrote event row {entry.id} ({entry.kind}): its effects differ")
     if entry.kind == "RunStarted":
         adopt_trading(machine)
@@ -66,8 +64,8 @@ def questions(step: Step | None) -> list[AskPolicy]:
 
 ANCHORS_MOST = 64
 KEPT = 500  # observations
-BYTES_KEPT = 64 * 2**20  # of them together
-FAILED_S = 5.0  # how long a failure is shown before the next try
+BYTES_KEPT = 64 * 2**20  # of all observations together
+FAILED_S = 5.0  # time before a failure is tried again
 INCOMPLETE = "what followed it is not in the journal yet"
 
 
@@ -80,7 +78,7 @@ class Lookup(msgspec.Struct, frozen=True):
 
 
 class Transition(msgspec.Struct, frozen=True):
-    """A decision with what followed, or that it is still being computed, or why there is none."""
+    """A decision with its result, or that it is still being computed, or why there is none."""
 
     experience: Experience | None = None
     pending: bool = False
@@ -88,7 +86,7 @@ class Transition(msgspec.Struct, frozen=True):
 
 
 class Anchor(msgspec.Struct, frozen=True):
-    """A machine after event row `event_id`, all frozen; `decision` is the last number by then."""
+    """A machine after event row `event_id`, all frozen; `decision` is the newest number by then."""
 
     event_id: int
     decision: int
@@ -115,9 +113,9 @@ class DecisionHistory:
         self._lock = threading.Lock()
         self._generation = -1
         self._anchors: list[Anchor] = []  # by event row
-        self._lookups: OrderedDict[int, Lookup] = OrderedDict()  # newest use last
-        self._transitions: OrderedDict[int, Experience] = OrderedDict()  # the same, of decisions with what followed
-        self._retry_times: dict[int, float] = {}  # decision -> when it is tried again
+        self._lookups: OrderedDict[int, Lookup] = OrderedDict()  # most recently used last
+        self._transitions: OrderedDict[int, Experience] = OrderedDict()  # same order; decisions with results
+        self._retry_times: dict[int, float] = {}  # decision -> time of the next try
         self._job: Future[None] | None = None
         self._ending = False
 
@@ -133,9 +131,9 @@ class DecisionHistory:
             return Lookup(pending=True)
 
     def followed(self, decision: int) -> Transition:
-        """Return a policy's decision with what followed; `pending` while it is computed.
+        """Return a policy's decision with its result; `pending` while it is computed.
 
-        One that is not complete yet is looked for again after `FAILED_S`.
+        An incomplete one is looked up again after `FAILED_S`.
         """
         with self._lock:
             self._renew(decision)
@@ -150,7 +148,7 @@ class DecisionHistory:
             return Transition(pending=True)
 
     def _renew(self, decision: int) -> None:
-        """Forget what belongs to another journal, and a failure whose time is over."""
+        """Drop results of another journal, and expired failures."""
         if self._generation != self._desk.picture.generation:
             self._generation = self._desk.picture.generation
             self._anchors, self._lookups, self._retry_times = [], OrderedDict(), {}
@@ -202,7 +200,7 @@ class DecisionHistory:
                 try:
                     restore(machine, snapshot)
                 except msgspec.ValidationError:
-                    continue  # of other code
+                    continue  # written by other code
                 return machine, snapshot.event_id
         if anchor is not None:
             machine.state, machine.market_state, machine.queue = anchor.state, anchor.market_state, deque(anchor.queue)
@@ -210,7 +208,7 @@ class DecisionHistory:
         return machine, best
 
     def _step(self, reader: JournalReader, machine: Machine, after_id: int, decision: int, generation: int) -> None:
-        """Step to the question and on to the session's end: the next request is mostly near."""
+        """Step to the question and on to the session's end: the next request is usually near."""
         has_found, beyond, experiences = False, 0, self._experiences(machine)
         for entry in _entries(reader, after_id):
             if self._ending:
@@ -238,7 +236,7 @@ class DecisionHistory:
             self._keep(decision, Lookup(missing="the journal holds no question to the policy for it"), generation)
 
     def _experiences(self, machine: Machine) -> Experiences | None:
-        """Return what gathers experience from here on; None for a desk that a trainer learns nothing from."""
+        """Return a collector of experience from here on; None for a desk without a trainer."""
         spec = self._desk.picture.spec
         if spec is None or not spec.by_row:
             return None
@@ -252,7 +250,7 @@ class DecisionHistory:
                 _add_bounded(self._transitions, experience.decision, experience, _size_of)
 
     def _anchor(self, machine: Machine, event_id: int, generation: int) -> None:
-        """Keep the machine's state as an anchor; drop every other one when there are too many."""
+        """Store the machine's state as an anchor; drop every other one when there are too many."""
         state = machine.state
         anchor = Anchor(event_id, state.decision, state, machine.market_state, tuple(machine.queue))
         with self._lock:
@@ -273,7 +271,7 @@ _Cached = TypeVar("_Cached")
 def _add_bounded(
     cache: OrderedDict[int, _Cached], decision: int, entry: _Cached, size: Callable[[_Cached], int]
 ) -> None:
-    """Add it as the newest; drop the oldest ones beyond the bounds."""
+    """Add an entry as the newest; drop the oldest ones beyond the bounds."""
     cache[decision] = entry
     cache.move_to_end(decision)
     total = sum(size(other) for other in cache.values())

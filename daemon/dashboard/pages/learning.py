@@ -1,7 +1,7 @@
-"""What a desk that learns does: its trainer, its exploration, the ladder with each version's card, the newest choice.
+"""A learning desk: its trainer, its exploration, the ladder with each version's card, the newest choice.
 
 Read from the journal's tables, the steps of the ladder that were seen in it, and small files of the model store; each
-part is bounded, and one that cannot be read becomes a sentence.
+part is bounded, and an unreadable one becomes a sentence.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from daemon.models.pointer import ModelError
 from daemon.reports.heads import heads_at
 from strategies.kit.contract import Spec
 
-CHOICES_MOST = 5_000  # newest ones that are counted
+CHOICES_MOST = 5_000  # newest choices that are counted
 SESSIONS_MOST = 20
 RUNGS_MOST = 40
 NO_TRAINER = "no trainer seen: it writes learning.json next to the versions of the store, and there is none"
@@ -73,7 +73,7 @@ def _learns(state: State[Any] | None, spec: Spec) -> bool:
 
 
 def _trainer(shelf: Path, picture: Picture) -> tuple[TrainerLine | None, str]:
-    """Return what the trainer last wrote, else why there is nothing."""
+    """Return the trainer's last figures, else why there are none."""
     try:
         learning = read_learning(shelf)
     except LearningUnreadable as error:
@@ -105,7 +105,7 @@ def _trainer(shelf: Path, picture: Picture) -> tuple[TrainerLine | None, str]:
 
 
 def _refused_text(count: int) -> str:
-    """Say how many entries were refused, "" for none."""
+    """Return how many entries were refused, as a text; "" for none."""
     return f"{count} entries of the stream were refused (experience_refused in the log)" if count else ""
 
 
@@ -124,7 +124,7 @@ def _rule(state: State[Any] | None) -> str:
 
 
 def _choices(reader: JournalReader, sql: str, *values: int) -> list[sqlite3.Row]:
-    """Rows of the read model; none of a journal that was made before that table. Raises sqlite3.Error."""
+    """Return rows of the read model; none from a journal older than that table. Raises sqlite3.Error."""
     try:
         return reader.query(sql, values)
     except sqlite3.OperationalError as error:
@@ -139,7 +139,7 @@ def _newest_choice(reader: JournalReader) -> int:
 
 
 def _count_explorations(reader: JournalReader, spec: Spec) -> tuple[ExploredSession, ...]:
-    """Count the newest choices by session, the newest first; the oldest session may be cut. Raises sqlite3.Error."""
+    """Count the newest choices by session, newest first; the oldest session may be incomplete. Raises sqlite3.Error."""
     rows = _choices(
         reader,
         "SELECT time_ns, greedy, drawn, behaviour FROM choices ORDER BY decision DESC, symbol LIMIT ?",

@@ -48,7 +48,7 @@ def models_page(picture: Picture, reader: JournalReader, models_dir: Path) -> Mo
     model = picture.state.model if picture.state is not None else None
     running = model.version if model is not None else ""
     names = versions(models_dir, strategy)
-    # the ones that something names come first, then the newest
+    # versions with a pointer or an answer first, then the newest
     newest = sorted(names, key=lambda name: (name in (current, candidate, running), name), reverse=True)[:VERSIONS_MOST]
     trading = picture.state.trading if picture.state is not None else None
     desk = None if trading is None else (trading, configured(picture.spec))
@@ -115,7 +115,7 @@ def _line(
 
 
 def _flat(metrics: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the figures by name, nested ones as `split figure`; leave lists out."""
+    """Yield the figures by name, nested ones as `split figure`; lists are left out."""
     for name, value in metrics.items():
         label = f"{within} {name}".strip().replace("_", " ")
         if isinstance(value, Mapping):

@@ -33,7 +33,7 @@ ALARMS = 20
 
 
 def now_of(picture: Picture, reader: JournalReader | None = None) -> Now:
-    """`GET /api/now`. `reader` is asked only where nothing was followed. Raises sqlite3.Error then."""
+    """`GET /api/now`. `reader` is used only if nothing was followed; then it raises sqlite3.Error."""
     state, spec, row = picture.state, picture.spec, picture.decision or {}
     decision: dict[str, Any] = {
         "decision": row.get("decision") or 0,
@@ -106,12 +106,12 @@ def now_of(picture: Picture, reader: JournalReader | None = None) -> Now:
 
 
 def followed(picture: Picture) -> bool:
-    """Return whether the state is the journal's: else it is none, or one before the first event."""
+    """Return whether the state is the journal's; otherwise there is none, or one before the first event."""
     return picture.state is not None and bool(picture.state.seq or not picture.problem)
 
 
 def learns(state: State[Any], spec: Spec) -> bool:
-    """Return whether the desk explores, has a ladder, or is of the kind that a trainer learns from."""
+    """Return whether the desk explores, has a ladder, or has a strategy that a trainer can learn from."""
     return spec.by_row or status_of(state, "").challenger is not None
 
 
@@ -126,7 +126,7 @@ def shares_of(row: dict[str, Any], spec: Spec | None) -> tuple[Share, ...]:
 
 
 def stale(picture: Picture) -> str:
-    """Return why the data may be old, "" when it is live."""
+    """Return why the data may be old, "" if it is live."""
     if picture.problem:
         return picture.problem
     if not picture.caught_up:
@@ -179,7 +179,7 @@ def _position(picture: Picture, state: State[Any], spec: Spec, position: Held) -
 
 
 def _from_rows(picture: Picture, reader: JournalReader | None, decision: dict[str, Any]) -> Now:
-    """Build the answer from the read models alone: the last recorded money, the open trades and orders."""
+    """Return the answer from only the read models: the last recorded money, the open trades and orders."""
     meta, equity = picture.meta, None
     orders: tuple[OpenOrder, ...] = ()
     open_trades: tuple[Trade, ...] = ()
@@ -239,7 +239,7 @@ def _from_rows(picture: Picture, reader: JournalReader | None, decision: dict[st
 
 
 def _position_of(trade: Trade) -> PositionLine:
-    """Return an open trade as what is held, at the mark of its newest profit, at its entry where none is known."""
+    """Return an open trade as a position, at the mark of its newest profit, else at its entry."""
     profit, entry = trade.unrealized_usd or 0.0, trade.entry_price or 0.0
     units = float(trade.held) * (OPTION_MULTIPLIER if trade.contract else 1)
     return PositionLine(

@@ -1,8 +1,8 @@
-"""What each input contributes to an answer, by occlusion: replace one input at a time, measure the change.
+"""Contribution of each input to an answer, by occlusion: replace one input at a time, measure the change.
 
-The method is Zeiler and Fergus (2014), section 4.2, with single inputs and whole columns instead of grey squares.
-The model is the decision's own. The store verifies it, a child process tries it as the daemon does, and the dashboard's
-own session runs it: no daemon takes part.
+The method is Zeiler and Fergus (2014), section 4.2, with single inputs and whole columns instead of grey squares. The
+model is the decision's own. The store verifies it, a child process tries it as the daemon does, and the dashboard's own
+session runs it; the daemon is not involved.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ class Unexplained(Exception):
 
 
 class Runner:
-    """A model that answers many observations at once."""
+    """A model that answers a batch of observations."""
 
     def __init__(self, model: LoadedModel, spec: Spec) -> None:
-        """Raises Unexplained when onnxruntime refuses the graph."""
+        """Open the graph. Raises Unexplained if onnxruntime refuses it."""
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 4
-        # Weights outside of the graph would escape its digest: look for them where no file can ever be.
+        # External weights would escape the graph's digest: this folder can never hold a file.
         options.add_session_config_entry(
             "session.model_external_initializers_file_folder_path", str(model.path.resolve() / POLICY_FILE / "none")
         )
@@ -64,7 +64,7 @@ class Runner:
         self.reference = model.manifest.reference
 
     def answers(self, observations: Float32, hidden: bytes) -> npt.NDArray[np.float64]:
-        """Return the raw answers, one row per observation, from the same memory. Raises Unexplained."""
+        """Return the raw answers, one row per observation, all from the same recurrent state. Raises Unexplained."""
         rows = []
         try:
             for at in range(0, len(observations), self._batch):
@@ -84,7 +84,7 @@ def contribution(
 ) -> Contribution:
     """Return each input's contribution to output `chosen`: the answer with it minus without it.
 
-    `logits` is what the journal holds; a model that answers otherwise explains nothing. Raises Unexplained.
+    `logits` is the journaled answer; a model that answers otherwise explains nothing. Raises Unexplained.
     """
     if spec.rows_are_symbols:
         return _of_a_row(runner, spec, observation, logits, chosen)
@@ -112,7 +112,7 @@ def contribution(
 def _of_a_row(
     runner: Runner, spec: Spec, observation: Observation, logits: tuple[float, ...], chosen: int
 ) -> Contribution:
-    """The same where rows are symbols: what the newest numbers of the chosen symbol did to its own answer."""
+    """Return the contributions if rows are symbols: of the chosen symbol's newest values to its own answer."""
     base, words = baseline(runner.reference, spec)
     width = len(spec.answers) // spec.rows
     place, column = divmod(chosen, width)
@@ -164,7 +164,7 @@ def chosen_output(spec: Spec, action: str | None, logits: tuple[float, ...]) -> 
 
 
 def _moved_output(spec: Spec, actions: str) -> int:
-    """Return the output of the first symbol that does not hold, of the first one where all do."""
+    """Return the output of the first symbol that does not hold, of the first one if all do."""
     action_names = [words.split(" ")[0] for words in actions.split(", ")]
     if len(action_names) != spec.rows or not set(action_names) <= set(spec.actions):
         raise Unexplained("the decision names no action of the policy")
@@ -209,7 +209,7 @@ class Explainer:
         try:
             symbols = () if spec.rows_are_symbols else configured(spec)
             model = load(self._models_dir, strategy_named(spec.name, symbols, spec.config), version)
-            with self._trying:  # one child at a time; tried anew, because the store may have changed since
+            with self._trying:  # one child at a time; tried again, because the store may have changed
                 try_model(model, symbols=symbols, config=spec.config)
         except ModelError as error:
             raise Unexplained(f"model {version} is not at hand: {error.check}") from error

@@ -1,4 +1,4 @@
-"""The page of the performance over time. Its figures are those of `daemon.reports.performance`."""
+"""The performance page. Its figures are those of `daemon.reports.performance`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from daemon.journal.reader import JournalReader
 from daemon.reports.performance.figures import Line, Performance
 from daemon.reports.performance.read import Benchmark, read_performance
 
-WITHIN_DAYS = ("1D", "1W")  # ranges whose curve has the records within the days
-DAYS_MOST = 3 * 262  # of the calendar; months and years are always whole
+WITHIN_DAYS = ("1D", "1W")  # ranges whose curve includes the records within days
+DAYS_MOST = 3 * 262  # most days of the calendar; months and years are always whole
 WEEKS_MOST = DAYS_MOST // 5
 DRAWDOWNS_MOST = 10
 SYMBOLS_MOST = 60

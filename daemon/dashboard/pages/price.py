@@ -1,4 +1,4 @@
-"""The charts: one session's bars with its fills, and the equity curve, all from the journal.
+"""Charts of one session's bars with its fills, and of the equity, all from the journal.
 
 `events` is ordered by time as by id: a session's rows are found by binary search, and no table is scanned whole.
 """
@@ -32,7 +32,7 @@ OPEN_NS = int(9.5 * 3600) * SECOND_NS
 
 
 class NotThere(LookupError):
-    """The journal does not hold what the request names."""
+    """The journal lacks the requested data."""
 
 
 class _BarEvent(msgspec.Struct):
@@ -50,7 +50,7 @@ def midnight_ns(day: date) -> int:
 
 
 def day_of(time_ns: int) -> date:
-    """The New York date."""
+    """Return the New York date."""
     return datetime.fromtimestamp(time_ns // SECOND_NS, UTC).astimezone(NEW_YORK).date()
 
 
@@ -106,7 +106,7 @@ def _of_session(_: Picture, reader: JournalReader, spec: Spec, symbol: str, sess
 
 
 def symbol_of(picture: Picture, spec: Spec, symbol_wanted: str) -> str:
-    """Return the symbol that is asked for, of "" the largest held, else the first. Raises NotThere for another's."""
+    """Return the requested symbol; for "" the largest held, else the first. Raises NotThere if it is not the desk's."""
     symbol = symbol_wanted or _largest_held(picture, spec) or spec.symbols[0]
     if symbol not in spec.symbols:
         raise NotThere(f"symbol is {symbol!r}, expected one of this desk: {', '.join(spec.symbols[:60])}")
@@ -134,13 +134,13 @@ def _bars_of(reader: JournalReader, symbol: str, from_ns: int, until_ns: int) ->
 
 
 def bars_between(reader: JournalReader, symbol: str, from_ns: int, until_ns: int) -> tuple[Candle, ...]:
-    """Return the bars of a symbol that start within, from the file that holds the middle of the time."""
+    """Return the bars of a symbol that start in the span, from the file that holds its middle."""
     with closing(JournalReader(part_of(reader.path, (from_ns + until_ns) // 2))) as part:
         return _bars(part, symbol, from_ns, until_ns)
 
 
 def _bars(reader: JournalReader, symbol: str, from_ns: int, until_ns: int) -> tuple[Candle, ...]:
-    """Return the bars that start within; corrections count until the next day's open."""
+    """Return the bars that start in the span; corrections count until the next day's open."""
     first, beyond = first_id(reader, from_ns), first_id(reader, until_ns + OPEN_NS)
     rows = reader.query(
         "SELECT kind, payload FROM events WHERE id >= ? AND id < ? AND kind IN ('BarClosed', 'BarCorrected') "
@@ -181,16 +181,16 @@ def _candle(bar: Bar) -> Candle:
     return Candle(bar.start_ns / 1e9, bar.open, bar.high, bar.low, bar.close, bar.volume)
 
 
-KNOWN_LATE_NS = 40 * DAY_NS  # by so much a fill may be older than its row
+KNOWN_LATE_NS = 40 * DAY_NS  # a fill may be older than its row by this much
 
 
 def fill_marks(reader: JournalReader, from_ns: int, until_ns: int, symbol: str = "") -> tuple[FillMark, ...]:
-    """Return the fills within, oldest first, of one symbol or of all."""
+    """Return the fills in the span, oldest first, of one symbol or of all."""
     return tuple(mark_of(row) for row in fill_rows(reader, from_ns, until_ns, symbol))
 
 
 def fill_rows(reader: JournalReader, from_ns: int, until_ns: int, symbol: str = "") -> list[sqlite3.Row]:
-    """Return the same as rows, each with its `kind`: entry or exit. Raises sqlite3.Error."""
+    """Return the fills in the span as rows, each with its `kind`: entry or exit. Raises sqlite3.Error."""
     return reader.query(
         "SELECT f.filled_ns, f.side, f.quantity, f.price, f.symbol, o.work, o.reason, "
         "CASE WHEN o.purpose IN ('entry', 'exit') THEN o.purpose WHEN f.side > 0 THEN 'entry' ELSE 'exit' END AS kind "
@@ -202,7 +202,7 @@ def fill_rows(reader: JournalReader, from_ns: int, until_ns: int, symbol: str = 
 
 
 def mark_of(row: sqlite3.Row) -> FillMark:
-    """Return a row of `fill_rows` in words."""
+    """Return a row of `fill_rows` as a mark with a text."""
     verb = "buy" if row["side"] > 0 else "sell"
     why = f" ({row['reason'].replace('_', ' ')})" if row["reason"] not in (None, "", "policy") else ""
     text = f"{verb} {row['quantity']} {row['symbol']} at {row['price']}{why}"
@@ -218,8 +218,8 @@ def decision_of(work: str | None) -> int:
 def equity_page(reader: JournalReader, state: State[Any] | None = None) -> EquityPage:
     """`GET /api/equity`: at most POINTS points; of each stretch its lowest one and its last. Raises sqlite3.Error.
 
-    It begins with the last record before the first trade: until then it is flat. It ends with the desk's newest state.
-    The drawdown is from the highest value before, which the desk sees at each mark.
+    It begins with the last record before the first trade, as it is flat until then, and ends with the desk's newest
+    state. The drawdown is from the highest value before, which the desk sees at each mark.
     """
     begin = 0
     if reader.query("SELECT 1 FROM sqlite_schema WHERE name = 'round_trips'"):
@@ -252,10 +252,10 @@ def spark_of(reader: JournalReader) -> tuple[float, ...]:
 
 
 def peaks_of(equity: list[float], peak: float) -> list[float]:
-    """Return the highest value so far at each place; `peak` is the desk's own at the end, 0 for unknown.
+    """Return the highest value so far at each index; `peak` is the desk's own at the end, 0 for unknown.
 
-    Recorded values above it are from before a withdrawal, which moves the peak: the count begins anew after the last of
-    them. Where it is above all of them since, it was seen between two records, at the highest.
+    Recorded values above `peak` are from before a withdrawal, which lowers it: the maximum restarts after the last of
+    them. If `peak` is above all later values, it occurred between two records, at the highest.
     """
     peaks = list(accumulate(equity, max))
     if peak <= 0 or not equity:

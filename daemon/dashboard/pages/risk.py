@@ -1,7 +1,7 @@
 """The gates now, and the limits with their use. The gates are the core's own functions.
 
-A gate that needs only the desk is asked with an empty order; one that needs a real order is unknown.
-Times are the journal's: "now" is the newest event.
+A gate that needs only the desk is called with an empty order; one that needs a real order is unknown. Times are the
+journal's: "now" is the newest event.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def gates_now(state: State[Any]) -> tuple[GateLine, ...]:
     desk = desk_of(strategy)
     by_basket = desk.holds.by_basket
     view = risk_view(Draft(state, desk))
-    if by_basket and state.session.last_bar_ns:  # after the session its own bar is there, for the next one
+    if by_basket and state.session.last_bar_ns:  # after the session the desk's own bar exists, for the next one
         newest, expected = new_york_text(state.session.last_bar_ns)[:10], state.session.previous
         view = replace(view, newest_bar=min(newest, expected) if expected else newest)
     gates = tuple(gate for gate in desk.gates if not gate.needs_order)
@@ -66,12 +66,12 @@ def _line(gate: Gate, verdict: str | None, view: RiskView) -> GateLine:
 
 
 def why_unneeded(gate: str, mode: str) -> str:
-    """Return why a gate that passes asks for nothing in this mode, "" where it does."""
+    """Return why a passing gate checks nothing in this mode, "" if it does."""
     return _WITHOUT.get(mode, "") if gate in _OF_REAL_MONEY else ""
 
 
 def limits_now(state: State[Any], spec: Spec) -> tuple[LimitLine, ...]:
-    """Return the limits that have a figure to compare with, most used first."""
+    """Return the limits with a comparable figure, most used first."""
     risk, limits, book = state.risk, state.trading.risk, state.book
     loss = session_loss(book) or 0.0
     drawdown = fall_from(limited_peak(book), book.equity)
@@ -87,7 +87,7 @@ def limits_now(state: State[Any], spec: Spec) -> tuple[LimitLine, ...]:
 
 
 def _of_the_claim(state: State[Any]) -> list[LimitLine]:
-    """Return what the model states of its risk, with what the desk did; nothing where it proves no such claim."""
+    """Return the model's risk claim next to the desk's result; empty without a proven claim."""
     claim = claim_of(state)
     if claim is None:
         return []
@@ -103,7 +103,7 @@ def _of_the_claim(state: State[Any]) -> list[LimitLine]:
 
 
 def _a_minute(state: State[Any]) -> int:
-    """Return how many orders were sent in the last minute."""
+    """Return the number of orders sent in the last minute."""
     return sum(1 for t in state.risk.order_times if state.now_ns - t < MINUTE_NS)
 
 
@@ -137,7 +137,7 @@ _LINES = {"option": _of_options, "shares": _of_shares}
 
 
 def _exposure(state: State[Any]) -> float:
-    """Return the USD of option positions at the last mid plus what working buys may spend."""
+    """Return the USD of option positions at the last mid plus the possible cost of working buys."""
     total = 0.0
     for symbol, position in state.book.positions.items():
         quote = state.quotes.get(symbol)
@@ -159,7 +159,7 @@ def _usd(name: str, value: float, limit: float) -> LimitLine:
 
 
 def risk_page(picture: Picture) -> RiskPage:
-    """`GET /api/risk`. Without a state only what stands in the journal."""
+    """`GET /api/risk`. Without a state only the journal's records."""
     state, spec, newest = picture.state, picture.spec, picture.newest
     alarms, earlier = raised_of(newest, state, picture.meta.get("mode", ""))
     if state is None or spec is None:

@@ -1,4 +1,4 @@
-"""The page of all runs: the library's list, and two to five of them over each other. It reads, and starts nothing."""
+"""The page of all runs: the library's list, and a comparison of two to five runs. It reads, and starts nothing."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from daemon.library.compare import Comparison, compare
 from daemon.library.library import Library, LibraryError, Looked, chosen_run, library_of
 from daemon.library.listed import Course
 
-POINTS_MOST = 800  # of a course
+POINTS_MOST = 800  # most points of a curve
 NAME_MOST = 400
 ROWS_MOST = 400
 
 
 class RunShelf:
-    """The runs below some folders. One thread at a time looks; what did not change is not read again."""
+    """Runs below some folders. One thread at a time looks; unchanged runs are not read again."""
 
     def __init__(self, places: Sequence[Path]) -> None:
         self._places = tuple(places)
         self._looks: Looked = {}
 
     def runs(self) -> Library:
-        """`GET /api/runs`. Where a run lies on this host is left out."""
+        """`GET /api/runs`, without the runs' paths on this host."""
         library = library_of(self._places, self._looks)
         return Library(tuple(msgspec.structs.replace(run, folder="") for run in library.runs), library.remarks)
 
@@ -33,7 +33,7 @@ class RunShelf:
         library = library_of(self._places, self._looks)
         try:
             comparison_result = compare([chosen_run(library, name[:NAME_MOST], by_folder=False) for name in names])
-        except ValueError as error:  # a file that was good when the list was made
+        except ValueError as error:  # a file that was valid when the list was made
             raise LibraryError("a run cannot be read any more: look at the list again") from error
         return msgspec.structs.replace(
             comparison_result,

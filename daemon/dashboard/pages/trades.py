@@ -1,6 +1,6 @@
-"""The page of trades: round trips from flat to flat, with their sums. They come from `daemon.journal.trades`.
+"""The trades page: round trips from flat to flat, with their sums, from `daemon.journal.trades`.
 
-For a decision: those that it opened, changed or closed, and the price around it.
+For a decision: the trades that it opened, changed or closed, and the price around it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from strategies.kit.contract import Spec
 from strategies.kit.units import DAY_NS, SECOND_NS
 
 LINES_MOST = 200
-BARS_BEFORE, BARS_AFTER = 60, 60  # of a desk that is flat overnight
+BARS_BEFORE, BARS_AFTER = 60, 60  # for a desk that is flat overnight
 DAYS_BEFORE, DAYS_AFTER = 60, 40
 TRADES_MOST = 100
 
@@ -34,12 +34,12 @@ def trades_page(reader: JournalReader, filters: Wanted) -> TradesPage:
 
 
 def trades_file(reader: JournalReader, filters: Wanted) -> str:
-    """`GET /api/trades.csv`: all that match. Raises sqlite3.Error."""
+    """`GET /api/trades.csv`: all matching trades. Raises sqlite3.Error."""
     return trades_csv(read_trades(reader, filters).trades)
 
 
 def trade_line(trade: Trade) -> TradeLine:
-    """Return a round trip as pages show it."""
+    """Return a round trip for display."""
     return TradeLine(
         what=trade_words(trade),
         symbol=trade.contract or trade.symbol,
@@ -88,7 +88,7 @@ def around_page(picture: Picture, reader: JournalReader, row: sqlite3.Row, symbo
 
 
 def _symbols_held(reader: JournalReader, time_ns: int) -> list[str]:
-    """Return the symbols that were held at a time, the largest first."""
+    """Return the symbols held at a time, the largest first."""
     with with_trades(reader) as query:
         symbols_sql = (
             "SELECT symbol FROM round_trips WHERE opened_ns <= :at AND (entered + left_again <> 0 OR left_ns > :at)"

@@ -1,4 +1,4 @@
-"""One transition (s, a, r, s′) of a desk that learns, as its trainer gets it."""
+"""One transition (s, a, r, s′) of a learning desk, as its trainer gets it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ASKED = "kind = 'policy'"
 
 
 def decision_wanted(reader: JournalReader, number: int) -> int:
-    """Return the decision that is asked for; 0 asks for the newest that a later one follows. Raises sqlite3.Error."""
+    """Return the requested decision; 0 requests the newest one that has a successor. Raises sqlite3.Error."""
     if number:
         return number
     rows = reader.query(f"SELECT decision FROM decisions WHERE {_ASKED} ORDER BY decision DESC LIMIT 2")
