@@ -1,1 +1,1 @@
-"""Alpaca's protocols from the broker's side: what the gateway serves to desks and the simulator to everyone."""
+"""The broker's side of Alpaca's protocols, used by the gateway and the simulator."""

@@ -30,7 +30,7 @@ A_contra = TypeVar("A_contra", contravariant=True)
 
 
 class ActivityBackend(Protocol[A_contra]):
-    """What the stream asks of whoever keeps the accounts."""
+    """The stream's interface to the server's accounts."""
 
     def now_ns(self) -> int:
         """The time of the server, in ns UTC."""
@@ -39,14 +39,14 @@ class ActivityBackend(Protocol[A_contra]):
         """The account's UUID."""
 
     def activities(self, account: A_contra) -> Sequence[ActivityRow]:
-        """All rows in the order in which they were booked; rows are added at the end alone. May raise `Refusal`."""
+        """All rows in the order of booking; new rows are only appended. May raise `Refusal`."""
 
     def client_order_id(self, account: A_contra, order_id: str) -> str:
-        """The client order id of an order that has a FILL among the activities."""
+        """The client order id of an order with a FILL among the activities."""
 
 
 def event(row: ActivityRow, event_id: str, account_id: str, client_order_id: str) -> Json:
-    """One activity as the stream shows it; `client_order_id` names the order of a fill."""
+    """Return one activity as an event of the stream; `client_order_id` is that of a fill's order."""
     fields, kind = row.fields, str(row.fields["activity_type"])
     message: Json = {
         "event_id": event_id,
@@ -72,7 +72,7 @@ def event(row: ActivityRow, event_id: str, account_id: str, client_order_id: str
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class IdSpan:
-    """Which rows a request names: `since_id` is exclusive, the other limits are inclusive; times in ns UTC."""
+    """Limits of the requested rows: `since_id` is exclusive, the other limits are inclusive; times in ns UTC."""
 
     since_ns: int | None
     until_ns: int | None
@@ -83,7 +83,7 @@ class IdSpan:
 
     @classmethod
     def of(cls, query: Mapping[str, str]) -> IdSpan:
-        """Read the query. Raises `Refusal`: 400 for names that exclude each other, 422 for a wrong time."""
+        """Read the query. Raises `Refusal`: 400 for names that exclude each other, 422 for an invalid time."""
         both = "since" in query and "since_id" in query
         if both or ("until" in query and "since" not in query) or ("until_id" in query and "since_id" not in query):
             raise Refusal(400, None, "since and since_id exclude each other, until needs one")
@@ -92,7 +92,7 @@ class IdSpan:
         return cls(since_ns, until_ns, query.get("since_id", ""), query.get("until_id", LAST_ID), replays, ends)
 
     def has(self, row: ActivityRow, event_id: str) -> bool:
-        """Whether this row is within."""
+        """Return whether this row is within the limits."""
         if self.since_ns is not None and row.visible_ns < self.since_ns:
             return False
         if self.until_ns is not None and row.visible_ns > self.until_ns:
@@ -101,9 +101,9 @@ class IdSpan:
 
 
 class ActivityStreamServer(Generic[A]):
-    """The endpoint for all accounts of one server; `authentic` has the account of a key and its secret.
+    """The endpoint for all accounts of one server; `authentic` maps a key and its secret to the account.
 
-    `poll_s` is how long it sleeps between two looks for new rows; `most` the streams of one key at once, 0 without end.
+    `poll_s` is the time between two polls for new rows; `most` the most concurrent streams of one key, 0 for no limit.
     """
 
     def __init__(
@@ -121,11 +121,11 @@ class ActivityStreamServer(Generic[A]):
         self._open: Counter[str] = Counter()
 
     def routes(self) -> list[web.RouteDef]:
-        """The stream of activities."""
+        """Return the route of the stream."""
         return [web.get(PATH, self.serve)]
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
-        """Answer with the replay that is asked for, then with each new row, until the client leaves."""
+        """Answer with the requested replay, then with each new row, until the client leaves."""
         key = request.headers.get("APCA-API-KEY-ID", "")
         account = self._authentic(key, request.headers.get("APCA-API-SECRET-KEY", ""))
         status = self.denied(key, account)
@@ -145,13 +145,13 @@ class ActivityStreamServer(Generic[A]):
             await response.write(b": connected\n\n")
             await self._send(response, account, span)
         except Refusal:
-            pass  # its account's service is away: the stream ends, and the client comes back
+            pass  # the account's service is away: the stream ends, and the client reconnects
         finally:
             self._open[key] -= 1
         return response
 
     def denied(self, key: str, account: A | None) -> int:
-        """The HTTP status for who may not listen, 0 for who may; never 0 without an account."""
+        """Return the HTTP status of a refusal, 0 if the client is admitted; never 0 without an account."""
         del key
         return 401 if account is None else 0
 
@@ -162,9 +162,9 @@ class ActivityStreamServer(Generic[A]):
         while True:
             rows, now_ns = self.backend.activities(account), self.backend.now_ns()
             if len(rows) < sent_count:
-                return  # old rows were dropped: what comes next is found by its id, on a new connection
+                return  # old rows were dropped: the client continues by id on a new connection
             while sent_count < len(rows) and (row := rows[sent_count]).visible_ns <= now_ns:
-                ms = max(ms, row.time_ns // 1_000_000)  # ids sort as the rows were booked
+                ms = max(ms, row.time_ns // 1_000_000)  # ids sort in the order of booking
                 event_id = ulid(ms, sent_count)
                 if span.has(row, event_id) and not await self.write(response, account, row, event_id):
                     return
@@ -179,12 +179,12 @@ class ActivityStreamServer(Generic[A]):
         await asyncio.sleep(self._poll_s)
 
     async def write(self, response: web.StreamResponse, account: A, row: ActivityRow, event_id: str) -> bool:
-        """Send one event; False where the connection is to end before it."""
+        """Send one event; returns False if the connection must end before it."""
         await response.write(b"data: " + self.line(account, row, event_id) + b"\n\n")
         return True
 
     def line(self, account: A, row: ActivityRow, event_id: str) -> bytes:
-        """The data of one event."""
+        """Return the data of one event."""
         order_id = row.fields["order_id"] if row.fields["activity_type"] == "FILL" else ""
         name = self.backend.client_order_id(account, order_id) if order_id else ""
         return json.dumps(event(row, event_id, self.backend.account_id(account), name)).encode()

@@ -1,6 +1,6 @@
-"""The books that REST shows of one account: cash, positions, executions, activities, and the account object.
+"""Books of one account as REST shows them: cash, positions, executions, activities, and the account object.
 
-Arithmetic in `Decimal`; cash and a position change together, through `trade` and `amend`. Decides nothing.
+Arithmetic in `Decimal`; cash and a position change together, through `trade` and `amend`. Makes no decision.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from strategies.kit.units import SECOND_NS
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PositionChange:
-    """One change of a position: a fill, or what settled. `quantity` is signed, `price` in USD a share.
+    """One change of a position: a fill, or a settlement. `quantity` is signed, `price` in USD a share.
 
-    `rounding` is what rounding to cents adds to its cost, USD.
+    `rounding` is the part of its cost from rounding to cents, USD.
     """
 
     symbol: str
@@ -34,7 +34,7 @@ class PositionChange:
 
     @property
     def cost(self) -> Decimal:
-        """USD that the trade takes from the cash; negative where it brings cash."""
+        """USD that the trade takes from the cash; negative if it adds cash."""
         return self.quantity * self.price * multiplier(self.symbol) + self.rounding
 
 
@@ -49,7 +49,7 @@ class AlpacaPosition:
     do_not_exercise: bool = False
 
     def after(self, quantity: Decimal, price: Decimal) -> AlpacaPosition:
-        """The holding after a trade of signed `quantity` at `price`: adding averages, reducing keeps the average."""
+        """Return the holding after a trade of signed `quantity`: adding averages the price, reducing keeps it."""
         total = self.qty + quantity
         if self.qty * quantity >= 0:
             average = (self.average * self.qty + price * quantity) / total if total else ZERO
@@ -58,7 +58,7 @@ class AlpacaPosition:
         return dataclasses.replace(self, qty=total, average=average)
 
     def shown(self, price: Decimal, available: Decimal) -> Json:
-        """The position object of REST at the current `price` (USD a share) with `available` units not held."""
+        """Return REST's position object at the current `price` (USD a share); `available`: units not held by orders."""
         size = multiplier(self.symbol)
         basis = self.average * self.qty * size
         value = price * self.qty * size
@@ -92,9 +92,9 @@ def _ratio(part: Decimal, whole: Decimal) -> str:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ActivityRow:
-    """A row of the activities. `time_ns` makes its id, `visible_ns` is when REST shows it.
+    """A row of the activities. `time_ns` determines its id; REST shows it from `visible_ns` on.
 
-    `amends` is the execution that a bust or correction is about.
+    `amends` is the execution that a bust or correction changes.
     """
 
     id: str
@@ -108,7 +108,7 @@ class AccountBooks:
     """One account's cash (USD), positions by symbol, executions and activities (oldest first).
 
     `level` is the approved option level, 0 to 3; `margin` the multiplier of the buying power: 2, or 1 for an account
-    that buys for its cash alone. `seed` decides all ids that the books give out.
+    that buys only with cash. `seed` determines all ids of the books.
     """
 
     def __init__(self, seed: str, *, cash: Decimal, level: int, margin: int, account_number: str) -> None:
@@ -137,27 +137,27 @@ class AccountBooks:
         return f"{type(self).__name__}({self.account_number}, cash {self.cash}, {len(self.positions)} positions)"
 
     def new_id(self) -> str:
-        """A fresh UUID; the same sequence in every run of one seed."""
+        """Return a fresh UUID; the same sequence in every run of one seed."""
         return str(uuid.UUID(int=self._random.getrandbits(128), version=4))
 
     def trading_level(self) -> int:
-        """The option level in force: the approved one, or less by the configuration."""
+        """The effective option level: the approved one, or less by the configuration."""
         level = self.configuration["max_options_trading_level"]
         return self.level if level is None else min(self.level, int(level))
 
     def quantity(self, symbol: str) -> Decimal:
-        """The signed position, 0 without one."""
+        """Return the signed position, 0 without one."""
         position = self.positions.get(symbol)
         return ZERO if position is None else position.qty
 
     def trade(self, trade: PositionChange) -> None:
-        """Book a trade: cash and position move together, a position of zero is gone."""
+        """Book a trade: cash and position change together; a position of zero is removed."""
         self.trades.append(trade)
         self.cash -= trade.cost
         self._hold(trade)
 
     def amend(self, old: PositionChange, new: PositionChange | None) -> None:
-        """Take `old` back and book `new` in its place (nothing for None); the position folds its trades again."""
+        """Replace the booked `old` by `new` (None: only remove it); the position is computed anew from its trades."""
         where = self.trades.index(old)
         self.trades[where : where + 1] = [] if new is None else [new]
         self.cash += old.cost - (ZERO if new is None else new.cost)
@@ -179,7 +179,7 @@ class AccountBooks:
     ) -> ActivityRow:
         """Add a row to the activities; its id is `YYYYMMDDHHMMSSmmm::uuid` in New York time.
 
-        `name` is the uuid: a fill's is its execution id, as users of the real service found.
+        `name` is the uuid: a fill's is its execution id, as observed at the real service.
         """
         moment = datetime.fromtimestamp(now_ns // SECOND_NS, NEW_YORK)
         label = f"{moment:%Y%m%d%H%M%S}{now_ns // 1_000_000 % 1000:03d}::{name or self.new_id()}"
@@ -196,10 +196,10 @@ class AccountBooks:
         unsettled: Decimal = ZERO,
         deficit: Decimal = ZERO,
     ) -> Json:
-        """The account object of REST with every position at `mark` USD a share.
+        """Return the account object of REST with every position at `mark` USD a share.
 
-        `reserved` is what working orders keep from the buying power, `unsettled` what a cash account may not spend
-        yet, `deficit` by how much the margin asked for is to be above the equity; all in USD.
+        `reserved` is subtracted from the buying power for working orders, `unsettled` is what a cash account may not
+        spend yet, `deficit` raises the required margin this far above the equity; all in USD.
         """
         values = {p.symbol: mark(p) * p.qty * multiplier(p.symbol) for p in self.positions.values()}
         longs = sum((value for value in values.values() if value > 0), ZERO)

@@ -1,7 +1,7 @@
-"""The stock and option data streams of one server: their sockets, what is published to them, who may have one.
+"""Stock and option data streams of one server: their sockets, their limits, and the messages published to them.
 
-`DataStreamClient` speaks the documented protocol at one socket: handshake, subscriptions, what goes out. `DataSessions`
-has all of them, and knows what is subscribed over all. Where the messages come from is not decided here.
+`DataStreamClient` speaks the documented protocol on one socket: handshake, subscriptions, sent data. `DataSessions`
+holds all clients, and the union of their subscriptions. The source of the messages is elsewhere.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ CHANNELS = {
     "/v1beta1/opra": ("trades", "quotes"),
 }
 """The channels of each path."""
-OF_TRADES = ("corrections", "cancelErrors")  # come with a subscription to trades
+OF_TRADES = ("corrections", "cancelErrors")  # sent with a subscription to trades
 OPTION_QUOTES_MAX = 1_000
-AUTH_TIMEOUT_S = 10.0  # real seconds: the client's own waits are real too
+AUTH_TIMEOUT_S = 10.0  # real seconds: the client's own timeouts are real too
 ERRORS = {
     400: "invalid syntax",
     401: "not authenticated",
@@ -58,16 +58,16 @@ ERRORS = {
     413: "star subscription is not allowed for option quotes",
 }
 CLOSE_TIMEOUT_S = 3.0  # real seconds for the closing handshake
-OUTBOX_FRAMES = 1_024  # waiting for one client; more makes it a slow client
+OUTBOX_FRAMES = 1_024  # frames that may wait for one client; more makes it a slow client
 _STOCK = re.compile(r"\*|[A-Z][A-Z0-9./]{0,10}")
 _OPTION = re.compile(r"\*|[A-Z0-9]{1,7}\d{6}[CP]\d{8}")
 
 Channels = Mapping[str, frozenset[str]]
-"""Symbols by channel; `*` stands for all."""
+"""Symbols by channel; `*` is all of them."""
 
 
 def refusal(stream: str, subscription: Mapping[str, object], channels: tuple[str, ...]) -> int | None:
-    """The error that a subscription request of this stream meets, whatever is subscribed already."""
+    """Return the error of a subscription request, independent of present subscriptions; None if it is valid."""
     pattern = _OPTION if stream == "option" else _STOCK
     for channel, symbols in subscription.items():
         if channel not in channels:
@@ -92,9 +92,9 @@ class DataStreamClient:
     request: web.Request
     key: str = ""  # once authenticated
     subscribed: dict[str, set[str]] = dataclasses.field(default_factory=dict)
-    asked: dict[str, set[str]] | None = None  # what is to be subscribed next, until the hub has granted it
-    parted: bool = False  # one of the two sides sent a close frame
-    dead_until_ns: int = 0  # how long the server holds the session of a client that is gone; 0 for as long as usual
+    asked: dict[str, set[str]] | None = None  # requested subscription, until the hub has granted it
+    parted: bool = False  # one of the two sides has sent a close frame
+    dead_until_ns: int = 0  # until when a vanished client's session is held; 0: the usual time
     outbox: list[bytes] = dataclasses.field(default_factory=list)
     wakeup: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
     closing: int | None = None  # the close code, once decided
@@ -107,7 +107,7 @@ class DataStreamClient:
     # --- out --------------------------------------------------------------------------------------------------------
 
     def control(self, message: Json) -> None:
-        """Send one control message, an array of its own."""
+        """Send one control message as an array of its own."""
         encode = msgspec.msgpack.encode if self.msgpack else msgspec.json.encode
         self.send(frame([encode(message)], msgpack=self.msgpack))
 
@@ -116,7 +116,7 @@ class DataStreamClient:
         self.control({"T": "error", "code": code, "msg": ERRORS[code]})
 
     def send(self, data: bytes) -> None:
-        """Put a frame into the outbox; a client that reads too slowly gets 407 and is closed."""
+        """Queue a frame; a client that reads too slowly gets 407 and is closed."""
         if self.closing is not None:
             return
         self.outbox.append(data)
@@ -127,7 +127,7 @@ class DataStreamClient:
             self.close(WSCloseCode.POLICY_VIOLATION)
 
     def close(self, code: int) -> None:
-        """Close after what waits; 1006 cuts the connection without a close frame, at once."""
+        """Close after the queued frames; 1006 cuts the connection at once, without a close frame."""
         if self.closing is None:
             self.closing = code
             self.wakeup.set()
@@ -140,7 +140,7 @@ class DataStreamClient:
             self.request.transport.abort()
 
     async def write(self) -> None:
-        """Send what the outbox holds, until the close or a lost client."""
+        """Send the queued frames, until the close or a lost client."""
         with contextlib.suppress(ConnectionError):
             await self._write()
 
@@ -165,26 +165,26 @@ class DataStreamClient:
                 return
 
     def deliver(self, messages: Iterable[DataMessage]) -> None:
-        """Send the data messages that were subscribed to, as one frame."""
+        """Send the subscribed messages as one frame."""
         messages_wanted = [message for message in messages if self.wants(message)]
         if messages_wanted:
             for data in self.frames(messages_wanted):
                 self.send(data)
 
     def frames(self, messages: list[DataMessage]) -> Iterator[bytes]:
-        """The frames in which these messages go out."""
+        """Yield the frames of these messages."""
         data = [message.packed if self.msgpack else message.text for message in messages]
         yield frame(data, msgpack=self.msgpack)
 
     def wants(self, message: DataMessage) -> bool:
-        """Whether the message's channel and symbol are subscribed."""
+        """Return whether the message's channel and symbol are subscribed."""
         symbols = self.subscribed.get(message.channel, set())
         return message.symbol in symbols or "*" in symbols
 
     # --- in ---------------------------------------------------------------------------------------------------------
 
     async def read(self) -> None:
-        """Answer the client until it goes; a client that does not authenticate in time is closed with 404."""
+        """Answer the client until it leaves; a client that does not authenticate in time is closed with 404."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.hub.auth_timeout_s
         while self.closing is None:
@@ -204,7 +204,7 @@ class DataStreamClient:
                     await self.socket.pong(message.data)
                 case WSMsgType.CLOSE:
                     self.parted = True
-                    loop.call_later(CLOSE_TIMEOUT_S, self.cut)  # what it did not read keeps it open
+                    loop.call_later(CLOSE_TIMEOUT_S, self.cut)  # unread data would keep it open
                     await self.socket.close(drain=False)
                     return
                 case WSMsgType.TEXT | WSMsgType.BINARY:
@@ -213,16 +213,16 @@ class DataStreamClient:
                     pass
 
     def must_authenticate(self) -> bool:
-        """Whether the client is to send its credentials in time."""
+        """Return whether the client must still send its credentials in time."""
         return not self.key
 
     def ignores(self, message: WSMessage) -> bool:
-        """Whether nothing is done about this message."""
+        """Return whether to ignore this message."""
         del message
         return False
 
     async def answer(self, data: bytes | str) -> None:
-        """One message of the client."""
+        """Handle one message of the client."""
         try:
             raw = data.encode() if isinstance(data, str) else data
             message = (msgspec.msgpack if self.msgpack and raw is data else msgspec.json).decode(raw)
@@ -242,7 +242,7 @@ class DataStreamClient:
             await self.subscribe(symbols, action == "subscribe")
 
     async def authenticate(self, key: str, secret: str) -> None:
-        """Take the credentials: 402, 406 and 409 leave the socket open, so the client may try again on it."""
+        """Check the credentials: 402, 406 and 409 leave the socket open, so the client may try again on it."""
         if self.key:
             self.error(403)
         elif not self.hub.authentic(self, key, secret):
@@ -261,7 +261,7 @@ class DataStreamClient:
             self.hub.say(f"{self.stream} stream {self.path}: authenticated")
 
     async def subscribe(self, subscription: Mapping[str, object], add: bool) -> None:
-        """Add or take away symbols: all of the request, or an error and nothing. The ack lists the whole set."""
+        """Add or remove symbols: all of the request, or an error and no change. The answer lists the whole set."""
         error_code = refusal(self.stream, subscription, CHANNELS[self.path])
         channels_after = {name: set(symbols) for name, symbols in self.subscribed.items()}
         if error_code is None:
@@ -288,18 +288,18 @@ class DataStreamClient:
 
     @property
     def wanted(self) -> Mapping[str, set[str]]:
-        """What is subscribed, or asked for while that is not decided."""
+        """The present subscription, or the requested one until it is decided."""
         return self.subscribed if self.asked is None else self.asked
 
     def acknowledge(self) -> None:
-        """Send all that is subscribed now."""
+        """Send the complete present subscription."""
         channels = {name: sorted(self.subscribed.get(name, ())) for name in CHANNELS[self.path]}
         self.control({"T": "subscription"} | channels)
         count = sum(map(len, self.subscribed.values()))
         self.hub.say(f"{self.stream} stream {self.path}: {count} subscriptions")
 
     def ended(self, now_ns: int) -> bool:
-        """Whether this session leaves its place to the next, though its socket is still here."""
+        """Return whether this session frees its place for the next one, though its socket still exists."""
         del now_ns
         return self.parted
 
@@ -308,11 +308,11 @@ C = TypeVar("C", bound=DataStreamClient)
 
 
 class DataSessions(Generic[C]):
-    """The sessions of one server's data streams; `client` makes one of its socket.
+    """Sessions of one server's data streams; `client` makes one of its socket.
 
-    `limits` is how many symbols all sessions of a path may have subscribed to together: 405 for more, and `*` is beyond
-    any; a path that is not named has no limit. `on_wanted` is called with a path, and what its sessions want taken
-    together, when that has changed.
+    `limits` is the most symbols that all sessions of a path may have together: 405 for more, and `*` is always more; a
+    path that is not named has no limit. `on_wanted` is called with a path and the union of its subscriptions when that
+    changes.
     """
 
     def __init__(
@@ -329,22 +329,22 @@ class DataSessions(Generic[C]):
         self._client = client
         self._limits = dict(limits or {})
         self._on_wanted = on_wanted
-        self._last_channels: dict[str, Channels] = {}  # by path, as it was told last
-        # (key, path) -> until when the vanished client's session lives
+        self._last_channels: dict[str, Channels] = {}  # by path, as last reported
+        # (key, path) -> end of the vanished client's session
         self._held_sessions: dict[tuple[str, str], int] = {}
 
     def routes(self) -> list[web.RouteDef]:
-        """The stock and option streams; any path of CHANNELS."""
+        """Return the routes of the stock and option streams: all paths of CHANNELS."""
         return [web.get(path, self.serve) for path in CHANNELS]
 
     def wanted(self, path: str) -> Channels:
-        """What the sessions of a path subscribed to, taken together; channels without a symbol are left out."""
+        """Return the union of the subscriptions of a path; channels without a symbol are left out."""
         sessions = [session.wanted for session in self.sessions if session.path == path]
         names = {name: [symbols[name] for symbols in sessions if symbols.get(name)] for name in CHANNELS[path]}
         return {name: frozenset().union(*symbols) for name, symbols in names.items() if symbols}
 
     def publish(self, path: str, messages: list[DataMessage]) -> None:
-        """Send messages to the sessions of this path that subscribed to them."""
+        """Send messages to the subscribed sessions of this path."""
         for session in list(self.sessions):
             if session.path == path:
                 session.deliver(messages)
@@ -352,7 +352,7 @@ class DataSessions(Generic[C]):
     # --- sessions ---------------------------------------------------------------------------------------------------
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
-        """One socket from its upgrade to its end."""
+        """Serve one socket from its upgrade to its end."""
         key = request.headers.get("APCA-API-KEY-ID", "")
         socket = web.WebSocketResponse(autoping=False, autoclose=False, compress=False, timeout=1.0)
         await socket.prepare(request)
@@ -380,20 +380,20 @@ class DataSessions(Generic[C]):
         return socket
 
     def came(self, session: C, key: str) -> None:
-        """A socket opened; `key` is that of its headers, nothing was sent yet."""
+        """Handle an opened socket; `key` is from its headers, nothing has been sent yet."""
 
     def authentic(self, session: C, key: str, secret: str) -> bool:
-        """Whether these are an account's credentials."""
+        """Return whether these are an account's credentials."""
         del session
         return self.accounts.number(key, secret) is not None
 
     def permitted(self, session: C, key: str) -> bool:
-        """Whether the plan of this account has the session's stream."""
+        """Return whether this account's plan includes the session's stream."""
         del session, key
         return True
 
     def claim(self, session: C, key: str) -> bool:
-        """Whether `key` may have this session: one for each key and endpoint, dead ones count while they are held."""
+        """Return whether `key` may have this session: one per key and endpoint, including dead ones that are held."""
         now_ns = self.accounts.now_ns()
         for other in self.sessions:
             same = other is not session and (other.key, other.path) == (key, session.path)
@@ -402,17 +402,17 @@ class DataSessions(Generic[C]):
         return now_ns >= self._held_sessions.get((key, session.path), 0)
 
     async def opened(self, session: C) -> int:
-        """Wait until an authentic session can be served; returns the error that refuses it, 0 for none."""
+        """Wait until an authenticated session can be served; returns the error that refuses it, 0 for none."""
         del session
         return 0
 
     async def granted(self, session: C) -> int:
-        """Wait until what a session asks for is there; returns the error that refuses it, 0 for none."""
+        """Wait until a session's request can be served; returns the error that refuses it, 0 for none."""
         del session
         return 0
 
     def leave(self, session: C) -> None:
-        """A socket is gone; without a close frame its session is held for a while."""
+        """Handle a closed socket; without a close frame its session is held for a while."""
         self.sessions.remove(session)
         if session.key and not session.parted:
             dead_ns = self.accounts.now_ns() + int(self.accounts.dead_session_s * SECOND_NS)
@@ -421,7 +421,7 @@ class DataSessions(Generic[C]):
         self.subscriptions_changed(session.path)
 
     def has_room(self, session: C, channels_after: Mapping[str, set[str]]) -> bool:
-        """Whether all sessions of the path are within its limit where this one has `channels_after`."""
+        """Return whether the path's limit allows this session to have `channels_after`."""
         limit = self._limits.get(session.path)
         if limit is None:
             return True
@@ -432,7 +432,7 @@ class DataSessions(Generic[C]):
         return "*" not in symbols and len(symbols) <= limit
 
     def subscriptions_changed(self, path: str) -> None:
-        """Tell what is wanted now, where it differs from what was told last."""
+        """Report the union of the subscriptions, if it has changed."""
         if self._on_wanted is None:
             return
         channels = self.wanted(path)
@@ -441,7 +441,7 @@ class DataSessions(Generic[C]):
             self._on_wanted(path, channels)
 
     async def on_the_way(self, session: C) -> None:
-        """Wait for as long as frames to this client are under way before they are sent."""
+        """Wait for the latency of frames to this client before they are sent."""
 
     def say(self, words: str) -> None:
-        """What happens to a session, in words."""
+        """Report an event of a session, as a text."""

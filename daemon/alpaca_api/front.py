@@ -1,6 +1,6 @@
-"""The front of a REST server: credentials, the requests of a minute, and the bodies of what is refused.
+"""Front of a REST server: credentials, rate limits, and the bodies of refusals.
 
-`Front.answer` stands between a middleware and the handlers; it knows no path but those of market data.
+A middleware calls `Front.answer`, which calls the handlers; it knows no path except those of market data.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ DATA_PREFIXES = ("/v2/stocks", "/v1/corporate-actions", "/v1beta1/")
 
 
 class Front(Generic[A]):
-    """`authentic` has the account of a key and its secret, None for wrong ones; `account` is where handlers find it.
+    """Checks credentials and rate limits. `authentic` maps a key and its secret to the account, or None.
 
-    `limit` and `data_limit` are the requests of one key to trading and to market data in a minute of `now_ns`.
+    Handlers find the account under `account`. `limit` and `data_limit` are the requests of one key to trading and to
+    market data in a minute of `now_ns`.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class Front(Generic[A]):
         self._request_counts: dict[tuple[str, bool], tuple[int, int]] = {}  # (key, data) -> (window, requests)
 
     async def answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """The handler's reply with the headers of the limit; 401 for wrong credentials, 429 beyond the limit."""
+        """Return the handler's reply with the headers of the limit; 401 for wrong credentials, 429 beyond the limit."""
         key = request.headers.get("APCA-API-KEY-ID", "")
         account = self._authentic(key, request.headers.get("APCA-API-SECRET-KEY", ""))
         status = self.denied(request, account)
@@ -56,16 +57,16 @@ class Front(Generic[A]):
         return reply
 
     def denied(self, request: web.Request, account: A | None) -> int:
-        """The HTTP status for who may not come in, 0 for who may; never 0 without an account."""
+        """Return the HTTP status of a refusal, 0 if the client is admitted; never 0 without an account."""
         del request
         return 401 if account is None else 0
 
     async def handle(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """What the handler answers, or the refusal that it raises."""
+        """Return the handler's answer, or the refusal that it raises."""
         return await answer_request(request, handler)
 
     def _spend(self, key: str, *, data: bool) -> tuple[dict[str, str], bool]:
-        """One request of the fixed minute: the three headers, and whether it is within the limit."""
+        """Count one request of the fixed minute; return the three headers, and whether it is within the limit."""
         window = self._now_ns() // MINUTE_NS
         limit = self._limits[data]
         former, request_count = self._request_counts.get((key, data), (window, 0))
@@ -80,7 +81,7 @@ class Front(Generic[A]):
 
 
 async def answer_request(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """The handler's reply; a refusal, an unknown path and a wrong method with the bodies that Alpaca has for them."""
+    """Return the handler's reply; refusals, unknown paths and wrong methods get the bodies that Alpaca sends."""
     try:
         return await handler(request)
     except Refusal as refusal:

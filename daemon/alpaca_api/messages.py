@@ -1,6 +1,6 @@
-"""Messages of the data streams as bytes: JSON or msgpack, an array a frame.
+"""Messages of the data streams as bytes: JSON or msgpack, one array per frame.
 
-Each message is encoded once for each codec; when it is sent, and to whom, is not decided here.
+Each message is encoded once for each codec; times and receivers are decided elsewhere.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ CHANNEL_OF |= {"l": "lulds", "c": "corrections", "x": "cancelErrors"}
 
 
 class DataMessage:
-    """One data message: type, symbol, time and fields. `packed` and `text` are made once, when first needed."""
+    """One data message: type, symbol, time and fields. `packed` and `text` are encoded once, on first use."""
 
     __slots__ = ("_msgpack", "_text", "channel", "fields", "symbol", "time_ns")
 
@@ -50,7 +50,7 @@ class DataMessage:
 
 
 def timestamp(time_ns: int) -> msgspec.msgpack.Ext:
-    """The msgpack Timestamp of a time after 1970: 32, 64 or 96 bits, as the msgpack specification has it."""
+    """Return the msgpack Timestamp of a time after 1970: 32, 64 or 96 bits, as the msgpack specification defines."""
     seconds, fraction = divmod(time_ns, SECOND_NS)
     if seconds >> 34:
         return msgspec.msgpack.Ext(-1, fraction.to_bytes(4, "big") + seconds.to_bytes(8, "big"))
@@ -60,7 +60,7 @@ def timestamp(time_ns: int) -> msgspec.msgpack.Ext:
 
 
 def frame(messages: list[bytes], *, msgpack: bool) -> bytes:
-    """An array of encoded messages."""
+    """Return an array of encoded messages."""
     if not msgpack:
         return b"[" + b",".join(messages) + b"]"
     count = len(messages)

@@ -1,6 +1,6 @@
-"""Requests and answers of REST as JSON: bodies, numbers, times, and which orders and activities are asked for.
+"""Requests and answers of REST as JSON: bodies, numbers, times, and filters of orders and activities.
 
-Raises `Refusal` (422) for what makes no sense; nothing is looked up and nothing changed.
+Raises `Refusal` (422) for invalid values; nothing is looked up or changed.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ Shown = TypeVar("Shown", bound=ShownOrder)
 
 
 async def json_body(request: web.Request) -> dict[str, Any]:
-    """The JSON object of the request; `{}` for an empty body. Raises `Refusal` for anything else."""
+    """Return the JSON object of the request; `{}` for an empty body. Raises `Refusal` for anything else."""
     try:
         raw = await request.text()
         body = json.loads(raw, parse_float=Decimal) if raw else {}
-    except (ValueError, RecursionError, LookupError):  # no JSON, or a charset that nobody knows
+    except (ValueError, RecursionError, LookupError):  # no JSON, or an unknown charset
         raise invalid("request body format is invalid") from None
     if not isinstance(body, dict):
         raise invalid("request body format is invalid")
@@ -41,24 +41,24 @@ async def json_body(request: web.Request) -> dict[str, Any]:
 
 
 def reply(body: object, status: int = 200) -> web.Response:
-    """`body` as JSON."""
+    """Return `body` as a JSON response."""
     return web.Response(body=msgspec.json.encode(body), status=status, content_type="application/json")
 
 
 def whole_number(value: str, name: str, most: int) -> int:
-    """A whole number from 1 to `most`. Raises `Refusal` (422)."""
+    """Read a whole number from 1 to `most`. Raises `Refusal` (422)."""
     if not value.isdecimal() or len(value) > 9 or not 1 <= int(value) <= most:
         raise invalid(f"{name} must be between 1 and {most}")
     return int(value)
 
 
 def is_true(value: str | None) -> bool:
-    """Whether a flag of the query is set."""
+    """Return whether a flag of the query is set."""
     return (value or "").lower() in {"true", "1"}
 
 
 def positive(value: str, name: str) -> Decimal:
-    """A number above 0. Raises `Refusal` (422)."""
+    """Read a number above 0. Raises `Refusal` (422)."""
     number = decimal(value)
     if number is None:
         raise invalid(f"invalid {name}")
@@ -68,7 +68,7 @@ def positive(value: str, name: str) -> Decimal:
 
 
 def time_ns(value: str) -> int:
-    """A query's time (RFC 3339 with up to nine digits, or a date; without offset UTC) in nanoseconds UTC."""
+    """Return a query's time (RFC 3339 with up to nine digits, or a date; without offset UTC) in nanoseconds UTC."""
     match = _TIME.fullmatch(value.replace(" ", "+"))
     if match is None:
         raise invalid(f"invalid time {value}")
@@ -81,7 +81,7 @@ def time_ns(value: str) -> int:
 
 
 def asked_orders(orders: Iterable[Shown], query: Mapping[str, str]) -> list[Shown]:
-    """The orders that the filters of GET /v2/orders let pass; both times are exclusive. Raises `Refusal` (422)."""
+    """Return the orders that match the filters of GET /v2/orders; both times are exclusive. Raises `Refusal` (422)."""
     symbols, side = frozenset(filter(None, query.get("symbols", "").split(","))), query.get("side")
     after_ns, until_ns = _times(query)
     return [
@@ -94,7 +94,7 @@ def asked_orders(orders: Iterable[Shown], query: Mapping[str, str]) -> list[Show
 
 
 def asked_lines(rows: Iterable[ActivityRow], query: Mapping[str, str], types: frozenset[str]) -> list[ActivityRow]:
-    """The rows of these types (all, for none) that the filters of GET /v2/account/activities let pass, as above."""
+    """Return the rows of these types (all, if empty) that match the filters of GET /v2/account/activities, as above."""
     category, day, order_id = (query.get(key) for key in ("category", "date", "order_id"))
     after_ns, until_ns = _times(query)
     return [
@@ -109,7 +109,7 @@ def asked_lines(rows: Iterable[ActivityRow], query: Mapping[str, str], types: fr
 
 
 def _times(query: Mapping[str, str]) -> tuple[float, float]:
-    """A query's `after` and `until` in nanoseconds UTC, infinite where it has none."""
+    """Return a query's `after` and `until` in nanoseconds UTC, infinite if missing."""
     return (
         time_ns(query["after"]) if "after" in query else -math.inf,
         time_ns(query["until"]) if "until" in query else math.inf,

@@ -1,6 +1,6 @@
 """The broker's refusals of orders: the documented answers by name.
 
-Status, code and message only; what is refused, and when, is decided by who serves.
+Only status, code and message; the server decides what to refuse, and when.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ REFUSALS: dict[str, tuple[int, int | None, str]] = {
     "unavailable": (503, 50010000, "service unavailable"),
     "tomorrow": (422, 42299999, "refused for a reason of tomorrow"),
 }
-"""The documented refusals of an order by name: HTTP status, code (None: none is sent), message."""
+"""Documented refusals of an order by name: HTTP status, code (None: none is sent), message."""
 
 
 class Refusal(Exception):
-    """A refusal: HTTP `status`, `code` (None where the body has none), message and extra fields."""
+    """A refusal: HTTP `status`, `code` (None if the body has none), message and extra fields."""
 
     def __init__(self, status: int, code: int | None, message: str, **extra: Any) -> None:
         super().__init__(f"{status} {code}: {message}")
@@ -62,30 +62,30 @@ class Refusal(Exception):
 
 
 def refusal(name: str, **extra: Any) -> Refusal:
-    """The documented refusal of that name. Raises KeyError for another name."""
+    """Return the documented refusal of that name. Raises KeyError for another name."""
     return Refusal(*REFUSALS[name], **extra)
 
 
 def invalid(message: str) -> Refusal:
-    """A request that is wrong in itself: 422 with 40010001."""
+    """Return the refusal of an invalid request: 422 with 40010001."""
     return Refusal(422, 40010001, message)
 
 
 def unprocessable(message: str, **extra: Any) -> Refusal:
-    """A request that cannot be processed: 422 with 42210000."""
+    """Return the refusal of a request that cannot be processed: 422 with 42210000."""
     return Refusal(422, 42210000, message, **extra)
 
 
 def denial(message: str, **extra: Any) -> Refusal:
-    """A request that this account may not make: 403 with 40310000."""
+    """Return the refusal of a request that is forbidden to this account: 403 with 40310000."""
     return Refusal(403, 40310000, message, **extra)
 
 
 def no_order(name: str) -> Refusal:
-    """An order that the account does not have, by its id or its client order id: 404."""
+    """Return the refusal for an order unknown to the account, by its id or its client order id: 404."""
     return Refusal(404, 40410000, f"order not found for {name}")
 
 
 def no_position() -> Refusal:
-    """A position that the account does not have: 404."""
+    """Return the refusal for a position that the account does not have: 404."""
     return Refusal(404, 40410000, "position does not exist")

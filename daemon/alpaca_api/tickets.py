@@ -1,4 +1,4 @@
-"""A request for an order, well-formed or refused with 422, without a look at the account or the market."""
+"""Parse a request for an order: well-formed, or refused with 422, without a look at the account or the market."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ class Ticket:
 
     @property
     def fractional(self) -> bool:
-        """Whether it is for a part of a share: by its quantity, or for an amount of USD."""
+        """Whether it is for a fraction of a share: by its quantity, or for an amount of USD."""
         return self.qty is None or bool(self.qty % 1)
 
 
 def ticket(body: dict[str, Any]) -> Ticket:
-    """The request in `body`, well-formed. Raises `Refusal` (422)."""
+    """Return the well-formed request in `body`. Raises `Refusal` (422)."""
     order_class = body.get("order_class") or "simple"
     if order_class not in {"simple", "bracket", "oco", "oto", "mleg"}:
         raise invalid("invalid order_class")
@@ -57,7 +57,7 @@ def ticket(body: dict[str, Any]) -> Ticket:
         if quantity is None or quantity % 1:
             raise unprocessable("fractional orders must be simple orders")
         raise unprocessable(f"{order_class} orders are not supported by this server")
-    for key in FURTHER_ORDERS:  # without them it is another order
+    for key in FURTHER_ORDERS:  # without them it is a different order
         if body.get(key):
             raise unprocessable(f"{key} is not supported by this server: send each order by itself")
     symbol = str(body.get("symbol") or "")
@@ -97,7 +97,7 @@ def ticket(body: dict[str, Any]) -> Ticket:
 
 
 def number(body: dict[str, Any], name: str) -> Decimal | None:
-    """The number under `name`, None where there is none. Raises `Refusal` (422) for what is no number."""
+    """Return the number under `name`, None if missing. Raises `Refusal` (422) if it is not a number."""
     value = body.get(name)
     if value is None or value == "":
         return None
@@ -126,7 +126,7 @@ def _needs_its_prices(request: Ticket) -> None:
 
 
 def _fits_a_fraction(request: Ticket) -> None:
-    """Nine decimals at most, and of a fraction of a share for the day alone, at the market or with limit and stop."""
+    """Check a fraction: at most nine decimals; a fraction of a share only for the day, with market, limit or stop."""
     if request.qty is not None and request.qty != round(request.qty, PLACES):
         raise unprocessable(f"qty must be limited to {PLACES} decimal places")
     if request.fractional and request.time_in_force != "day":

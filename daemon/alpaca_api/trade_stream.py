@@ -1,6 +1,6 @@
-"""The trading stream: `trade_updates` over one websocket an account, with the documented handshake and no replay.
+"""Trading stream: `trade_updates` over one websocket per account, with the documented handshake and no replay.
 
-What is published without a listener is lost. A key stands for its account.
+Updates without a listener are lost. A key identifies its account.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from strategies.kit.units import SECOND_NS
 
 STREAMS = ("trade_updates",)
 AUTH_TIMEOUT_S = 10.0  # real seconds, as on the data streams
-STRANGERS_MAX = 32  # sockets that have not authenticated yet
-OUTBOX_FRAMES = 10_000  # waiting for one client; more cuts it
-MESSAGE_MAX = 1 << 20  # bytes of one message of a client
+STRANGERS_MAX = 32  # most sockets that have not authenticated yet
+OUTBOX_FRAMES = 10_000  # frames that may wait for one client; more cuts it
+MESSAGE_MAX = 1 << 20  # bytes of one client message
 
 
 @dataclasses.dataclass(slots=True, eq=False)
 class TradeStreamClient:
-    """One client's session. It may outlive its socket: `dead_until_ns` is until when the server holds the dead one."""
+    """One client's session. It may outlive its socket: the server holds a dead session until `dead_until_ns`."""
 
     ws: web.WebSocketResponse
     transport: asyncio.Transport | None
     binary: bool
     packed: bool
-    number: str = ""  # of the account: in the address, where it has one
+    number: str = ""  # of the account, if the address has one
     key: str = ""
     listening: bool = False
     dead_until_ns: int | None = None
@@ -45,7 +45,7 @@ C = TypeVar("C", bound=TradeStreamClient)
 
 
 class TradeSessions(Generic[C]):
-    """All sessions of the trading stream of one server; `client` makes one of its socket."""
+    """All sessions of one server's trading stream; `client` makes one of its socket."""
 
     def __init__(self, accounts: StreamAccounts, client: type[C]) -> None:
         self.accounts = accounts
@@ -54,20 +54,20 @@ class TradeSessions(Generic[C]):
         self._count = itertools.count(1)
 
     def routes(self) -> list[web.RouteDef]:
-        """The trading stream for any account, and the same for the account of a number."""
+        """Return the routes of the stream for any account, and for the account of a number."""
         return [web.get("/stream", self.serve), web.get("/stream/{account}", self.serve)]
 
     # --- sessions ---------------------------------------------------------------------------------------------------
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
-        """Serve one client until it leaves; HTTP 429 where another session is alive or a dead one is still held."""
+        """Serve one client until it leaves; HTTP 429 if another session is alive or a dead one is still held."""
         number = request.match_info.get("account", "")
         if number and number not in self.accounts.numbers():
             return web.json_response({"code": 40410000, "message": "endpoint not found."}, status=404)
         if self.full(request, number):
             return web.json_response({"message": "too many requests."}, status=429)
         packed = request.headers.get("Content-Type", "") == "application/msgpack"
-        ws = web.WebSocketResponse(max_msg_size=MESSAGE_MAX, compress=False)  # declined: Alpaca may, and it costs time
+        ws = web.WebSocketResponse(max_msg_size=MESSAGE_MAX, compress=False)  # compression costs time
         binary = packed or self.accounts.binary_frames
         transport = request.transport if isinstance(request.transport, asyncio.Transport) else None
         connection = self._client(ws, transport, binary, packed, number)
@@ -85,10 +85,10 @@ class TradeSessions(Generic[C]):
         return ws
 
     def came(self, request: web.Request, connection: C) -> None:
-        """A socket opens; nothing was read from it yet."""
+        """Handle a new socket; nothing has been read from it yet."""
 
     def full(self, request: web.Request, number: str) -> bool:
-        """Whether the account of this number has a session, alive or held; without one, whether all could have."""
+        """Return whether this account has a session, alive or held; without a number, whether all could have one."""
         del request
         self._forget_dead()
         if number:
@@ -96,12 +96,12 @@ class TradeSessions(Generic[C]):
         return len(self.connections) >= len(list(self.accounts.numbers()))
 
     def _forget_dead(self) -> None:
-        """Let go of the dead sessions that were held for long enough."""
+        """Drop the dead sessions whose holding time is over."""
         now_ns = self.accounts.now_ns()
         self.connections = [c for c in self.connections if c.dead_until_ns is None or c.dead_until_ns > now_ns]
 
     def listeners(self, key: str) -> int:
-        """How many sessions of this account listen to trade updates now."""
+        """Return how many sessions of this account listen to trade updates now."""
         return sum(c.key == key and c.listening and c.dead_until_ns is None for c in self.connections)
 
     def cut(self, key: str | None = None, *, hold_s: float | None = None) -> None:
@@ -112,18 +112,18 @@ class TradeSessions(Generic[C]):
                 connection.transport.abort()
 
     def close(self) -> None:
-        """End all sessions, at the server's own end."""
+        """End all sessions when the server ends."""
         for connection in self.connections:
             if connection.transport is not None:
                 connection.transport.abort()
         self.connections.clear()
 
     def alive(self, key: str | None) -> list[C]:
-        """The sessions (of one account) that are not dead."""
+        """Return the sessions (of one account) that are not dead."""
         return [c for c in self.connections if c.dead_until_ns is None and (key is None or c.key == key)]
 
     def hold(self, connection: C, hold_s: float | None = None) -> None:
-        """Hold a session whose client is gone."""
+        """Hold the session of a client that is gone."""
         seconds = self.accounts.dead_session_s if hold_s is None else hold_s
         connection.dead_until_ns = self.accounts.now_ns() + int(seconds * SECOND_NS)
         connection.listening = False
@@ -148,12 +148,12 @@ class TradeSessions(Generic[C]):
                     await connection.ws.send_str(frame.decode())
 
     async def on_the_way(self, connection: C) -> None:
-        """Wait for as long as a frame to this client is under way before it is sent."""
+        """Wait for the latency of a frame to this client before it is sent."""
 
     # --- from the clients -------------------------------------------------------------------------------------------
 
     async def read(self, connection: C, data: str | bytes) -> None:
-        """One message of the client; what is none ends the session."""
+        """Handle one message of the client; an invalid one ends the session."""
         try:
             action, fields = _parse(data, packed=connection.packed)
         except (ValueError, RecursionError, msgspec.DecodeError):
@@ -167,7 +167,7 @@ class TradeSessions(Generic[C]):
             self.listen(connection, fields)
 
     def authenticate(self, connection: C, fields: Json) -> None:
-        """Take the credentials."""
+        """Check the credentials."""
         key, secret = credentials(fields)
         number = self.admitted(connection, key, secret)
         if number is not None:
@@ -176,14 +176,14 @@ class TradeSessions(Generic[C]):
         self._reply(connection, {"stream": "authorization", "data": {"status": status, "action": "authenticate"}})
 
     def admitted(self, connection: C, key: str, secret: str) -> str | None:
-        """The number of the account of these credentials, which has no other session; None where they may not."""
+        """Return the account number of these credentials; None if they are wrong or the account has another session."""
         number = self.accounts.number(key, secret)
         other = any(c is not connection for c in self.alive(key))
         strange = connection.number not in {"", number}
         return None if other or strange else number
 
     def listen(self, connection: C, fields: Json) -> None:
-        """Begin to send what an authenticated client listens to."""
+        """Subscribe an authenticated client to its streams."""
         if not connection.key:
             refusal = {"status": "unauthorized", "action": "listen"}
             self._reply(connection, {"stream": "authorization", "data": refusal})
@@ -198,18 +198,18 @@ class TradeSessions(Generic[C]):
         self._cut_slow(connection)
 
     def _cut_slow(self, connection: C) -> None:
-        """Cut a client that does not read what is sent to it."""
+        """Cut a client that reads too slowly."""
         if connection.outgoing.qsize() > OUTBOX_FRAMES and connection.transport is not None:
             connection.transport.abort()
 
     # --- from the server --------------------------------------------------------------------------------------------
 
     def publish(self, key: str, update: Json) -> None:
-        """Send a trade update to the account's listener; it gets `event_id` and `at` where it has none."""
+        """Send a trade update to the account's listener, with `event_id` and `at` added if missing."""
         self.send(key, [encode(self.message(update), packed=False)])
 
     def message(self, update: Json) -> Json:
-        """The update as a message of the stream."""
+        """Return the update as a message of the stream."""
         if "event_id" not in update:
             at_ns = self.accounts.now_ns()
             event_id = ulid(at_ns // 1_000_000, next(self._count))
@@ -217,7 +217,7 @@ class TradeSessions(Generic[C]):
         return {"stream": "trade_updates", "data": update}
 
     def send(self, key: str, frames: list[bytes]) -> None:
-        """Put frames of JSON on the sockets of the account's listeners; a client that reads too slowly is cut."""
+        """Send frames of JSON to the account's listeners; a client that reads too slowly is cut."""
         for connection in self.alive(key):
             if not self.hears(connection):
                 continue
@@ -227,15 +227,15 @@ class TradeSessions(Generic[C]):
             self._cut_slow(connection)
 
     def hears(self, connection: C) -> bool:
-        """Whether trade updates go to this client now."""
+        """Return whether trade updates are sent to this client now."""
         return connection.listening
 
 
 class TradeStreamServer(TradeSessions[TradeStreamClient]):
-    """The trading stream of one server, where no stranger holds up an account.
+    """The trading stream of one server, on which unauthenticated sockets block no account.
 
-    A socket that has not authenticated takes nobody's place: it is cut after `auth_timeout_s`, or earlier where
-    `STRANGERS_MAX` newer ones wait.
+    An unauthenticated socket takes no account's place: it is cut after `auth_timeout_s`, or earlier if `STRANGERS_MAX`
+    newer ones wait.
     """
 
     def __init__(self, accounts: StreamAccounts, *, auth_timeout_s: float = AUTH_TIMEOUT_S) -> None:
@@ -243,13 +243,13 @@ class TradeStreamServer(TradeSessions[TradeStreamClient]):
         self._auth_timeout_s = auth_timeout_s
 
     def full(self, request: web.Request, number: str) -> bool:
-        """Whether the account of this number has a session, alive or held; the handshake refuses a second one too."""
+        """Return whether this account has a session, alive or held; the handshake refuses a second one too."""
         self._forget_dead()
         del request
         return bool(number) and any(c.number == number and c.key for c in self.connections)
 
     def came(self, request: web.Request, connection: TradeStreamClient) -> None:
-        """A socket opens; it is to authenticate in time."""
+        """Handle a new socket; it must authenticate in time."""
         del request
         strangers = [c for c in self.connections if not c.key]
         for stranger in strangers[: max(len(strangers) + 1 - STRANGERS_MAX, 0)]:
@@ -263,7 +263,7 @@ def _cut_stranger(connection: TradeStreamClient) -> None:
 
 
 def _parse(data: str | bytes, *, packed: bool) -> tuple[str, Json]:
-    """Action and fields of a client's message. Raises ValueError, RecursionError or DecodeError for what is none."""
+    """Return action and fields of a client's message. Raises ValueError, RecursionError or DecodeError if invalid."""
     message = msgspec.msgpack.decode(data) if packed and isinstance(data, bytes) else json.loads(data)
     action = message.get("action") if isinstance(message, dict) else None
     fields = (message.get("data") or message) if action is not None else None
@@ -273,11 +273,11 @@ def _parse(data: str | bytes, *, packed: bool) -> tuple[str, Json]:
 
 
 def credentials(fields: Json) -> tuple[str, str]:
-    """Key and secret of a message, under the names of the old and the new handshake; empty where there are none."""
+    """Return key and secret of a message, by the names of the old and the new handshake; empty if missing."""
     key = str(fields.get("key_id", fields.get("key", "")))
     return key, str(fields.get("secret_key", fields.get("secret", "")))
 
 
 def encode(message: Any, *, packed: bool) -> bytes:
-    """A message as msgpack or JSON."""
+    """Return a message as msgpack or JSON."""
     return msgspec.msgpack.encode(message) if packed else msgspec.json.encode(message)

@@ -1,6 +1,6 @@
-"""Trading REST under /v2: account, orders, positions, activities, as the documentation has them.
+"""Trading REST under /v2: account, orders, positions, activities, as documented.
 
-Handlers read the request, ask the backend, and show the answer; refusals are raised as `Refusal`.
+Handlers read the request, call the backend, and show the answer; refusals are raised as `Refusal`.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ A = TypeVar("A")
 
 
 class TradingRest(Generic[A]):
-    """The handlers of one server. `account` is where a middleware put the account of the request."""
+    """The handlers of one server. A middleware stores the request's account under `account`."""
 
     def __init__(self, backend: TradingBackend[A], account: web.RequestKey[A]) -> None:
         self.backend = backend
         self._account = account
 
     def routes(self) -> list[web.RouteDef]:
-        """The routes of trading REST."""
+        """Return the routes of trading REST."""
         return [
             web.get("/v2/account", self.account),
             web.get("/v2/account/configurations", self.configuration),
@@ -51,7 +51,7 @@ class TradingRest(Generic[A]):
         ]
 
     def reads(self, request: web.Request) -> AccountReads[A]:
-        """What this request for orders or positions reads from."""
+        """Return the source of orders and positions for this request."""
         del request
         return self.backend
 
@@ -88,7 +88,7 @@ class TradingRest(Generic[A]):
         return reply([row.fields for row in rows])
 
     def rows(self, request: web.Request, types: frozenset[str]) -> list[ActivityRow]:
-        """The activities of these types (all, for none) that the request's filters let pass, of all pages."""
+        """Return the activities of these types (all, if empty) that match the request's filters, of all pages."""
         now_ns, rows = self.backend.now_ns(), self.backend.activities(request[self._account])
         return asked_lines((row for row in rows if row.visible_ns <= now_ns), request.query, types)
 
@@ -99,7 +99,7 @@ class TradingRest(Generic[A]):
     # --- orders -----------------------------------------------------------------------------------------------------
 
     async def submit(self, request: web.Request) -> web.Response:
-        """POST /v2/orders; the reply shows the order as it was accepted, whatever happened to it since."""
+        """POST /v2/orders; the reply shows the order as accepted, even if it has changed since."""
         body = await json_body(request)
         return reply(await self.backend.submit(request[self._account], body))
 
@@ -132,7 +132,7 @@ class TradingRest(Generic[A]):
         return reply(await self.backend.replace(account, order_id, await json_body(request)))
 
     async def cancel(self, request: web.Request) -> web.Response:
-        """DELETE /v2/orders/{id}: 204 confirms the request only."""
+        """DELETE /v2/orders/{id}: 204 confirms only the request."""
         await self.backend.cancel(request[self._account], self._order_id(request))
         return web.Response(status=204)
 
@@ -181,7 +181,7 @@ class TradingRest(Generic[A]):
     # --- inside -----------------------------------------------------------------------------------------------------
 
     def _order_id(self, request: web.Request) -> str:
-        """The id of the path, which must be an order's of this account."""
+        """Return the order id of the path. Raises 404 if the account does not have that order."""
         order_id = request.match_info["id"]
         if self.backend.order(request[self._account], order_id) is None:
             raise no_order(order_id)

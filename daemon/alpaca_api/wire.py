@@ -1,4 +1,4 @@
-"""The texts and figures that Alpaca writes on the wire: decimals, money, times, ids, and the fields of a fill."""
+"""Texts and figures of Alpaca's wire format: decimals, money, times, ids, and the fields of a fill."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from daemon.core.session import NEW_YORK
 from strategies.kit.units import SECOND_NS
 
 ZERO = Decimal(0)
-MAGNITUDE = 15  # digits before the point, or zeros after it: more is no quantity and no price
+MAGNITUDE = 15  # digits before the point, or zeros after it: more is no valid quantity or price
 TERMINAL = frozenset({"filled", "canceled", "expired", "rejected", "replaced"})
-"""The statuses that an order never leaves."""
+"""Final statuses of an order."""
 Json = dict[str, Any]
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
 def text(value: Decimal) -> str:
-    """A decimal as the wire writes it: no exponent, no trailing zeros."""
+    """Return a decimal in the wire format: no exponent, no trailing zeros."""
     return format(value.normalize(), "f") if value else "0"
 
 
 def decimal(value: str) -> Decimal | None:
-    """The number that a client wrote; None for no number, and for one of more than `MAGNITUDE` digits."""
+    """Return a client's number; None if it is no number, or has more than `MAGNITUDE` digits."""
     try:
         number = Decimal(value)
     except InvalidOperation:
@@ -35,13 +35,13 @@ def decimal(value: str) -> Decimal | None:
 
 
 def money(value: Decimal) -> str:
-    """USD with cents at least, more digits where there are more."""
+    """Return USD with at least two decimals."""
     return f"{value:.2f}" if value == value.quantize(Decimal("0.01")) else text(value)
 
 
-@lru_cache(maxsize=4096)  # a history of days has the same labels for every symbol
+@lru_cache(maxsize=4096)  # daily histories have equal labels for every symbol
 def stamp(ns: int, *, new_york: bool = False) -> str:
-    """RFC 3339 with up to nine digits, in UTC (`Z`) or with New York's offset (`-04:00`)."""
+    """Return a time as RFC 3339 with up to nine digits, in UTC (`Z`) or with New York's offset (`-04:00`)."""
     seconds, fraction = divmod(ns, SECOND_NS)
     whole = datetime.fromtimestamp(seconds, NEW_YORK if new_york else UTC).isoformat()
     body, offset = whole[:19], whole[19:] if new_york else "Z"
@@ -49,24 +49,24 @@ def stamp(ns: int, *, new_york: bool = False) -> str:
 
 
 def multiplier(symbol: str) -> int:
-    """Shares in one unit, as its price counts: 100 for an option, an adjusted one too, 1 for a share."""
+    """Return the shares in one unit of a price: 100 for an option, adjusted or not, 1 for a share."""
     return 100 if is_contract(symbol) else 1
 
 
 @lru_cache(maxsize=65_536)
 def asset_id(symbol: str) -> str:
-    """A UUID for a symbol: always the same, though not Alpaca's."""
+    """Return a UUID for a symbol: always the same, though not Alpaca's."""
     return str(uuid.uuid5(uuid.NAMESPACE_OID, symbol))
 
 
 def ulid(ms: int, number: int) -> str:
-    """A ULID: 48 bits of milliseconds, then what sorts within one, here a number."""
+    """Return a ULID: 48 bits of milliseconds, then 80 bits that sort within one, here a number."""
     value = (ms << 80) | number
     return "".join(_CROCKFORD[value >> shift & 31] for shift in range(125, -1, -5))
 
 
 class FilledOrder(Protocol):
-    """What the row of a fill shows of its order, after the fill; `left` is the unfilled quantity."""
+    """Fields of an order in the row of its fill, after the fill; `left` is the unfilled quantity."""
 
     @property
     def id(self) -> str: ...
@@ -85,7 +85,7 @@ class FilledOrder(Protocol):
 
 
 def fill_fields(order: FilledOrder, quantity: Decimal, price: Decimal, at_ns: int, *, whole: bool) -> Json:
-    """The fields of a FILL activity; as documented it has neither client order id nor execution id."""
+    """Return the fields of a FILL activity; as documented it has neither client order id nor execution id."""
     return {
         "activity_type": "FILL",
         "transaction_time": stamp(at_ns),
