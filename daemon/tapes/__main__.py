@@ -1,4 +1,4 @@
-"""Prints the path of a strategy's bundled tape: `python -m daemon.tapes NAME`. Used by `make demo`."""
+"""Print the path of a strategy's bundled tape: `python -m daemon.tapes NAME`. Used by `make demo`."""
 
 from __future__ import annotations
 

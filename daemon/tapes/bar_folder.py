@@ -36,7 +36,7 @@ _UNITS = {"s": 1, "m": 60, "t": 60, "min": 60, "minute": 60, "h": 3_600, "hour":
 
 
 def bar_length(text: str) -> str:
-    """Return the folder's name of a length, however it is written: `5m`, `5Min` and `300s` are 5min.
+    """Return the folder's name of a bar length in any notation: `5m`, `5Min` and `300s` are 5min.
 
     Raises ValueError for a length that no folder has.
     """
@@ -56,7 +56,7 @@ DAYS = "1d"
 SPLIT, DIVIDEND, SPIN_OFF = ACTION_KINDS = ("split", "dividend", "spin_off")
 INDEX = "index.json"
 ACTIONS = "actions"
-UNKNOWN = "unknown"  # the source of bars of which nobody said where they come from
+UNKNOWN = "unknown"  # source of bars of unknown origin
 _VERSION = 1
 _CURE = "rltrader data remove takes it away, rltrader data add fetches it anew"
 
@@ -64,14 +64,14 @@ _CURE = "rltrader data remove takes it away, rltrader data add fetches it anew"
 class Part(msgspec.Struct, frozen=True):
     """One month of bars (of days: one year). Dates are New York's, in order."""
 
-    file: str  # its name; "" where the source has no bar in these sessions
+    file: str  # file name; "" if the source has no bar in these sessions
     sha256: str  # of the file's bytes
-    content: str  # SHA-256 of its bars: what bars made of these are compared with
+    content: str  # SHA-256 of its bars: longer bars made of these are checked against it
     rows: int
-    sessions: tuple[str, ...]  # that have a bar
-    empty: tuple[str, ...]  # for which the source had none
-    fetched: str  # UTC, when the newest of it came
-    made_of: str = ""  # of bars that were made of minutes: the digest of their contents
+    sessions: tuple[str, ...]  # with a bar
+    empty: tuple[str, ...]  # without a bar at the source
+    fetched: str  # UTC, download time of the newest bars
+    made_of: str = ""  # for bars made of minutes: the digest of their contents
 
 
 class Series(msgspec.Struct, frozen=True):
@@ -79,28 +79,28 @@ class Series(msgspec.Struct, frozen=True):
 
     symbol: str
     bars: str  # a key of `BAR_LENGTHS`
-    feed: str  # sip, iex, or what a file's owner called it
-    source: str  # where they come from, `UNKNOWN` among it for those of which nobody said so
-    synthetic: str  # the label of made-up bars, "" of recorded ones
+    feed: str  # sip, iex, or the name given by a file's owner
+    source: str  # origin of the bars; contains `UNKNOWN` if some have none
+    synthetic: str  # the label of synthetic bars, "" of recorded ones
     parts: dict[str, Part]  # by month, YYYY-MM (of days: by year, YYYY), in order
 
     @property
     def sessions(self) -> tuple[str, ...]:
-        """New York dates that have a bar, in order."""
+        """New York dates with a bar, in order."""
         return tuple(date for part in self.parts.values() for date in part.sessions)
 
     @property
     def empty(self) -> frozenset[str]:
-        """New York dates for which the source had no bar."""
+        """New York dates without a bar at the source."""
         return frozenset(date for part in self.parts.values() for date in part.empty)
 
 
 class Action(msgspec.Struct, frozen=True, order=True):
-    """What a company did to its shares; it holds from the open of `ex_date` (New York) on."""
+    """A corporate action on a symbol; it applies from the open of `ex_date` (New York) on."""
 
     ex_date: str
     kind: str  # one of `ACTION_KINDS`
-    value: float  # of a split the shares for each one before, else USD a share; 0 where nobody knows it
+    value: float  # for a split the new shares for each old one, else USD a share; 0 if unknown
 
 
 class Actions(msgspec.Struct, frozen=True):
@@ -121,12 +121,12 @@ def default_folder() -> Path:
 
 
 def period_of(date: str, bars: str) -> str:
-    """Return the part that holds a date: its month, of daily bars its year."""
+    """Return the key of the part that holds a date: its month, of daily bars its year."""
     return date[:4] if bars == DAYS else date[:7]
 
 
 def encode_index(value: msgspec.Struct) -> bytes:
-    """Encode an index, with a digest of itself."""
+    """Encode an index, sealed with its own digest."""
     body = msgspec.json.encode(value)
     seal = {"version": _VERSION, "sha256": hashlib.sha256(body).hexdigest(), "body": msgspec.Raw(body)}
     return msgspec.json.format(msgspec.json.encode(seal), indent=1) + b"\n"
@@ -139,7 +139,7 @@ class _SealedIndex(msgspec.Struct):
 
 
 def _read_index(path: Path, kind: type[T]) -> T | None:
-    """Read an index; None where there is none. Raises TapeError for one that is damaged or was edited."""
+    """Read an index; None if there is none. Raises TapeError for one that is damaged or was edited."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -159,17 +159,17 @@ def _read_index(path: Path, kind: type[T]) -> T | None:
 
 
 def series_of(folder: Path, bars: str, symbol: str) -> Series | None:
-    """Return what there is of a symbol in one length, None for nothing. Raises TapeError."""
+    """Return a symbol's bars of one length, or None. Raises TapeError."""
     return _read_index(folder / bars / symbol / INDEX, Series)
 
 
 def actions_of(folder: Path, symbol: str) -> Actions | None:
-    """Return what is known of a symbol's splits and dividends, None for nothing. Raises TapeError."""
+    """Return a symbol's known splits and dividends, or None. Raises TapeError."""
     return _read_index(folder / ACTIONS / f"{symbol}.json", Actions)
 
 
 def all_series(folder: Path) -> Iterator[Series]:
-    """Yield what a folder has, by length and then by symbol. Raises TapeError."""
+    """Yield all series of a folder, by length and then by symbol. Raises TapeError."""
     for bars in BAR_LENGTHS:
         for path in sorted((folder / bars).glob(f"*/{INDEX}")):
             series = series_of(folder, bars, path.parent.name)
@@ -180,7 +180,7 @@ def all_series(folder: Path) -> Iterator[Series]:
 def read_part(folder: Path, series: Series, part: Part) -> tuple[Int64Array, Float64Array]:
     """Return a part's starts (n,) in nanoseconds UTC, ascending, and open, high, low, close, volume (5, n).
 
-    Raises TapeError where the file is not the one of the index.
+    Raises TapeError if the file is not the one of the index.
     """
     if not part.file:
         return np.empty(0, np.int64), np.empty((len(PRICES), 0))
@@ -203,7 +203,7 @@ def read_part(folder: Path, series: Series, part: Part) -> tuple[Int64Array, Flo
 
 
 def content_digest(starts: Int64Array, prices: Float64Array) -> str:
-    """Return the SHA-256 of bars, whatever file holds them."""
+    """Return the SHA-256 of bars, independent of their file."""
     return hashlib.sha256(_bytes(starts, prices)).hexdigest()
 
 
@@ -212,6 +212,6 @@ def _bytes(starts: Int64Array, prices: Float64Array) -> bytes:
 
 
 def made_of(minutes: Mapping[str, Part], period: str) -> str:
-    """Return the digest of the minutes of a month or a year, of which longer bars are made."""
+    """Return the digest of a month's or year's minutes, from which longer bars are made."""
     contents = [part.content for month, part in minutes.items() if month.startswith(period)]
     return hashlib.sha256("".join(contents).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Bars, wherever they lie: the one door to a file of bars and to a span of a folder."""
+"""Bars from any source: open a file of bars or a span of a folder in one way."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ AnyBars = TapeFile | SpanBars
 def open_bars(path: Path, symbols: tuple[str, ...], *, adjust: bool = False) -> AnyBars:
     """Open a file of bars, or the span that the path names.
 
-    `symbols` says whose bars a file without a column of symbols has, if it is one symbol; `adjust` multiplies a file's
-    prices by its column adj_close. Raises TapeError, and CalendarError for a span whose dates are not known.
+    `symbols` names the symbol of a file without a symbol column, if it is only one; `adjust` multiplies a file's prices
+    by its adj_close / close. Raises TapeError, and CalendarError for a span with unknown dates.
     """
     return SpanBars(path) if is_span(path) else TapeFile(path, symbols, adjust=adjust)
 
 
 def digest_of_bars(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, of a span that of its bars. Raises OSError, and as `open_bars`."""
+    """Return the SHA-256 of a file's bytes, or of a span's bars. Raises OSError, and as `open_bars`."""
     return SpanBars(path).digest() if is_span(path) else digest_of(path)
 
 
 def origin_of(*paths: Path) -> str:
-    """Return where the bars come from, as they say, each source once; "" where one of them does not say it."""
+    """Return the sources that the files name, each once; "" if one of them names none."""
     origins = [SpanBars(path).source if is_span(path) else origin_of_file(path) for path in paths]
     return ", ".join(dict.fromkeys(origins)) if all(origins) else ""
 

@@ -1,7 +1,7 @@
 """Recorded bars as the feed events of a daily desk: daily bars, or minutes of shares merged into days.
 
-The file is read whole and sorted, so it may be sorted by symbol. The order of events depends on file, calendar, symbols
-and the rules `basket` only. No event has a price before its time, and times never go backwards.
+The file is read whole and sorted, so it may be sorted by symbol. The order of events depends only on file, calendar,
+symbols and the rules `basket`. No event has a price before its time, and times never go backwards.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ from strategies.kit.contract import Bar, Session
 from strategies.kit.units import DAY_S, MINUTE_NS, SECOND_NS
 
 MINUTE_S = 60
-SCHEDULED_BEFORE_NS = 30 * MINUTE_NS  # the open, when a session is announced
-_NEXT_PRINT_NS = MINUTE_NS  # after the one before, on a daily tape: where the buys that waited trade
+SCHEDULED_BEFORE_NS = 30 * MINUTE_NS  # the open: the announcement of a session
+_NEXT_PRINT_NS = MINUTE_NS  # after the one before, on a daily tape: fills the waiting buys
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +53,13 @@ class _Columns:
     start_ns: npt.NDArray[np.int64]  # (n,)
     places: npt.NDArray[np.int64]  # (n,) in the strategy's order of symbols
     prices: npt.NDArray[np.float64]  # (5, n), adjusted
-    counts: dict[str, int]  # rows by symbol, of all
+    counts: dict[str, int]  # all rows by symbol
 
 
 def scan_daily(path: Path, symbols: tuple[str, ...]) -> TapeInfo:
     """Read the whole tape and describe it; `interval_s` is a day or a minute, as found.
 
-    Raises TapeError, whose message names the file, the finding, the expected and the cure.
+    Raises TapeError, whose message names the file, the finding, the expected value and the cure.
     """
     file = open_bars(path, symbols, adjust=True)
     digest = file.digest()
@@ -85,13 +85,13 @@ def scan_daily(path: Path, symbols: tuple[str, ...]) -> TapeInfo:
 
 
 def _dearest(prices: npt.NDArray[np.float64]) -> float:
-    """Return the highest close that is a number, of prices (5, n); 0.0 without any."""
+    """Return the highest finite close of prices (5, n); 0.0 without any."""
     closes = prices[3]
     return float(closes[np.isfinite(closes)].max(initial=0.0))
 
 
 def check_rule(path: Path, info: TapeInfo, basket: Basket) -> None:
-    """Raise TapeError when the desk decides before the close and the tape has only daily bars."""
+    """Raise TapeError if the desk decides before the close and the tape has only daily bars."""
     if basket.decide == "before_close" and info.interval_s == DAY_S:
         raise TapeError(
             f'{path}: basket.decide is "before_close" and the tape has daily bars, which are known at the close; '
@@ -100,11 +100,11 @@ def check_rule(path: Path, info: TapeInfo, basket: Basket) -> None:
 
 
 def _interval_s(path: Path, starts: npt.NDArray[np.int64]) -> int:
-    """Return a day or a minute: the commonest distance of consecutive starts."""
+    """Return a day or a minute: the most frequent distance of consecutive starts."""
     steps = np.diff(starts) // SECOND_NS
     values, counts = np.unique(steps[steps > 0], return_counts=True)
     commonest = int(values[np.argmax(counts)]) if values.size else DAY_S
-    if commonest >= DAY_S - 3600:  # a day of 23 hours, when the clocks go forward
+    if commonest >= DAY_S - 3600:  # a day of 23 hours, when daylight saving time begins
         return DAY_S
     if commonest == MINUTE_S:
         return MINUTE_S
@@ -133,13 +133,13 @@ def _read(file: AnyBars, symbols: tuple[str, ...]) -> _Columns:
 
 
 class DailyTapeSource:
-    """The tape as an iterator of feed events, in the order in which they happened.
+    """The tape as an iterator of feed events, in order of time.
 
     For each session with a row: `SessionScheduled`; `RebalanceDue` before the open or, on minutes, before the close;
     `PricesPrinted` at the open and later; `BarRejected` for bad rows; at the close `BarClosed` for each symbol with a
     bar, in the strategy's order, and `SessionEnded`. A day of minutes is first open, highest high, lowest low, last
-    close and summed volume of its good minutes. With `parts` a daily tape prints the open a third time: what the
-    auction leaves of a sale, a fraction or all of it, trades at the second print, and buys for that cash at the third.
+    close and summed volume of its good minutes. With `parts` a daily tape prints the open a third time: a sale, or
+    fraction, that the auction did not fill trades at the second print, and buys for that cash at the third.
 
     `skip` is the number of feed events in the journal; they are skipped. Raises TapeError when the tape has fewer, the
     calendar does not span it or it cannot support `basket.decide`.
@@ -169,11 +169,11 @@ class DailyTapeSource:
         check_calendar(path, info, calendar)
         self._sessions = calendar.sessions
         begins = [midnight_ns(session.date) if self._daily else session.open_ns for session in self._sessions]
-        self._begins = np.array(begins, dtype=np.int64)  # the start of a session's first bar
+        self._begins = np.array(begins, dtype=np.int64)  # start of each session's first bar
         self._closes = np.array([session.close_ns for session in self._sessions], dtype=np.int64)
 
     def __iter__(self) -> Iterator[Event]:
-        """Yield feed events from the first that was not journaled. Each call reads the file anew."""
+        """Yield feed events from the first that is not yet journaled. Each call reads the file anew."""
         self.counts = TapeCounts(self._info.symbols)
         yield from events_after(self._path, self._events(), self._skip)
 
@@ -250,13 +250,13 @@ class DailyTapeSource:
     ) -> Iterator[Event]:
         """Yield the events between open and close, and add the minutes to `day`.
 
-        At one moment: rejected bars of the minute that ended, the prices of the one that begins, then the question.
+        At each time: rejected bars of the minute that ended, prices of the one that begins, then the question.
         """
         due_ns = session.close_ns - self._before_close_ns if self._before_close else -1
         refusals: dict[int, list[BarRejected]] = {}
         for refusal in rejections:
             refusals.setdefault(refusal.time_ns, []).append(refusal)
-        running: list[Bar] = []  # of the current minute
+        running: list[Bar] = []  # bars of the current minute
         for now in sorted({session.open_ns, *good, *refusals, *((due_ns,) if self._before_close else ())}):
             if running and running[0].start_ns + MINUTE_NS <= now:
                 day.add(running)

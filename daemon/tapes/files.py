@@ -1,7 +1,7 @@
-"""Bar files as numpy columns, a batch at a time: the one place that knows CSV, gzip and Parquet.
+"""Bar files as numpy columns, a batch at a time; all knowledge of CSV, gzip and Parquet.
 
 Columns symbol (may be absent for a strategy of one symbol), timestamp (with a zone, or integer epoch nanoseconds),
-open, high, low, close, volume, and adj_close where a reader adjusts by it; others are ignored. Unreadable data raises
+open, high, low, close, volume, and adj_close for adjusted prices; others are ignored. Unreadable data raises
 `TapeError`; values are not checked here.
 """
 
@@ -29,12 +29,12 @@ import pyarrow.parquet
 
 PRICES = ("open", "high", "low", "close", "volume")
 ADJUSTED = "adj_close"
-SOURCE_KEY = b"source"  # of a Parquet file's metadata: where the bars come from; in CSV the comment line `# source …`
+SOURCE_KEY = b"source"  # of a Parquet file's metadata: origin of the bars; in CSV the comment line `# source …`
 ADJUSTMENT_KEY = b"adjustment"  # of a Parquet file's metadata: raw, split, dividend or all
 SYNTHETIC_KEY = b"synthetic"  # of a Parquet file's metadata; in CSV the comment line `# synthetic …` comes first
 _SOURCE = "# source"
 BATCH_ROWS = 16_384
-pa.set_memory_pool(pa.system_memory_pool())  # pyarrow's own pool keeps 10 MB more of what it once used
+pa.set_memory_pool(pa.system_memory_pool())  # pyarrow's own pool keeps 10 MB more of freed memory
 EARLIEST_NS = 315_532_800_000_000_000  # 1980: integers below it are not nanoseconds
 _INSTANT = pa.timestamp("ns", "UTC")
 
@@ -44,7 +44,7 @@ class TapeError(Exception):
 
 
 def origin_of_file(path: Path) -> str:
-    """Return where a file says that its bars come from; "" where it does not say it."""
+    """Return the source that a file names for its bars; "" if it names none."""
     try:
         if path.name.endswith(".parquet"):
             metadata = pa.parquet.read_schema(path).metadata or {}
@@ -57,7 +57,7 @@ def origin_of_file(path: Path) -> str:
 
 
 def _open(path: Path) -> io.BufferedReader:
-    """Open a CSV file, packed or not."""
+    """Open a CSV file, compressed or not."""
     return io.BufferedReader(gzip.GzipFile(path)) if path.name.endswith(".gz") else path.open("rb")
 
 
@@ -68,13 +68,13 @@ def digest_of(path: Path) -> str:
 
 
 def missing_columns(names: Sequence[str]) -> str:
-    """Return in words that a file does not have these columns."""
+    """Return a message that a file lacks these columns."""
     several = len(names) > 1
     return f"the column{'s' * several} {', '.join(names)} {'are' if several else 'is'} missing"
 
 
 def check_once(path: Path, names: Sequence[str]) -> None:
-    """Raise TapeError for a column that is there twice: nobody knows which of the two counts."""
+    """Raise TapeError for a duplicate column, as its meaning is ambiguous."""
     if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
         raise TapeError(
             f"{path}: the column {', '.join(twice)} is there more than once; expected each once: rename the others"
@@ -88,11 +88,11 @@ class BarRows:
     names: tuple[str, ...]  # the symbols of this batch
     codes: npt.NDArray[np.int64]  # (n,) index into `names`
     start_ns: npt.NDArray[np.int64]  # (n,)
-    prices: npt.NDArray[np.float64]  # (5, n): open, high, low, close, volume; NaN where the file has none
+    prices: npt.NDArray[np.float64]  # open, high, low, close, volume; NaN if missing
 
 
 def adjust_prices(prices: npt.NDArray[np.float64], adj_close: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return (5, n) open, high, low and close times adj_close / close; volume unchanged. NaN or infinite where bad."""
+    """Return (5, n) open, high, low and close times adj_close / close; volume unchanged. NaN or infinite if invalid."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         return np.concatenate((prices[:4] * (adj_close / prices[3]), prices[4:]))
 
@@ -100,16 +100,16 @@ def adjust_prices(prices: npt.NDArray[np.float64], adj_close: npt.NDArray[np.flo
 class TapeFile:
     """A bar file with checked columns. Raises TapeError for an unusable file.
 
-    With `adjust`, prices are adjusted by the column adj_close where the file has it: `adjusts` tells which.
+    With `adjust`, prices are adjusted by the column adj_close, if the file has it: see `adjusts`.
     """
 
     def __init__(self, path: Path, symbols: tuple[str, ...], *, adjust: bool = False) -> None:
         self.path = path
         self.synthetic = ""
-        self.adjustment = ""  # what the metadata say; empty where they say nothing
+        self.adjustment = ""  # from the metadata; "" if missing
         self._comments = 0  # lines before the header
         self._epoch = False  # integer timestamps in a CSV file
-        self._sample = ""  # its first timestamp
+        self._sample = ""  # the first timestamp
         self._kind: Any = None  # the Parquet type of timestamp
         if not path.is_file():
             problem = "a folder" if path.is_dir() else "no such file"
@@ -159,7 +159,7 @@ class TapeFile:
         return digest_of(self.path)
 
     def batches(self) -> Iterator[BarRows]:
-        """Yield all rows in file order. Raises TapeError for a truncated file or a value of the wrong kind."""
+        """Yield all rows in file order. Raises TapeError for a truncated file or a value of the wrong type."""
         with _reading(self.path, self._header):
             rows_read = 0
             for batch in self._parquet_batches() if self._parquet else self._csv_batches():
@@ -213,7 +213,7 @@ class TapeFile:
         elif self._sample and not self._epoch:
             try:
                 zone = datetime.fromisoformat(self._sample).tzinfo
-            except ValueError:  # not a time: reading reports it with its row
+            except ValueError:  # no time: reading reports it with its row
                 return
             if zone is None:
                 raise TapeError(naive.format(f"such as {self._sample!r}"))
@@ -261,9 +261,9 @@ class TapeFile:
         return BarRows(tuple(symbols.dictionary.to_pylist()), codes, start_ns, prices)
 
     def _cast(self, batch: Any, name: str, kind: Any, rows_read: int) -> Any:
-        """Return a column as this type. Raises TapeError that names the row of the first value that has none."""
+        """Return a column as this type. Raises TapeError with the row of the first value that cannot be converted."""
         column = batch.column(name)
-        if pa.types.is_decimal(column.type):  # a decimal becomes the nearest double by way of its digits alone
+        if pa.types.is_decimal(column.type):  # a decimal becomes the nearest double only through its digits
             column = column.cast(pa.string())
         try:
             return column.cast(kind)
@@ -298,7 +298,7 @@ _EXPECTED = {
 
 
 def _no_value(reason: str, columns: Sequence[str]) -> str:
-    """Say in the file's own words which value pyarrow could not read; "" for another reason."""
+    """Return the value that pyarrow could not read, in the file's own terms; "" for another reason."""
     if (found := _NO_VALUE.match(reason)) is None:
         return ""
     column, line, kind, value = found.groups()

@@ -1,4 +1,4 @@
-"""Writes the bundled tapes: `python -m daemon.tapes.make_synthetic`. Synthetic bars, labelled on line one.
+"""Write the bundled tapes: `python -m daemon.tapes.make_synthetic`. Synthetic bars, labelled on line one.
 
 The same seed and sessions give the same bytes everywhere (gzip's time stamp is 0); a test checks that.
 """
@@ -30,7 +30,7 @@ DAILY_SYMBOLS = tuple(
 
 
 def tape_bytes() -> bytes:
-    """Return one-minute bars as CSV.gz: a comment, a header, and a row a minute; prices in USD, volume in shares."""
+    """Return one-minute bars as CSV.gz: a comment, a header, and a row per minute; prices in USD, volume in shares."""
     calendar = SessionCalendar.load(FIRST_DATE, LAST_DATE)
     sessions = [session for session in calendar.sessions if FIRST_DATE <= session.date <= LAST_DATE]
     return _csv_bytes(FIRST_DATE, LAST_DATE, synthetic_sessions(SEED, sessions, symbol=SYMBOL))

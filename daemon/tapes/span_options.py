@@ -1,4 +1,4 @@
-"""The options of a command that reads bars: dates and symbols that make a span of a folder of bars."""
+"""Options of a command that reads bars: dates and symbols that select a span of a folder of bars."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def add_span(command: argparse.ArgumentParser) -> Any:
 def chosen_bars(
     chosen: argparse.Namespace, bars: Path | None, spec: Spec, symbols: tuple[str, ...] = ()
 ) -> Path | None:
-    """Return what to read: `bars` where that is a file or None, else the span of that folder (None: the usual one).
+    """Return the bars to read: `bars` if that is a file or None, else the span of that folder (None: the usual one).
 
-    The span has the strategy's symbols, length and adjustment where the command line names no others. Raises TapeError.
+    The span has the strategy's symbols, length and adjustment unless the command line names others. Raises TapeError.
     """
     names_given = [name for dest, name in _NAMES.items() if getattr(chosen, dest)]
     if not names_given:
@@ -69,10 +69,10 @@ def usual_span(
     length: str = "",
     holes: bool = False,
 ) -> Span:
-    """Return what a strategy reads of a folder where nobody says otherwise: its symbols, length and adjustment.
+    """Return a strategy's default span of a folder: its symbols, length and adjustment.
 
-    Prices are as traded where options are held, as their strikes are; of bars of shares splits are taken out, of days
-    dividends too. Raises TapeError for a length that no folder has.
+    Option desks get prices as traded, to match their strikes; bars of shares are adjusted for splits, daily ones also
+    for dividends. Raises TapeError for a length that no folder has.
     """
     adjustment = RAW if spec.chained else ALL if spec.bar_interval_s == DAY_S else SPLITS
     names = tuple(sorted(set(symbols or spec.symbols)))
@@ -89,7 +89,7 @@ _NAMES = {
 
 
 def as_length(text: str) -> str:
-    """Read a length of bars of a command line. Raises ArgumentTypeError for one that no folder has."""
+    """Read a bar length from the command line. Raises ArgumentTypeError for one that no folder has."""
     try:
         return bar_length(text)
     except ValueError as error:
@@ -97,6 +97,6 @@ def as_length(text: str) -> str:
 
 
 def _length(spec: Spec) -> str:
-    """Return the strategy's length, or minutes, of which its bars are made: also where the full hour anchors them."""
+    """Return the strategy's length, or minutes to build its bars from, also if they are anchored to the full hour."""
     by_seconds = {seconds: name for name, seconds in BAR_LENGTHS.items()}
     return by_seconds.get(spec.bar_interval_s, MINUTE) if spec.bar_anchor == OPEN else MINUTE

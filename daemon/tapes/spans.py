@@ -1,9 +1,9 @@
-"""A span: bars of some symbols from one date to another, out of a folder of bars, read as a file of bars is.
+"""A span: bars of some symbols from one date to another in a folder of bars, read like a file of bars.
 
-A span is named by a path, `FOLDER/QQQ,SPY_1min_raw_2024-01-02_2024-06-28.span`, at which nothing lies: the name says
-what to read. Its digest is that of its bars and factors, so a folder that was filled in another order has the same one,
-and later months do not change it. Fails closed: with a session of the exchange without bars, a split or a dividend
-without its factor, or two feeds, nothing is read.
+A span is named by a path, `FOLDER/QQQ,SPY_1min_raw_2024-01-02_2024-06-28.span`, at which no file exists: the name is
+the selection. Its digest is that of its bars and factors, so it does not depend on the order in which the folder was
+filled, nor on later months. Fails closed: with a session of the exchange without bars, a split or a dividend without
+its factor, or two feeds, nothing is read.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ from daemon.tapes.files import BATCH_ROWS, PRICES, BarRows, TapeError
 
 SUFFIX = ".span"
 RAW, SPLITS, ALL = ADJUSTMENTS = ("raw", "split", "all")
-"""What reading does to prices as traded: nothing, splits, or splits, dividends and spin-offs."""
+"""Adjustments of traded prices: none, for splits, or for splits, dividends and spin-offs."""
 _HOLES = "holes"
-_SHOWN = 5  # dates of a refusal
+_SHOWN = 5  # most dates in an error message
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """What to read. Dates are New York's, both included; with `holes` sessions without a bar are no fault."""
+    """Selection of bars. Dates are New York's, both included; `holes` allows sessions without a bar."""
 
     folder: Path
     symbols: tuple[str, ...]  # in alphabetical order
@@ -62,13 +62,13 @@ class Span:
 
     @property
     def path(self) -> Path:
-        """The path that names it."""
+        """The path that names the span."""
         words = [",".join(self.symbols), self.bars, self.adjustment, self.first, self.last]
         return self.folder / ("_".join([*words, *([_HOLES] if self.holes else [])]) + SUFFIX)
 
     @classmethod
     def at(cls, path: Path) -> Self:
-        """Return the span that a path names. Raises TapeError where it names none."""
+        """Return the span that a path names. Raises TapeError if it names none."""
         words = path.name.removesuffix(SUFFIX).split("_")
         holes = words[5:] == [_HOLES]
         if len(words) - holes == 5 and words[1] in BAR_LENGTHS and words[2] in ADJUSTMENTS and words[0]:
@@ -96,7 +96,7 @@ def is_span(path: Path) -> bool:
 
 
 class SpanBars:
-    """The bars of a span, with the face of a `TapeFile`. Raises TapeError for a span that cannot be read whole."""
+    """The bars of a span, with the interface of `TapeFile`. Raises TapeError if the span is not fully readable."""
 
     symbol_assumed = adjustable = adjusts = False
 
@@ -111,7 +111,7 @@ class SpanBars:
         self.feed = self._same("feed")
         self.synthetic = self._same("synthetic")
         sources = ", ".join(dict.fromkeys(series.source for series in self._series))
-        self.source = "" if UNKNOWN in sources else sources  # of some of them it is not known
+        self.source = "" if UNKNOWN in sources else sources  # the source of some is unknown
         for series in self._series:
             self._check_holes(series)
             self._check_made_of(series)
@@ -120,7 +120,7 @@ class SpanBars:
         ]
 
     def batches(self) -> Iterator[BarRows]:
-        """Yield all rows by time, then by symbol. Raises TapeError for a file that is not the one of the index."""
+        """Yield all rows by time, then by symbol. Raises TapeError if a file is not the one of the index."""
         for period in self._periods:
             parts = [self._adjust(place, period) for place in range(len(self._series))]
             starts = np.concatenate([part.starts for part in parts])
@@ -153,7 +153,7 @@ class SpanBars:
         return tuple(period for period in sorted(periods) if first <= period <= last)
 
     def _same(self, name: str) -> str:
-        """Return what all symbols have in common. Raises TapeError where they differ."""
+        """Return the common value of all symbols. Raises TapeError if they differ."""
         values = {str(getattr(series, name)): series.symbol for series in self._series}
         if len(values) > 1:
             words = ", ".join(f"{symbol} {value or 'none'}" for value, symbol in values.items())
@@ -162,7 +162,7 @@ class SpanBars:
         return next(iter(values))
 
     def _check_holes(self, series: Series) -> None:
-        """Raise TapeError for sessions of the exchange without a bar; before its first bar a share was not listed."""
+        """Raise TapeError for sessions of the exchange without a bar, except those before a share's first bar."""
         session_dates, empty = set(series.sessions), series.empty
         begins = min(session_dates, default="")
         lacking = [day for day in self._sessions if day not in session_dates and not (day < begins and day in empty)]
@@ -184,7 +184,7 @@ class SpanBars:
         )
 
     def _check_made_of(self, series: Series) -> None:
-        """Raise TapeError where longer bars were made of minutes that are others now."""
+        """Raise TapeError if the minutes of longer bars have changed since."""
         first, last = (period_of(day, series.bars) for day in (self.span.first, self.span.last))
         made_parts = {period: part for period, part in series.parts.items() if first <= period <= last and part.made_of}
         if not made_parts:
@@ -198,7 +198,7 @@ class SpanBars:
                 )
 
     def _raw(self, series: Series, period: str) -> tuple[Int64Array, Float64Array]:
-        """Return the rows of one part that lie in the span, as traded."""
+        """Return one part's rows within the span, as traded."""
         part = series.parts.get(period)
         if part is None:
             return np.empty(0, np.int64), np.empty((len(PRICES), 0))
@@ -225,8 +225,8 @@ class SpanBars:
     def _steps_of(self, series: Series, actions: Sequence[Action]) -> _Steps:
         """Return the factors of the bars before each ex-date: a split's 1 / shares, a dividend's 1 - amount / close.
 
-        The close is that before the ex-date, as traded (Center for Research in Security Prices); a dividend of a day
-        with a split is of the new shares.
+        The close is the last before the ex-date, as traded (Center for Research in Security Prices); a dividend on the
+        day of a split is per new share.
         """
         days, price, volume = [], [1.0], [1.0]
         for day, on_it in groupby(reversed(actions), key=lambda action: action.ex_date):
@@ -248,7 +248,7 @@ class SpanBars:
         return _Steps(np.array(days[::-1]), np.array(price[::-1]), np.array(volume[::-1]))
 
     def _close_before(self, series: Series, day: str) -> float | None:
-        """Return the last close as traded before a date; None where the span has no bar before it."""
+        """Return the last close as traded before a date; None if the span has no bar before it."""
         sessions = [session for session in self._sessions if session < day]
         session_dates = set(series.sessions)
         known_sessions = [session for session in sessions if session in session_dates]
@@ -273,7 +273,7 @@ class _Rows(NamedTuple):
 
 
 class _Steps(NamedTuple):
-    """Factors of the bars that begin before each time; the last one, 1.0, is of those after all."""
+    """Factors of the bars before each time; the last one, 1.0, is for the bars after all of them."""
 
     from_ns: Int64Array  # (k,) ascending
     price: Float64Array  # (k + 1,)
@@ -336,7 +336,7 @@ def _dates(days: Sequence[str]) -> str:
 
 
 def _runs(sessions: Sequence[str], lacking: Sequence[str]) -> list[tuple[str, str]]:
-    """Return the first and the last date of each row of neighbouring sessions."""
+    """Return the first and the last date of each run of consecutive sessions."""
     place = {day: number for number, day in enumerate(sessions)}
     runs: list[tuple[str, str]] = []
     for day in lacking:

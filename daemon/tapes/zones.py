@@ -1,6 +1,6 @@
-"""Whether a tape's times are hours off: rows outside of the sessions that another zone would put inside.
+"""Detect a tape whose times are hours off: rows outside the sessions that another zone would put inside.
 
-All of them, or those of some sessions alone: a change to or from summer time that the times miss.
+All of them, or those of some sessions only: the times miss a change of daylight saving time.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from strategies.kit.contract import Session
 from strategies.kit.units import DAY_NS, HOUR_NS, MINUTE_NS
 
 HALF_HOUR_NS = 30 * MINUTE_NS  # sessions begin and end at a half hour
-OPENS_NS = 9 * HOUR_NS + HALF_HOUR_NS  # after midnight in New York
+OPENS_NS = 9 * HOUR_NS + HALF_HOUR_NS  # from midnight in New York
 HOURS_MAX = 12
-MORE = 1.5  # so many times the rows must lie inside before a shift is believed,
-ALL = 0.995  # or this share of all rows, where the times as they are leave more outside
+MORE = 1.5  # rows inside must increase by this factor to accept a shift,
+ALL = 0.995  # or reach this share of all rows, if fewer are inside unshifted
 
 
 class HalfHours(NamedTuple):
-    """How many rows start in which half hour."""
+    """Count of rows that start in each half hour."""
 
-    times: npt.NDArray[np.int64]  # (n,): its beginning, ns since 1970 UTC, ascending
+    times: npt.NDArray[np.int64]  # (n,): its start, ns since 1970 UTC, ascending
     counts: npt.NDArray[np.int64]  # (n,): rows, 1 or more
 
 
 class SessionsOff(NamedTuple):
-    """Sessions whose rows lie one hour off, while those of others lie right."""
+    """Sessions whose rows are one hour off, while those of others are right."""
 
     hours: int  # 1: too early, -1: too late
     sessions: int
@@ -52,7 +52,7 @@ def half_hours(path: Path, symbols: tuple[str, ...]) -> HalfHours:
 
 
 def hours_off(half_hours: HalfHours, calendar: SessionCalendar) -> int:
-    """Return the hours by which the times seem too early (above 0) or too late; 0 where they seem right."""
+    """Return the hours by which the times are too early (above 0) or too late; 0 if they seem right."""
     times, weights = half_hours
     opens = np.array([session.open_ns for session in calendar.sessions])
     closes = np.array([session.close_ns for session in calendar.sessions])
@@ -69,9 +69,9 @@ def hours_off(half_hours: HalfHours, calendar: SessionCalendar) -> int:
 
 
 def sessions_off(half_hours: HalfHours, calendar: SessionCalendar) -> SessionsOff | None:
-    """Return the sessions that lie one hour off, in the direction of most of them; None where there are none.
+    """Return the sessions that are one hour off, in the direction of most of them; None if there are none.
 
-    Such a session has rows from its first to its last half hour, and none besides, once its times are moved.
+    Such a session, once shifted, has rows from its first to its last half hour, and none outside.
     """
     dates: dict[int, list[str]] = {1: [], -1: []}
     for session in calendar.sessions:
@@ -85,7 +85,7 @@ def sessions_off(half_hours: HalfHours, calendar: SessionCalendar) -> SessionsOf
 
 
 def _fills(session: Session, times: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> bool:
-    """Return whether rows at these times fill the session from its first to its last half hour, and lie in it alone."""
+    """Return whether rows at these times fill the session from its first to its last half hour, with few outside."""
     if not len(times) or session.open_ns not in times or session.close_ns - HALF_HOUR_NS not in times:
         return False
     inside = counts[(times >= session.open_ns) & (times < session.close_ns)]

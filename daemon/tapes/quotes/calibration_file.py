@@ -1,4 +1,4 @@
-"""The file that `train-and-export calibrate` writes: what recorded quotes say of spreads and volatilities.
+"""The file of `train-and-export calibrate`: spreads and volatilities estimated from recorded quotes.
 
 JSON with a digest of its own content, so a changed file is refused. Numbers are medians over sessions of each session's
 median, so neither one bad quote nor one bad day moves them.
@@ -76,19 +76,19 @@ class Calibration(msgspec.Struct, frozen=True):
 
     @property
     def about(self) -> str:
-        """Of which contracts and dates it is, and its digest, for messages."""
+        """Its contracts, dates and digest, for messages."""
         return f"{', '.join(self.roots)} {self.first_date} to {self.last_date}, digest {self.digest[:8]}"
 
 
 def write_calibration(path: Path, calibration: Calibration) -> Calibration:
-    """Write the file whole, with its digest; return what was written. Raises OSError."""
+    """Write the file whole, with its digest; return the written value. Raises OSError."""
     with_digest = msgspec.structs.replace(calibration, digest=_digest(calibration))
     write_whole(path, msgspec.json.format(msgspec.json.encode(with_digest), indent=1) + b"\n")
     return with_digest
 
 
 def read_calibration(path: Path) -> Calibration:
-    """Read the file. Raises TapeError for another version, a changed content, or no such file."""
+    """Read the file. Raises TapeError if it is missing, has another version, or was changed."""
     cure = "make it with `train-and-export calibrate`"
     try:
         calibration = msgspec.json.decode(path.read_bytes(), type=Calibration)

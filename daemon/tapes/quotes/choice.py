@@ -1,4 +1,4 @@
-"""Recorded option quotes as the command line names them."""
+"""Recorded option quotes as given on the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report on a file of option quotes: what is wrong with it, and which contracts and minutes it covers."""
+"""Report on a file of option quotes: its faults, and the contracts and minutes that it covers."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class QuoteReport(msgspec.Struct, frozen=True):
 
     @property
     def faulty(self) -> int:
-        """How many faults were found, a row once for each."""
+        """Count of all faults, a row once for each."""
         return sum(finding.rows for finding in self.findings if finding.fault)
 
 
@@ -101,7 +101,7 @@ class _Tally:
 def report_on(path: Path) -> QuoteReport:
     """Read the whole file and report on it; memory holds one session.
 
-    Raises TapeError for an unusable file, CalendarError for dates that the calendar does not know.
+    Raises TapeError for an unusable file, CalendarError for dates outside the calendar.
     """
     file = QuoteFile(path)
     minutes = file.interval == MINUTE

@@ -1,4 +1,4 @@
-"""One session's recorded quotes as a replay gives them: its contracts, then the quotes that close each bar."""
+"""One session's recorded quotes for a replay: its contracts, then the quotes that close each bar."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from daemon.tapes.quotes.spot import spots
 from strategies.kit.contract import Session
 
 STANDING = frozenset(("lean", "databento"))
-"""Sources without a row for a minute without a new quote: there the last quote stands, for `STALE_NS` at most."""
-GRID = 10_000  # prices are whole multiples of a part of a dollar
+"""Sources that omit minutes without a new quote: there the last quote stands, for `STALE_NS` at most."""
+GRID = 10_000  # prices are whole multiples of 1 / GRID USD
 _NONE: Int64Array = np.empty(0, dtype=np.int64)
 
 
 @dataclass(slots=True)
 class QuoteCounts:
-    """What the desk was given since this run began. `quotes` counts asked contracts and minutes by what there was."""
+    """Counts of the data given to the desk in this run. `quotes` counts requested contracts and minutes by result."""
 
     sessions: int = 0  # of the tape
-    with_quotes: int = 0  # of them
+    with_quotes: int = 0  # of these sessions
     first_date: str = ""  # of the first and the last session with quotes
     last_date: str = ""
     quotes: Counter[str] = field(default_factory=Counter)  # recorded, standing, missing
-    faulty: int = 0  # rows of the file that are left out, in sessions of the tape
+    faulty: int = 0  # rows left out, in sessions of the tape
 
 
 class QuotedSession:
-    """What a replay adds to the bars of one session; None for `day` where the file has none."""
+    """The recorded quotes added to the bars of one session; `day` is None if the file has none."""
 
     def __init__(self, underlying: str, day: DayQuotes | None, listing: ContractsListed | None) -> None:
         self._underlying = underlying
@@ -47,7 +47,7 @@ class QuotedSession:
         self._listing = listing
 
     def following(self, event: Event, market: RecordedState, counts: QuoteCounts) -> Iterator[Event]:
-        """Yield what follows an event of the bars, unless the journal holds it; `market` is the paper broker's."""
+        """Yield the events after an event of the bars, unless journaled; `market` is the paper broker's state."""
         match event:
             case SessionScheduled() if self._listing is not None and market.listed_for < event.session.date:
                 yield self._listing
@@ -74,7 +74,7 @@ class QuotedSession:
 
 
 class DayQuotes:
-    """One session's usable quotes, by contract."""
+    """Usable quotes of one session, by contract."""
 
     def __init__(self, quotes: QuoteArrays, session: Session, root: str) -> None:
         fault_masks = faults(quotes, session)
@@ -97,7 +97,7 @@ class DayQuotes:
 
     @property
     def first_spot(self) -> float | None:
-        """The underlying at the first usable quote: recorded, else by put-call parity."""
+        """Return the underlying at the first usable quote: recorded, else by put-call parity."""
         if not self._rows:
             return None
         rows = np.sort(np.concatenate(list(self._rows.values())))
@@ -106,7 +106,7 @@ class DayQuotes:
         return float(prices[0]) if prices.size else None
 
     def contracts(self, open_interest: int) -> list[Contract]:
-        """Return the contracts with a usable quote by expiry, strike and right; their interest is not on file."""
+        """Return the contracts with a usable quote by expiry, strike and right; the file lacks their open interest."""
         contracts = [
             Contract(symbol, occ.expiry, occ.right, occ.strike, open_interest)
             for symbol in self._rows
@@ -117,9 +117,9 @@ class DayQuotes:
     def listed(
         self, event: SessionScheduled, spot: float | None, volatility: float | None, trading: Trading
     ) -> ContractsListed:
-        """Return the contracts within the rules' days, so many strikes on each side of `spot`, the last close in USD.
+        """Return the contracts within the rules' days to expiry, with `strikes_each_side` strikes around `spot` in USD.
 
-        Where none is known, the underlying at the first quote takes its place. `volatility` is the session's.
+        `spot` is the last close; if unknown, the underlying at the first quote. `volatility` is the session's.
         """
         rule, each_side = trading.contracts, trading.paper.strikes_each_side
         dates = [event.session.date, *(later.date for later in event.upcoming)][rule.min_days : rule.max_days + 1]
@@ -135,7 +135,7 @@ class DayQuotes:
         return ContractsListed(event.time_ns, event.session.date, contracts, volatility)
 
     def keep(self, symbols: Collection[str]) -> None:
-        """Forget all other contracts."""
+        """Drop all other contracts."""
         codes = [self._quotes.contracts.symbols.index(symbol) for symbol in symbols if symbol in self._rows]
         self._quotes = rows_of(self._quotes, np.flatnonzero(np.isin(self._quotes.codes, codes)))
         self._rows = self._by_contract(np.arange(self._quotes.codes.size))
@@ -149,7 +149,7 @@ class DayQuotes:
         return self._quote_of(symbol, row, end_ns, fresh=bool(fresh[0])), "recorded" if fresh[0] else "standing"
 
     def rows_at(self, symbol: str, ends_ns: Int64Array) -> tuple[Int64Array, npt.NDArray[np.bool_]]:
-        """Return (n,) the row whose quote holds at each time, -1 for none, and whether it is of that very minute."""
+        """Return (n,) the row whose quote applies at each time, -1 for none, and whether it is of the same minute."""
         rows = self._rows.get(symbol, _NONE)
         if not rows.size:
             return np.full(ends_ns.size, -1), np.zeros(ends_ns.size, dtype=np.bool_)
@@ -160,11 +160,11 @@ class DayQuotes:
         return np.where(holds, newest, -1), ages_ns == 0
 
     def sides(self, rows: Int64Array, fresh: npt.NDArray[np.bool_]) -> tuple[Float64Array, ...]:
-        """Return bid, ask, lowest and highest mid of rows, (n,) each in USD; of a row -1 nothing is meant."""
+        """Return bid, ask, lowest and highest mid of rows, (n,) each in USD; for a row of -1 they are meaningless."""
         bid, ask = (np.rint(side[rows] * GRID) for side in (self._quotes.bid, self._quotes.ask))
         low_bid, high_bid, low_ask, high_ask = np.rint(self._quotes.extremes[:, rows] * GRID)
         is_two_sided = fresh & (np.minimum(bid, ask) > 0)
-        middle = bid + ask  # twice the mid: sums are exact
+        middle = bid + ask  # twice the mid, so that sums are exact
         with np.errstate(invalid="ignore"):
             low = np.where(is_two_sided & (low_bid > 0) & (low_ask > 0), np.minimum(middle, low_bid + low_ask), middle)
             high = np.where(
@@ -178,7 +178,7 @@ class DayQuotes:
         middle = (bid + ask) / 2
         low_bid, high_bid, low_ask, high_ask = self._quotes.extremes[:, row].tolist()
         low = high = middle
-        if fresh and min(bid, ask) > 0 and low_bid > 0 and low_ask > 0:  # NaN is above nothing
+        if fresh and min(bid, ask) > 0 and low_bid > 0 and low_ask > 0:  # False for NaN
             low = min(middle, (_usd(low_bid) + _usd(low_ask)) / 2)
         if fresh and min(bid, ask) > 0 and high_bid > 0 and high_ask > 0:
             high = max(middle, (_usd(high_bid) + _usd(high_ask)) / 2)
@@ -186,7 +186,7 @@ class DayQuotes:
 
 
 def volatility_of(closes: Mapping[str, float], event: SessionScheduled, paper: Paper) -> float | None:
-    """Return a session's volatility from earlier closes by date; None where the last or too many are missing."""
+    """Return a session's volatility from earlier closes by date; None if the last or too many are missing."""
     dates = sorted(date for date in closes if date < event.session.date)
     date_before = event.previous[-1].date if event.previous else ""
     if not dates or dates[-1] != date_before:
@@ -195,7 +195,7 @@ def volatility_of(closes: Mapping[str, float], event: SessionScheduled, paper: P
 
 
 def later_sessions(event: SessionScheduled, sessions: Sequence[Session], trading: Trading) -> SessionScheduled:
-    """Return the event with more sessions after it than a live desk knows, where the rules allow later expiries."""
+    """Return the event with more later sessions than a live desk knows, if the rules allow later expiries."""
     at, most = sessions.index(event.session), max(trading.contracts.max_days, len(event.upcoming))
     return replace(event, upcoming=tuple(sessions[at + 1 : at + 1 + most]))
 

@@ -1,6 +1,6 @@
-"""What can be wrong with recorded option quotes, in one place: all ways in pass the same checks.
+"""Faults of recorded option quotes; all readers apply the same checks.
 
-`FAULTS` cannot be true of any market, so nothing trades at such a quote. `REMARKS` can; they are counted.
+`FAULTS` are impossible in any market, so nothing trades at such a quote. `REMARKS` are possible; they are counted.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ REMARKS = {
     "gaps": "minutes without a row between a contract's first and last of the session",
 }
 STALE_NS = 15 * MINUTE_NS
-LEAP_WITHIN_NS = 5 * MINUTE_NS  # between two quotes that make a leap
+LEAP_WITHIN_NS = 5 * MINUTE_NS  # longest time between the two quotes of a leap
 
 
 def usable(quotes: QuoteArrays, session: Session | None, *, minutes: bool = True) -> BoolArray:
-    """Return (n,) whether a quote may be traded at or calibrated on: inside the session, without a fault, two-sided.
+    """Return (n,) whether a quote may be used to trade or calibrate: inside the session, without a fault, two-sided.
 
-    `minutes` False allows times that are no whole minutes (snapshots).
+    `minutes` False allows times that are not whole minutes (snapshots).
     """
     masks = faults(quotes, session, minutes=minutes)
     wrong = np.any([masks[name] for name in FAULTS], axis=0)
@@ -50,7 +50,7 @@ def usable(quotes: QuoteArrays, session: Session | None, *, minutes: bool = True
 
 
 def faults(quotes: QuoteArrays, session: Session | None, *, minutes: bool = True) -> dict[str, BoolArray]:
-    """Return by name of `FAULTS`, and of the remarks on one row alone, (n,) whether a row has it.
+    """Return, by name of `FAULTS` and of the remarks about single rows, (n,) whether a row has it.
 
     `session` is that of the date, None when the exchange was closed.
     """
@@ -102,10 +102,10 @@ def _outside(end_ns: Int64Array, session: Session | None, *, minutes: bool) -> B
 
 
 def over_time(quotes: QuoteArrays) -> dict[str, BoolArray]:
-    """Return by name of the remarks that need a contract's earlier and later quotes (n,) whether a row has it."""
+    """Return, by name of the remarks that compare a contract's successive quotes, (n,) whether a row has it."""
     order = np.lexsort((quotes.end_ns, quotes.codes))
     codes, ends = quotes.codes[order], quotes.end_ns[order]
-    same = np.append(False, np.diff(codes) == 0)  # as the row before
+    same = np.append(False, np.diff(codes) == 0)  # same contract as the row before
     masks = {
         "leaping": _leaping(quotes.mid[order], ends, same),
         "stale": _stale(quotes, order, ends, same),

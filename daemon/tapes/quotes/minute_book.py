@@ -1,6 +1,6 @@
-"""Streamed option quotes, gathered into one row for a contract and a minute. Pure: no clock, no files.
+"""Collect streamed option quotes into one row for each contract and minute. Pure: no clock, no files.
 
-A quote stands until the next one as long as the stream is whole; what a gap leaves unknown is left out.
+A quote stands until the next one while the stream has no gap; values that a gap makes unknown are left out.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import NamedTuple
 from daemon.tapes.quotes.faults import STALE_NS
 from strategies.kit.units import MINUTE_NS
 
-AHEAD = 2  # minutes after the last closed one from which quotes are taken
+AHEAD = 2  # minutes after the last closed one in which quotes are accepted
 
 
 class MinuteQuote(NamedTuple):
-    """A contract at a minute's end: USD a share (0 no such side), contracts. Extremes are None where unknown."""
+    """A contract at a minute's end: prices in USD a share (0: no such side), sizes in contracts; None if unknown."""
 
     symbol: str
     bid: float
@@ -59,7 +59,7 @@ class _Minute:
 
 
 class MinuteBook:
-    """The minutes that are not closed yet, and each contract's last quote before them."""
+    """The open minutes, and each contract's last quote before them."""
 
     def __init__(self, now_ns: int) -> None:
         self.counts: Counter[str] = Counter()  # quotes that were dropped, by reason
@@ -68,7 +68,7 @@ class MinuteBook:
         self._last: dict[str, StreamQuote] = {}
 
     def add(self, symbol: str, quote: StreamQuote) -> None:
-        """Take a quote; one that no market can have, or of a closed or far minute, is counted and dropped."""
+        """Add a quote; an impossible one, or one of a closed or distant minute, is counted and dropped."""
         end_ns = -(-quote.quoted_ns // MINUTE_NS) * MINUTE_NS
         if reason := self._judge(quote, end_ns):
             self.counts[reason] += 1
@@ -93,21 +93,21 @@ class MinuteBook:
         return "early" if end_ns > self._closed_ns + AHEAD * MINUTE_NS else ""
 
     def interrupt(self) -> None:
-        """Forget all quotes: the stream has a gap, so none of them is known to stand."""
+        """Drop all quotes: after a gap in the stream none of them is known to stand."""
         self._open.clear()
         self._last.clear()
 
     def keep_only(self, symbols: Collection[str]) -> None:
-        """Forget the contracts that are no longer streamed."""
+        """Drop the contracts that are no longer streamed."""
         chosen = set(symbols)
         self._last = {symbol: quote for symbol, quote in self._last.items() if symbol in chosen}
         for end_ns, minutes in self._open.items():
             self._open[end_ns] = {symbol: minute for symbol, minute in minutes.items() if symbol in chosen}
 
     def close(self, end_ns: int) -> list[MinuteQuote]:
-        """Return the rows of the minute that ends then, by symbol; no quote of it is taken any more."""
+        """Return the rows of the minute that ends then, by symbol; later quotes for it are dropped."""
         minutes: dict[str, _Minute] = {}
-        for end in sorted(end for end in self._open if end <= end_ns):  # earlier ones had no row of their own
+        for end in sorted(end for end in self._open if end <= end_ns):  # earlier ones got no row of their own
             minutes = self._open.pop(end)
             if end < end_ns:
                 self._last |= {symbol: minute.newest for symbol, minute in minutes.items()}
@@ -122,7 +122,7 @@ class MinuteBook:
 
 
 def _row(symbol: str, quote: StreamQuote, quote_before: StreamQuote | None, minute: _Minute | None) -> MinuteQuote:
-    """Return a row; the extremes count the quote that stood when the minute began, and are unknown without one."""
+    """Return a row; the extremes include the quote that stood when the minute began, and are unknown without one."""
     extremes: tuple[float | None, ...] = (None,) * 4
     if quote_before is not None:
         at_end = minute or _Minute(quote_before, quote_before.bid, quote_before.bid, quote_before.ask, quote_before.ask)

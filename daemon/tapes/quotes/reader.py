@@ -1,6 +1,6 @@
-"""Recorded option quotes as numpy columns, one session at a time: the one place that reads the schema.
+"""Recorded option quotes as numpy columns, one session at a time; all reading of the schema.
 
-Bounded by the largest session of the file. An unusable file raises `TapeError`; values are judged by `faults`.
+Memory is bounded by the largest session of the file. An unusable file raises `TapeError`; `faults` judges the values.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ class QuotedContracts:
     """The k contracts of a session. `expiry` (k,) is the New York date as datetime64[D], NaT where unreadable."""
 
     symbols: tuple[str, ...]
-    roots: tuple[str, ...]  # "" where the symbol is no OCC symbol
+    roots: tuple[str, ...]  # "" if the symbol is no OCC symbol
     expiry: npt.NDArray[np.datetime64]
-    strike: Float64Array  # (k,) USD, NaN where unreadable
-    right: Int64Array  # (k,) +1 call, -1 put, 0 where unreadable
+    strike: Float64Array  # (k,) USD, NaN if unreadable
+    right: Int64Array  # (k,) +1 call, -1 put, 0 if unreadable
 
 
 @dataclass(frozen=True, slots=True)
 class QuoteArrays:
-    """The n quotes of one New York date, by time, then by symbol. Prices in USD a share, 0 for no such side."""
+    """The n quotes of one New York date, by time, then by symbol. Prices in USD a share, 0: no such side."""
 
     date: str
     contracts: QuotedContracts
@@ -57,14 +57,14 @@ class QuoteArrays:
     end_ns: Int64Array  # (n,) the minute's end
     bid: Float64Array  # (n,)
     ask: Float64Array  # (n,)
-    sizes: Int64Array  # (2, n) of bid and ask in contracts, -1 where unknown
-    extremes: Float64Array  # (4, n) as `EXTREMES`, NaN where unknown
-    underlying: Float64Array  # (n,) USD, NaN where unknown
+    sizes: Int64Array  # (2, n) of bid and ask in contracts, -1 if unknown
+    extremes: Float64Array  # (4, n) as `EXTREMES`, NaN if unknown
+    underlying: Float64Array  # (n,) USD, NaN if unknown
     sources: tuple[str, ...]
 
     @property
     def mid(self) -> Float64Array:
-        """(n,) the middle of bid and ask, NaN where one side is missing."""
+        """Return (n,) the mid of bid and ask, NaN if one side is missing."""
         is_two_sided = (self.bid > 0) & (self.ask > 0)
         return np.where(is_two_sided, (self.bid + self.ask) / 2, np.nan)
 
@@ -117,7 +117,7 @@ class QuoteFile:
     def sessions(self) -> Iterator[QuoteArrays]:
         """Yield the quotes of each New York date, in order of time.
 
-        Raises TapeError for a damaged file, a row without symbol or time, and rows that are not in order.
+        Raises TapeError for a damaged file, a row without symbol or time, and unsorted rows.
         """
         batches: list[Any] = []
         day, last_ns, rows_read = None, -1, 0
@@ -179,14 +179,14 @@ def session_quotes(date: str, tables: list[Any]) -> QuoteArrays:
 
 
 def rows_of(quotes: QuoteArrays, rows: Int64Array) -> QuoteArrays:
-    """Return these rows alone, in their order by contract, then by time; the contracts stay."""
+    """Return only these rows, sorted by contract, then by time; the contracts stay."""
     rows_in_order = rows[np.lexsort((quotes.end_ns[rows], quotes.codes[rows]))]
     columns = {name: getattr(quotes, name)[rows_in_order] for name in ("codes", "end_ns", "bid", "ask", "underlying")}
     return replace(quotes, sizes=quotes.sizes[:, rows_in_order], extremes=quotes.extremes[:, rows_in_order], **columns)
 
 
 def contracts_of(symbols: tuple[str, ...]) -> QuotedContracts:
-    """Return the terms of OCC symbols; of other texts none."""
+    """Return the terms of OCC symbols; other texts get unreadable terms."""
     contracts = [parse_occ(symbol) for symbol in symbols]
     return QuotedContracts(
         symbols=symbols,
@@ -202,7 +202,7 @@ def contracts_of(symbols: tuple[str, ...]) -> QuotedContracts:
 
 
 def _floats(table: Any, name: str, rows: int) -> Float64Array:
-    """Return a column of prices; NaN where a value, or the column, is missing."""
+    """Return a column of prices; NaN if a value, or the column, is missing."""
     if name not in table.column_names:
         return np.full(rows, np.nan)
     values: Float64Array = table.column(name).cast(pa.float64()).to_numpy()

@@ -1,8 +1,8 @@
-"""A file of option quotes for each session, written a minute at a time by a thread of its own.
+"""Record option quotes into one file per session, a minute at a time, on a separate thread.
 
-`DATE.part/` holds a whole file for each minute; at the session's end they become `DATE.parquet`. A recording that was
-killed goes on where it was: nothing is kept in memory but what waits for the disk. Whatever happens here stays here: a
-full or slow disk stops the recording, and `problem` names the reason.
+`DATE.part/` holds a whole file for each minute; at the session's end they become `DATE.parquet`. A killed recording
+resumes: memory holds only minutes that wait for the disk. Failures never reach the desk: a full or slow disk stops the
+recording, and `problem` names the reason.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from daemon.tapes.quotes.writer import writing_quotes
 from strategies.kit.units import SECOND_NS
 
 PART = ".part"
-WAITING_MOST = 400  # minutes in memory: a session
-SLOW_S = 60.0  # of the host, that the oldest may wait
+WAITING_MOST = 400  # minutes that may wait in memory: a session
+SLOW_S = 60.0  # host seconds that the oldest may wait
 MIB = 1 << 20
 _CHUNK = pa.schema([item for item in SCHEMA if item.name != "source"])
 
@@ -48,31 +48,31 @@ class Finished(NamedTuple):
 
     path: Path
     rows: int
-    minutes: int  # that were recorded
-    damaged: int  # files of a minute that could not be read
+    minutes: int  # recorded minutes
+    damaged: int  # unreadable files of a minute
 
 
 class Recording:
     """The files of one desk. `add` and `finish` never wait; the thread writes until `stop`.
 
-    `source` names where the quotes come from, `synthetic` what made them up ("" for real ones). Writing stops while
-    less than `free_mib` is left on the disk.
+    `source` names the origin of the quotes, `synthetic` their generator ("" for real ones). Writing stops while less
+    than `free_mib` is free on the disk.
     """
 
     def __init__(
         self, folder: Path, *, source: str, synthetic: str, free_mib: int, now_ns: Callable[[], int] = steady_ns
     ) -> None:
-        self.problem = ""  # why the recording stopped; "" while it goes on
+        self.problem = ""  # why the recording stopped; "" while it runs
         self.finished: queue.SimpleQueue[Finished] = queue.SimpleQueue()
         self.unfinished: queue.SimpleQueue[str] = queue.SimpleQueue()  # why an earlier session has no file
         self._folder, self._source, self._synthetic = folder, source, synthetic
         self._free_mib, self._now_ns = free_mib, now_ns
         self._waiting: queue.Queue[tuple[int, MinuteRows | str] | None] = queue.Queue(WAITING_MOST)
-        self._oldest_ns = 0  # when what the thread works at was added; 0 while it waits
+        self._oldest_ns = 0  # when the item in work was added; 0 while the thread waits
         self._thread = threading.Thread(target=self._run, name="quote recording", daemon=True)
 
     def start(self) -> None:
-        """Start the thread; it first finishes what an earlier run left of other sessions."""
+        """Start the thread; it first finishes sessions that an earlier run left."""
         self._thread.start()
 
     def begin(self, date: str) -> None:
@@ -81,17 +81,17 @@ class Recording:
         self._put(f"<{date}")
 
     def add(self, minute: MinuteRows) -> None:
-        """Write a minute later. Nothing is taken once there is a problem."""
+        """Queue a minute for writing; ignored after a problem."""
         if not self.problem and minute.rows:
             self._put(minute)
 
     def finish(self, date: str) -> None:
-        """Make the session's file of its minutes later."""
+        """Queue the merge of the session's minutes into its file."""
         if not self.problem:
             self._put(date)
 
     def stop(self, within_s: float) -> None:
-        """End the thread once what waits is written, or leave it behind: every file is whole at any time."""
+        """End the thread once the queue is written, or abandon it after `within_s`: every file is whole at any time."""
         try:
             self._waiting.put_nowait(None)
         except queue.Full:
@@ -114,7 +114,7 @@ class Recording:
             self._oldest_ns, item = waiting
             try:
                 self._write(item)
-            except Exception as error:  # whatever it is, it must not reach the desk
+            except Exception as error:  # no exception may reach the desk
                 self.problem = f"{type(error).__name__}: {error}"
             self._oldest_ns = 0
 
@@ -148,7 +148,7 @@ class Recording:
 
 
 def write_minute(folder: Path, minute: MinuteRows) -> None:
-    """Write one minute, whole; it replaces the same minute. Raises OSError."""
+    """Write one minute as a whole file, replacing the same minute. Raises OSError."""
     part = folder / f"{minute.date}{PART}"
     part.mkdir(parents=True, exist_ok=True)
     count = len(minute.rows)
@@ -160,12 +160,12 @@ def write_minute(folder: Path, minute: MinuteRows) -> None:
 
 
 def left_in(folder: Path) -> list[str]:
-    """Return the dates of the sessions that have minutes but are not finished."""
+    """Return the dates of the unfinished sessions with minutes."""
     return sorted(path.name.removesuffix(PART) for path in folder.glob(f"????-??-??{PART}"))
 
 
 def finish(folder: Path, date: str, *, source: str, synthetic: str) -> Finished | None:
-    """Make `DATE.parquet` of the session's minutes and of what it held before; None without a minute.
+    """Merge the session's minutes with its earlier `DATE.parquet`, if any; None without a minute.
 
     Raises OSError, TapeError.
     """
@@ -193,10 +193,10 @@ def finish(folder: Path, date: str, *, source: str, synthetic: str) -> Finished 
 
 
 def _read(path: Path) -> Any:
-    """Return the table of a minute's file, None for a damaged one. Raises OSError where the disk does not give it."""
+    """Return the table of a minute's file, None for a damaged one. Raises OSError if the disk fails."""
     try:
         return pa.parquet.read_table(path, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # pyarrow's own, of a damaged page, have none
+        if isinstance(error, OSError) and error.errno is not None:  # pyarrow's own errors have none
             raise
         return None

@@ -1,6 +1,6 @@
-"""The schema of recorded option quotes (docs/DATA.md): one row for a contract and a minute.
+"""Schema of recorded option quotes (docs/DATA.md): one row for each contract and minute.
 
-A file is in order of time, then of symbol, without duplicates. Prices are in USD a share on a grid of 0.0001; 0 is no
+A file is in order of time, then of symbol, without duplicates. Prices are in USD a share on a grid of 0.0001; 0: no
 bid, or no offer. `timestamp` is the minute's end.
 """
 
@@ -13,7 +13,7 @@ VERSION_KEY, FORMAT_KEY, INTERVAL_KEY, SYNTHETIC_KEY = b"quotes_version", b"form
 """Keys of the file's metadata: the schema's version, where the quotes came from, their interval, and what made them up
 (empty for recorded quotes)."""
 MINUTE, SNAPSHOT, END_OF_DAY = "minute", "snapshot", "end_of_day"
-"""Intervals. A simulation needs minutes; snapshots and ends of days serve for calibration alone."""
+"""Intervals. A simulation needs minutes; snapshots and ends of days serve only for calibration."""
 INTERVALS = (MINUTE, SNAPSHOT, END_OF_DAY)
 DECIMALS = 4  # of a price
 
@@ -25,9 +25,9 @@ SCHEMA = pa.schema(
         pa.field("timestamp", pa.timestamp("ns", "UTC")),
         pa.field("bid", pa.float64()),
         pa.field("ask", pa.float64()),
-        *(pa.field(name, pa.int32()) for name in _SIZES),  # contracts; null where unknown
-        *(pa.field(name, pa.float64()) for name in EXTREMES),  # within the minute; null where unknown
-        pa.field("underlying", pa.float64()),  # USD at the same time; null where the source does not give it
+        *(pa.field(name, pa.int32()) for name in _SIZES),  # contracts; null if unknown
+        *(pa.field(name, pa.float64()) for name in EXTREMES),  # within the minute; null if unknown
+        pa.field("underlying", pa.float64()),  # USD at the same time; null if the source lacks it
         pa.field("source", pa.string()),
     ]
 )

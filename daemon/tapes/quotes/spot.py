@@ -1,7 +1,7 @@
-"""The underlying's price as the option quotes themselves imply it, by put–call parity.
+"""The underlying's price implied by option quotes, by put–call parity.
 
-Call mid - put mid + strike, with no interest, so it is the forward of that expiry. Median of the three strikes whose
-two mids are nearest to each other. Crossed quotes say nothing.
+Call mid - put mid + strike, without interest, so it is the forward of that expiry. Median over the three strikes with
+the smallest distance between both mids. Crossed quotes are left out.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def forwards(quotes: QuoteArrays) -> Float64Array:
     """Return (n,) the implied forward of each row's root and expiry at its time; NaN without a pair of quotes."""
     chain = _chain_of(quotes)
     _, at = np.unique(quotes.end_ns, return_inverse=True)
-    moment = at * (chain.max(initial=0) + 1) + chain[quotes.codes]  # a chain at a time
+    moment = at * (chain.max(initial=0) + 1) + chain[quotes.codes]  # one number for each chain and time
     keys, place = np.unique(moment, return_inverse=True)
     values = np.full(keys.size, np.nan)
     pairs, implied_forwards = _implied_forwards(quotes, place)
@@ -53,7 +53,7 @@ def _chain_of(quotes: QuoteArrays) -> Int64Array:
 
 
 def _implied_forwards(quotes: QuoteArrays, place: Int64Array) -> tuple[Int64Array, Float64Array]:
-    """Return the places that have a pair, and their implied forwards."""
+    """Return the indices with a pair of quotes, and their implied forwards."""
     contracts, mid = quotes.contracts, quotes.mid
     strike, right = contracts.strike[quotes.codes], contracts.right[quotes.codes]
     good = np.isfinite(mid) & np.isfinite(strike) & (quotes.bid <= quotes.ask)

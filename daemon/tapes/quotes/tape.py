@@ -1,7 +1,7 @@
 """A tape of bars with recorded option quotes: the events of a live feed, from two files.
 
-The contracts of a session follow its `SessionScheduled`, and after each bar come the quotes of that minute's end, of
-the contracts that the desk uses: watched, held and ordered. A journal resumes after any of these events.
+The contracts of a session follow its `SessionScheduled`, and after each bar come the quotes of that minute's end, for
+the contracts in use: watched, held and ordered. A journal resumes after any of these events.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def closes_in(path: Path, symbol: str) -> dict[str, float]:
 
 @dataclass(frozen=True, slots=True)
 class OptionQuotes:
-    """A checked file of recorded quotes, for a replay. `closes` (date to USD) give the volatility; None: the tape's."""
+    """A checked file of recorded quotes, for a replay. Volatility is from `closes` (date to USD), or from the tape."""
 
     file: QuoteFile
     sha256: str
@@ -57,7 +57,7 @@ class OptionQuotes:
 
 
 def option_quotes(path: Path, underlying: str, root: str = "", closes: Path | None = None) -> OptionQuotes:
-    """Check a file of quotes for a desk on `underlying`; `root` is that of its contracts, "" for the underlying's.
+    """Check a file of quotes for a desk on `underlying`; `root` is its contracts' root, "" for the underlying's symbol.
 
     `closes` is a file of bars of the underlying. Raises TapeError.
     """
@@ -81,7 +81,7 @@ def option_quotes(path: Path, underlying: str, root: str = "", closes: Path | No
 class QuotedTape:
     """The bars of `tape`, which begins at its first event, with `quotes`; the first `skip` events are in the journal.
 
-    `market` returns the paper broker's present state. Raises TapeError as `TapeSource` does, and for unusable quotes.
+    `market` returns the paper broker's current state. Raises TapeError as `TapeSource` does, and for unusable quotes.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class QuotedTape:
         self._market = market
         self._skip = skip
         self._closes = dict(quotes.closes or {})
-        self._last_close: float | None = None  # of the tape's last session before the running one
+        self._last_close: float | None = None  # of the tape's session before the current one
         self._date = ""  # of the running session
         self._session = QuotedSession(underlying, None, None)
 
@@ -113,7 +113,7 @@ class QuotedTape:
         return self._tape.counts
 
     def __iter__(self) -> Iterator[Event]:
-        """Yield the events from the first that was not journaled."""
+        """Yield the events from the first that is not yet journaled."""
         sessions = self._quotes.file.sessions()
         arrays: QuoteArrays | None = None
         number = 0

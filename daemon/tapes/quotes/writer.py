@@ -1,6 +1,6 @@
-"""Writes a file of option quotes from rows in any order, within bounded memory, whole or not at all.
+"""Write a file of option quotes from rows in any order, within bounded memory, whole or not at all.
 
-Rows are gathered, split by New York date and spilled next to the output; at the end each date is sorted and written.
+Rows are collected, split by New York date and spilled next to the output; at the end each date is sorted and written.
 So memory holds `GATHERED_ROWS` rows or one date's rows, whichever is more.
 """
 
@@ -45,12 +45,12 @@ class Written:
     """Row counts of a written file of quotes."""
 
     rows: int = 0
-    repeated: int = 0  # rows given twice with the same values; written once
+    repeated: int = 0  # duplicate rows with equal values, written once
     by_date: Counter[str] = field(default_factory=Counter)
 
 
 class QuoteWriter:
-    """Takes tables of quotes in any order; `finish` puts them in order at `out`. Use within `writing_quotes`."""
+    """Accepts tables of quotes in any order; `finish` writes them sorted to `out`. Use within `writing_quotes`."""
 
     def __init__(self, out: Path, spill: Path, *, source: str, interval: str, synthetic: str = "") -> None:
         self._out = out
@@ -67,9 +67,9 @@ class QuoteWriter:
         self._chunks: dict[str, int] = {}  # date -> spilled files
 
     def add(self, table: Any) -> None:
-        """Take quotes: a pyarrow table with the required columns (without `source`, all are this writer's).
+        """Add quotes: a pyarrow table with the required columns; without `source`, all have this writer's source.
 
-        Raises pyarrow.ArrowException for values of the wrong kind.
+        Raises pyarrow.ArrowException for values of the wrong type.
         """
         columns = []
         for item in SCHEMA:
@@ -86,7 +86,7 @@ class QuoteWriter:
             self._flush()
 
     def finish(self, on_day: Callable[[str], object] = lambda _date: None) -> Written:
-        """Write all rows in order to the output; `on_day` gets every date before it is written.
+        """Write all rows in order to the output; `on_day` is called with each date before it is written.
 
         Raises TapeError when there is no quote, or one contract has two different quotes for one minute.
         """
@@ -106,7 +106,7 @@ class QuoteWriter:
         return summary
 
     def _flush(self) -> None:
-        """Spill what is gathered, a file for each date."""
+        """Spill the collected rows, a file for each date."""
         if not self._gathered_rows:
             return
         table = pa.concat_tables(self._batches).combine_chunks()
@@ -159,9 +159,9 @@ class QuoteWriter:
 
 @contextlib.contextmanager
 def writing_quotes(out: Path, *, source: str, interval: str, synthetic: str = "") -> Iterator[QuoteWriter]:
-    """Yield a writer for `out`; nothing is at `out` before `finish`, and nothing else is left in any case.
+    """Yield a writer for `out`; `out` does not exist before `finish`, and no other file is left in any case.
 
-    What a killed process left is removed. Raises TapeError while another process writes the same file.
+    Files of a killed process are removed. Raises TapeError while another process writes the same file.
     """
     spill = out.with_name(f".{out.name}.spill")
     spill.mkdir(exist_ok=True)
