@@ -1,6 +1,6 @@
-"""One session of a desk as a report shows it, and which session that is. Data alone: `daemon.reports.gather` reads it.
+"""Data of one session of a desk for a report, and the choice of the session. `daemon.reports.gather` reads the data.
 
-Texts in it are as they were journaled, and any user may have written them: they are never markup.
+Texts in it are as journaled, and any user may have written them: they are never markup.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from strategies.kit.contract import DailySpec, Session
 from strategies.kit.quantity import Quantity, from_json
 from strategies.kit.units import SECOND_NS
 
-REPORT_SPAN_NS = 3_600 * SECOND_NS  # after the close: what its orders became still belongs to the session
-BEFORE_OPEN_NS = DailySpec.before_open_ns  # the longest that a session begins before its open
+REPORT_SPAN_NS = 3_600 * SECOND_NS  # after the close: results of the session's orders still belong to it
+BEFORE_OPEN_NS = DailySpec.before_open_ns  # the earliest begin of a session before its open
 WARM_NS = 6 * 86_400 * SECOND_NS  # a daily desk's last known prices are at most a long weekend old
 HALTS = frozenset((
     "operator", "daily_loss", "drawdown", "reject_rate", "reconciliation", "fill_mismatch", "order_mismatch",
@@ -35,7 +35,7 @@ HALTS = frozenset((
     "journal_damaged", "history_missing", "quarantine", "code_changed", "panic", "short_position", "accept_broker",
     "cash_difference", "fenced",
 ))  # fmt: skip
-"""Alarms that always are halts: the headings of docs/OPERATIONS.md that stand under its halts and not its alarms."""
+"""Alarms that always are halts: headings of docs/OPERATIONS.md that are listed only among its halts."""
 
 
 class Notice(msgspec.Struct, frozen=True):
@@ -48,7 +48,7 @@ class Notice(msgspec.Struct, frozen=True):
 
 
 class AnswerCount(msgspec.Struct, frozen=True):
-    """The answers of a model version, live or as a shadow: their count, the first and the last time."""
+    """Answers of a model version, live or as a shadow: their count, the first and the last time."""
 
     model: str
     shadow: bool
@@ -63,12 +63,12 @@ class Held(msgspec.Struct, frozen=True):
     symbol: str
     before: Quantity
     quantity: Quantity
-    price_before: Decimal | None  # USD a share when the first decision was made
-    price: Decimal | None  # the last one that is known
+    price_before: Decimal | None  # USD a share at the first decision
+    price: Decimal | None  # last known
 
 
 class Day(msgspec.Struct, frozen=True, kw_only=True):
-    """A session. Times nanoseconds UTC; money USD. `last_ns` is the newest event's, 0 where there is none."""
+    """A session. Times nanoseconds UTC; money USD. `last_ns` is the newest event's, 0 without events."""
 
     desk: str
     strategy: str
@@ -81,35 +81,35 @@ class Day(msgspec.Struct, frozen=True, kw_only=True):
     session: Session
     events: int
     last_ns: int
-    ended: bool  # its end was journaled
+    ended: bool  # its end is journaled
     quality: Quality
-    decisions: tuple[tuple[str, str, int], ...]  # action, outcome, how many
-    denials: tuple[tuple[str, int], ...]  # gate, how many
+    decisions: tuple[tuple[str, str, int], ...]  # action, outcome, count
+    denials: tuple[tuple[str, int], ...]  # gate, count
     equity_before: Decimal | None  # at the end of the session before
     equity: tuple[tuple[int, Decimal], ...]
-    at_cost: tuple[Decimal, ...]  # as `equity`, with holdings at cost; () where that is not known
-    history: tuple[tuple[int, Decimal], ...]  # of a daily desk: the ends of the sessions before, oldest first
+    at_cost: tuple[Decimal, ...]  # as `equity`, with holdings at cost; () if unknown
+    history: tuple[tuple[int, Decimal], ...]  # of a daily desk: equity at the ends of earlier sessions, oldest first
     transfers: Decimal
-    underlying: str  # the symbol whose bars the session consists of; "" where it has none
+    underlying: str  # the symbol of the session's bars; "" without one
     bars: tuple[tuple[int, float], ...]  # of `underlying`: end of the bar, close
-    expected_bars: int  # up to the newest event, 0 where none are expected
-    gaps: tuple[tuple[int, int], ...]  # first missing bar's start, how many are missing
+    expected_bars: int  # up to the newest event, 0 if none are expected
+    gaps: tuple[tuple[int, int], ...]  # first missing bar's start, count of missing bars
     rejected: tuple[Notice, ...]
     alarms: tuple[Notice, ...]
     commands: tuple[Notice, ...]
     halts: tuple[Notice, ...]
-    halt: Notice | None  # that holds at the end, where it is known
+    halt: Notice | None  # in force at the end, if known
     models: tuple[Notice, ...]  # verified and promoted
     answers: tuple[AnswerCount, ...]
     held: tuple[Held, ...]
-    exact: bool  # what is held is the desk's book, not the sum of its orders
-    trades: TradeList = TradeList()  # round trips that ended in the session, and those entered in it that are open
-    fees_by_the_day: Decimal = Decimal(0)  # USD, booked on the New York day without a fill
-    unread: int = 0  # rows of the journal that are damaged, or that this code cannot read
+    exact: bool  # holdings are the desk's book, not the sum of its orders
+    trades: TradeList = TradeList()  # round trips that ended in the session, and open ones entered in it
+    fees_by_the_day: Decimal = Decimal(0)  # USD, booked on the New York day, not with a fill
+    unread: int = 0  # rows of the journal that are damaged or unreadable for this code
 
     @property
     def gain(self) -> Decimal | None:
-        """Change of the equity since the session before, without transfers; None where it is not known."""
+        """Change of the equity since the session before, without transfers; None if unknown."""
         if not self.equity:
             return None
         start = self.equity[0][1] if self.equity_before is None else self.equity_before
@@ -117,7 +117,7 @@ class Day(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def open_orders(self) -> tuple[OrderQuality, ...]:
-        """Those that work at the end."""
+        """Orders that are still working at the end."""
         return tuple(order for order in self.quality.orders if order.status not in TERMINAL)
 
     @property
@@ -130,7 +130,7 @@ class Day(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def find_session(reader: JournalReader, date: str | None = None) -> Session:
-    """The journal's session of this New York date; without one the newest that has begun. Raises JournalError."""
+    """Return the session of this New York date; without a date the newest that has begun. Raises JournalError."""
     newest = reader.query("SELECT id, time_ns FROM events ORDER BY id DESC LIMIT 1")
     if not newest:
         raise JournalError(f"{reader.path}: the journal is empty, there is no session to report on")
@@ -147,7 +147,7 @@ def find_session(reader: JournalReader, date: str | None = None) -> Session:
         try:
             event = decode_event(row["payload"])
         except msgspec.MsgspecError:
-            continue  # a damaged row: each start schedules the session anew
+            continue  # a damaged row; each start schedules the session again
         assert isinstance(event, SessionScheduled)
         session = event.session
         if session.date == date or (date is None and session.open_ns - lead_ns <= newest[0]["time_ns"]):
@@ -158,9 +158,9 @@ def find_session(reader: JournalReader, date: str | None = None) -> Session:
 
 @contextmanager
 def session_of(journal: Path, date: str | None = None) -> Iterator[tuple[JournalReader, Session]]:
-    """The session as `find_session` finds it, with the file that holds it: the journal, or a rotated part.
+    """Yield the session as `find_session` returns it, with the file that holds it: the journal, or a rotated part.
 
-    Raises JournalError where no file that is left holds it.
+    Raises JournalError if no remaining file holds it.
     """
     refusal, reason_before = "", ""
     for path in reversed(parts_of(journal)):
@@ -176,8 +176,8 @@ def session_of(journal: Path, date: str | None = None) -> Iterator[tuple[Journal
 
 
 def first_id(reader: JournalReader, time_ns: int) -> int:
-    """Id of the first row at `time_ns` or later, one above the last row's where there is none. Reads about 20 rows."""
-    ends = reader.query(  # each alone is one look-up, both in one query read all rows
+    """Return the id of the first row at `time_ns` or later, else one above the last row's. Reads about 20 rows."""
+    ends = reader.query(  # two look-ups by index; in one query they would read all rows
         "SELECT (SELECT min(id) FROM events) AS low, (SELECT max(id) FROM events) AS high"
     )[0]
     if ends["low"] is None:
@@ -202,9 +202,9 @@ def equity_of(reader: JournalReader, session: Session) -> tuple[list[sqlite3.Row
 
 
 def alarms_since_midnight(reader: JournalReader, time_ns: int) -> tuple[int, str]:
-    """Return how many alarms the New York day of `time_ns` raised up to the newest row, and the newest one's name.
+    """Return how many alarms were raised on the New York day of `time_ns` up to the newest row, and the newest's name.
 
-    What was raised before a rotation is read in the part before, where that is still there.
+    Alarms before a rotation are read from the part before, if it still exists.
     """
     since_ns, base = day_begin(new_york_text(time_ns)[:10]), base_of(reader.meta())
     begin, names = first_id(reader, since_ns), list[str]()
@@ -223,7 +223,7 @@ def _alarms_in(reader: JournalReader, first: int, last: int) -> list[str]:
 
 
 def alarms_in(effects: str) -> list[tuple[str, str]]:
-    """Return name and detail of each alarm in a row's effects, none where it is damaged or its step raised."""
+    """Return name and detail of each alarm in a row's effects, none if it is damaged or its step raised."""
     try:
         return [(one.name, one.detail) for one in _effects.decode(effects) if one.type == "RaiseAlarm"]
     except (msgspec.DecodeError, UnicodeError):

@@ -1,7 +1,7 @@
 """Compare a candidate with the live model: agreement, confidence, and the hypothetical result of each.
 
-Reads a journal: its read models for the comparison; for the hypothetical result every event is stepped again, and from
-where the candidate was first asked two copies of the desk with it (`daemon.models.shadow`). Nothing is written.
+Reads a journal: its read models for the comparison; for the hypothetical result every event is stepped again and, from
+the candidate's first question on, two copies of the desk with it (`daemon.models.shadow`). Nothing is written.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from daemon.models.shadow import RULE, Shadow
 FEWEST = 16  # sessions; no interval is given for fewer
 DRAWS = 10_000
 LEVEL = 0.95
-AT_ONCE = 500_000  # resampled numbers held in memory together
+AT_ONCE = 500_000  # most resampled numbers in memory at once
 DIRECTIONS: tuple[str, ...] = ("SELL", "NONE", "BUY")  # of a continuous policy's actions, by their sign
 CALIBRATION = (
     "A candidate's confidence cannot be checked: what it would have done had no outcome, so there is nothing to "
@@ -82,7 +82,7 @@ class ShadowReport(msgspec.Struct, frozen=True):
 
 
 class _Pair(msgspec.Struct, frozen=True):
-    """A decision that both answered."""
+    """A decision that both models answered."""
 
     live_model: str
     live: str
@@ -93,7 +93,7 @@ class _Pair(msgspec.Struct, frozen=True):
 
 
 def shadow_reports(journal: Path) -> tuple[ShadowReport, ...]:
-    """A report for each candidate that the journal names, by version; () where there is none.
+    """Return a report for each candidate in the journal, by version; () without one.
 
     Raises JournalError for a file that is no journal.
     """
@@ -139,7 +139,7 @@ def _report(reader: JournalReader, model: str, shadow: Shadow | None, untold: st
 
 
 def _pairs(reader: JournalReader, model: str) -> tuple[list[_Pair], int, int]:
-    """The decisions that both answered, how often the candidate failed, and what only it answered."""
+    """Return the decisions that both answered, the candidate's failures, and the count that only it answered."""
     rows = reader.query(
         "SELECT s.problem, s.action, s.confidence, s.probabilities, s.logits, d.model AS live_model, "
         "d.action AS live_action, d.confidence AS live_confidence, d.probabilities AS live_probabilities, "
@@ -178,7 +178,7 @@ def _mean_difference(pairs: Sequence[tuple[Sequence[float], Sequence[float]]], f
 
 
 def _confusion(pairs: Sequence[_Pair], order: Sequence[str]) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ...]]:
-    """The actions that were chosen and their counts; of a continuous policy what it does with each symbol."""
+    """Return the chosen actions and their counts; of a continuous policy the direction for each symbol."""
     if pairs and pairs[0].probabilities is None:
         actions = DIRECTIONS
         signs = np.sign(np.array([pair.logits for pair in pairs])).astype(int) + 1
@@ -194,15 +194,15 @@ def _confusion(pairs: Sequence[_Pair], order: Sequence[str]) -> tuple[tuple[str,
 
 
 def agreement_of(confusion: Sequence[Sequence[int]]) -> float | None:
-    """The share on the diagonal; None without a count."""
+    """Return the share on the diagonal; None without a count."""
     counts = np.asarray(confusion, dtype=np.float64)
     return float(np.trace(counts) / counts.sum()) if counts.sum() else None
 
 
 def kappa_of(confusion: Sequence[Sequence[int]]) -> float | None:
-    """Cohen's kappa (Cohen 1960): the agreement beyond that of independent answers with the same frequencies.
+    """Return Cohen's kappa (Cohen 1960): the agreement beyond that of independent answers with the same frequencies.
 
-    None without a count, and where both always gave one and the same answer: chance alone agrees then.
+    None without a count, and if both always gave one and the same answer: chance alone agrees then.
     """
     agreement = agreement_of(confusion)
     if agreement is None:
@@ -217,7 +217,7 @@ def kappa_of(confusion: Sequence[Sequence[int]]) -> float | None:
 
 
 def _replay_candidates(reader: JournalReader, models: Sequence[str]) -> tuple[dict[str, Shadow], str]:
-    """Step the journal again with each candidate beside the live model; and why that cannot be, "" where it can."""
+    """Step the journal again with each candidate next to the live model; also return the obstacle, else ""."""
     machine = machine_of(reader)
     shadows = {model: Shadow(model) for model in models}
     try:
@@ -232,7 +232,7 @@ def _replay_candidates(reader: JournalReader, models: Sequence[str]) -> tuple[di
 
 
 def _steps(reader: JournalReader, machine: Machine) -> Iterator[tuple[Event, Step]]:
-    """Yield every stepped row again: the event, and what it came to."""
+    """Yield every stepped row again: the event and its step."""
     for entry in reader.entries():
         if entry.raised:
             continue
@@ -271,9 +271,10 @@ def _hypothetical(shadow: Shadow) -> Hypothetical:
 
 
 def interval_of_mean(values: Float64Array, block: float, seed: int = 0) -> tuple[float, float]:
-    """95 % percentile interval of the mean by the stationary bootstrap, blocks of geometric length around `block`.
+    """Return the 95 % percentile interval of the mean by the stationary bootstrap.
 
-    Politis and Romano 1994, JASA 89, section 2. The same seed gives the same interval.
+    Blocks have geometric length with mean `block`: Politis and Romano 1994, JASA 89, section 2. The same seed gives the
+    same interval.
     """
     random, count = np.random.default_rng(seed), len(values)
     position, means = np.arange(count), []

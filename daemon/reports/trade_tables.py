@@ -1,4 +1,4 @@
-"""Trades of `daemon.journal.trades` for people and programs: words, lines of CSV, objects for JSON."""
+"""Trades of `daemon.journal.trades` as text, lines of CSV, or objects for JSON."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from strategies.kit.units import DAY_S
 
 
 def trades_csv(trades: Iterable[Trade]) -> str:
-    """Return the header and a line for each trade; what is not known is empty."""
+    """Return the header and a line for each trade; an unknown value is empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(LISTED)
@@ -38,7 +38,7 @@ class TradesShown(msgspec.Struct, frozen=True):
 
 
 def trades_shown(trades: TradeList) -> TradesShown:
-    """Return the trades for programs."""
+    """Return the trades for JSON."""
     return TradesShown(lines(trades.trades), trades.totals)
 
 
@@ -48,17 +48,17 @@ def lines(trades: Iterable[Trade]) -> tuple[dict[str, str | int | float | None],
 
 
 def line(trade: Trade) -> dict[str, str | int | float | None]:
-    """Return a trade by the columns of the CSV, each as programs read it."""
+    """Return a trade by the columns of the CSV, with values for JSON."""
     return {name: _for_programs(column.unit, getattr(trade, field)) for name, (field, column) in LISTED.items()}
 
 
 def own_columns(where: str) -> dict[str, Column]:
-    """Return the columns that have one of their own in the tables of `where`: field -> its declaration."""
+    """Return the columns with a column of their own in the tables of `where`: field -> its declaration."""
     return {name: column for name, column in COLUMNS.items() if column.heading and where in column.shown}
 
 
 def in_words(unit: str, value: Any) -> str:
-    """Return the value of a column for people."""
+    """Return the value of a column as text."""
     if value is None or value == "":
         return NONE
     match unit:
@@ -78,7 +78,7 @@ def in_words(unit: str, value: Any) -> str:
 
 
 def trades_contract() -> type:
-    """Return the structure of `trades_shown` as its schema tells it: each column with its type."""
+    """Return the type of `trades_shown` for its schema: each column with its type."""
     types = get_type_hints(Trade)
     kinds = [
         (name, str if column.unit == trade_units.TIME else types[field]) for name, (field, column) in LISTED.items()
@@ -105,13 +105,13 @@ def _cell(value: str | float | None) -> str:
 
 
 def trade_words(trade: Trade) -> str:
-    """Return the quantity and the instrument in words."""
+    """Return the quantity and the instrument as text."""
     short = "short " if trade.side == "short" else ""
     return f"{short}{trade.quantity:,} {instrument(trade.contract or trade.symbol)}"
 
 
 def gain(value: float | None) -> str:
-    """Return USD with an arrow up or down: it reads the same without colour; a dash where it is not known."""
+    """Return USD with an arrow up or down, readable without colour; a dash if unknown."""
     if value is None:
         return NONE
     arrow = "▲ " if value > 0 else "▼ " if value < 0 else ""
@@ -119,17 +119,17 @@ def gain(value: float | None) -> str:
 
 
 def percent(value: float | None) -> str:
-    """Return a signed percentage, a dash where it is not known."""
+    """Return a signed percentage, a dash if unknown."""
     return NONE if value is None else f"{value:+.2f} %".replace("-", "\N{MINUS SIGN}")
 
 
 def usd(value: float | None) -> str:
-    """Return USD a share, a dash where it is not known."""
+    """Return USD a share, a dash if unknown."""
     return NONE if value is None else f"{value:,.2f}"
 
 
 def duration_words(seconds: float | None) -> str:
-    """Return a holding time: minutes and hours within a day, days beyond."""
+    """Return a holding time as text: minutes and hours within a day, days beyond."""
     if seconds is None:
         return NONE
     if seconds < 60:
@@ -143,27 +143,27 @@ def duration_words(seconds: float | None) -> str:
 
 
 def why(reason: str) -> str:
-    """Return a reason in words."""
+    """Return a reason as text."""
     return reason.replace("_", " ") or NONE
 
 
 def left_by(trade: Trade) -> str:
-    """Return why a trade was left: the policy's action, or the rule."""
+    """Return why a trade was closed: the policy's action, or the rule."""
     return trade.exit_action if trade.why_left == "policy" and trade.exit_action else why(trade.why_left)
 
 
 def unrealised_rest(total: float | None, realised_usd: float) -> float | None:
-    """Return what is left of USD that are shown in cents, so that both parts add up as they stand there."""
+    """Return total less realised USD, both rounded to cents first, so that the shown parts add up."""
     return None if total is None else round(round(total, 2) - round(realised_usd, 2), 2)
 
 
 def open_of(trade: Trade) -> str:
-    """Return how much of an open trade is still held."""
+    """Return the quantity of an open trade that is still held."""
     return f"open: {abs(trade.held):,} of {trade.quantity:,}" if abs(trade.held) != trade.quantity else "open"
 
 
 def so_far(trade: Trade) -> str:
-    """Return what an open trade has made: at the newest mark, and by the part that was sold, with its price."""
+    """Return an open trade's profit: at the newest mark, and of the part sold, with its price."""
     sold_quantity = trade.quantity - abs(trade.held)
     by = (
         f" by {sold_quantity:,} {'bought back' if trade.side == 'short' else 'sold'} at {usd(trade.exit_price)}"
@@ -175,7 +175,7 @@ def so_far(trade: Trade) -> str:
 
 
 def trade_row(trade: Trade) -> tuple[str, ...]:
-    """Return a trade as the row of a report; what stands after a line feed is small."""
+    """Return a trade as the row of a report; text after a line feed is printed small."""
     entry_text = clock(trade.entered_ns)
     exit_text = clock(trade.left_ns) if trade.left_ns is not None else open_of(trade)
     if trade.held_s >= DAY_S / 2:
@@ -198,7 +198,7 @@ def trade_row(trade: Trade) -> tuple[str, ...]:
 
 
 def sum_line(totals: Totals) -> str:
-    """Return the sums over trades: of those that are flat again, of the open ones, and what both realised."""
+    """Return the sums over closed trades, over open ones, and the realised profit of both."""
     parts = [plural(totals.trades, "closed trade") + (" (flat again)" if totals.open else "")]
     if totals.win_rate is not None:
         parts.append(f"{100 * totals.win_rate:.0f} % won ({totals.wins:,} of {totals.trades:,})")
@@ -220,7 +220,7 @@ NOT_OF_A_TRADE = "fees of the ledger, dividends, interest"
 
 
 def open_parts(totals: Totals) -> str:
-    """Return what open trades realised by the parts sold, and what is unrealised."""
+    """Return the realised profit of open trades by the parts sold, and the unrealised rest."""
     return (
         f"of it realised {_usd(totals.open_realized_usd)} USD by the parts sold and all fees, "
         f"unrealised {_usd(unrealised_rest(totals.open_usd, totals.open_realized_usd))} USD"
@@ -228,7 +228,7 @@ def open_parts(totals: Totals) -> str:
 
 
 def realised_words(totals: Totals) -> str:
-    """Return what closed trades and the parts sold of open ones realised, after the fees of both."""
+    """Return the realised profit of closed trades and of the parts sold of open ones, after the fees of both."""
     total, fees = totals.pnl_usd + totals.open_realized_usd, totals.fees_usd + totals.open_fees_usd
     return f"{_usd(total)} USD after {_usd(fees, sign=False)} USD of fees"
 

@@ -1,4 +1,4 @@
-"""A session in words: the first sentences of its page and its table, and how numbers are written there.
+"""Texts about a session: the first sentences of its page and its table, and the formats of numbers.
 
 Plain text; the caller escapes it for markup.
 """
@@ -20,40 +20,40 @@ NONE = "\N{EN DASH}"
 
 
 def money(value: Decimal, *, sign: bool = False) -> str:
-    """USD with two decimals, thousands separators and a true minus; with `sign` a gain has its plus."""
+    """Return USD with two decimals, thousands separators and a true minus; with `sign` a gain has its plus."""
     return f"{value:{'+' if sign else ''},.2f}".replace("-", MINUS)
 
 
 def number(value: Decimal, decimals: int) -> str:
-    """With thousands separators and a true minus."""
+    """Return a number with thousands separators and a true minus."""
     return f"{value:,.{decimals}f}".replace("-", MINUS)
 
 
 def number_text(value: Decimal | None, decimals: int) -> str:
-    """The number, a dash where it is not known."""
+    """Return the number, a dash if unknown."""
     return NONE if value is None else number(value, decimals)
 
 
 def price(value: Decimal) -> str:
-    """USD a share: cents, and up to four decimals where it has them."""
+    """Return USD a share: cents, and up to four decimals if needed."""
     text = f"{value:,.4f}"
     return text[:-2] if text.endswith("00") else text.removesuffix("0")
 
 
 def clock(time_ns: int, *, seconds: bool = False) -> str:
-    """New York time of day, "never" for 0."""
+    """Return the New York time of day, "never" for 0."""
     local = datetime.fromtimestamp(time_ns // SECOND_NS, UTC).astimezone(NEW_YORK)
     return local.strftime("%H:%M:%S" if seconds else "%H:%M") if time_ns else "never"
 
 
 def long_date(text: str) -> str:
-    """2024-12-03 is "Tuesday, 3 December 2024"."""
+    """Return a date in long form: 2024-12-03 is "Tuesday, 3 December 2024"."""
     day = date.fromisoformat(text)
     return f"{day:%A}, {day.day} {day:%B} {day.year}"
 
 
 def instrument(symbol: str) -> str:
-    """Return an OCC symbol in words ("SPY 3 Dec 24 458 call"); a share's symbol unchanged."""
+    """Return an OCC symbol as text ("SPY 3 Dec 24 458 call"); a share's symbol unchanged."""
     contract = parse_occ(symbol)
     if contract is None:
         return symbol
@@ -62,18 +62,18 @@ def instrument(symbol: str) -> str:
 
 
 def plural(count: int, one: str, many: str = "") -> str:
-    """ "1 order", "2 orders"."""
+    """Return a count with its noun: "1 order", "2 orders"."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 def kind_of(mode: str, account: str = "", *, synthetic: bool = False, tape: str = "") -> str:
-    """Return in words what a journal is of: how it ran, on which account, on which bars."""
+    """Return a journal's mode, account and bars as text."""
     bars = "synthetic bars" if synthetic else f"tape {tape}" if tape else ""
     return ", ".join(filter(None, (mode, account and f"{account} account", bars)))
 
 
 def about(day: Day) -> str:
-    """Return whose session it is: the heading of its page and of its table."""
+    """Return desk, strategy, mode and date: the heading of a session's page and table."""
     kind = kind_of(day.mode, day.account, synthetic=day.synthetic, tape=day.tape)
     return " \N{MIDDLE DOT} ".join(filter(None, (day.desk, day.strategy, kind, day.session.date)))
 
@@ -86,7 +86,7 @@ def first_sentence(day: Day) -> str:
     if not day.ended:
         end_text = f"up to {clock(day.last_ns)} New York" if day.last_ns else "before its first event"
         if day.equity and (clock_text := clock(day.equity[-1][0])) != clock(day.last_ns):
-            end_text += f"; the equity as of {clock_text}"  # it is recorded while something is held, and at the end
+            end_text += f"; the equity as of {clock_text}"  # recorded while something is held, and at the end
         when = f"{when.rstrip(',')}, so far ({end_text}),"
     return f"{when} {_gain(day)} {_orders(day)}.{_cost(day)}{_denied_text(day)}"
 
@@ -115,7 +115,7 @@ def _orders(day: Day) -> str:
 
 
 def _cost(day: Day) -> str:
-    """What the fills cost beyond the prices that were known when their orders were sent, and the fees."""
+    """Return the cost of the fills against the arrival prices, and the fees."""
     quality = day.quality
     if quality.slippage_bp is None:
         return ""
@@ -130,7 +130,7 @@ def _cost(day: Day) -> str:
 
 
 def _denied_text(day: Day) -> str:
-    """How many decisions a gate denied, of all that a gate was asked for, and which denied most."""
+    """Return how many of the checked decisions a gate denied, and which gate denied most."""
     denied_count = sum(count for _, outcome, count in day.decisions if outcome == "denied")
     if not denied_count or not day.denials:
         return ""
@@ -143,7 +143,7 @@ def _denied_text(day: Day) -> str:
 
 
 def reference(quality: Quality) -> str:
-    """Return in words what a fill is compared with."""
+    """Return as text what a fill is compared with."""
     arrivals = [order.arrival for order in quality.orders if order.filled and order.arrival is not None]
     quoted = all(arrival.bid is not None and arrival.ask is not None for arrival in arrivals)
     return "the middle of bid and ask when sent" if quoted else "the newest price known when sent"

@@ -1,1 +1,1 @@
-"""What a desk, or several, earned over a span: figures, their sources in the journal, text and page."""
+"""Performance of one desk or several over a span: figures, their sources in the journal, text and page."""

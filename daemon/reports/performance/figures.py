@@ -1,6 +1,6 @@
-"""What a desk earned over a span, from its days and its trades: arithmetic alone, no journal and no clock.
+"""Performance figures of a span, from its days and its trades: only arithmetic, no journal and no clock.
 
-Returns are of days: (equity at the end − transfers) / equity at the end of the day before − 1. They compound.
+Returns are daily: (equity at the end − transfers) / equity at the end of the day before − 1. They compound.
 """
 
 from __future__ import annotations
@@ -68,13 +68,13 @@ class Performance(msgspec.Struct, frozen=True, kw_only=True):
     first: str = ""  # dates of New York, "" without a session
     last: str = ""
     sessions: int = 0
-    warm_up: int = 0  # sessions without a trade that were left out before
+    warm_up: int = 0  # sessions before the first trade, left out
     start_usd: float = 0.0
     end_usd: float = 0.0
     transfers_usd: float = 0.0
     pnl_usd: float = 0.0
     share: float = 0.0
-    annual: float | None = None  # from a quarter of a year on
+    annual: float | None = None  # from three months on
     volatility: float | None = None
     sharpe: float | None = None
     sharpe_error: float | None = None  # standard error (Lo 2002)
@@ -92,7 +92,7 @@ class Performance(msgspec.Struct, frozen=True, kw_only=True):
     months: tuple[Period, ...] = ()
     years: tuple[Period, ...] = ()
     drawdowns: tuple[Drawdown, ...] = ()  # the deepest first
-    lines: tuple[Line, ...] = ()  # the desk's, then what it is compared with
+    lines: tuple[Line, ...] = ()  # the desk's, then those it is compared with
     compared: tuple[Compared, ...] = ()
 
 
@@ -114,7 +114,7 @@ class DaySpan(NamedTuple):
 
     @property
     def times(self) -> tuple[int, int]:
-        """The span in nanoseconds: after the last record before it, to its own last record, without an end if newest.
+        """The span in nanoseconds: after the last record before it, to its last record, or without an end if newest.
 
         A desk that went flat records no equity until the session's end: its last trade would be closed and in no sum.
         """
@@ -133,7 +133,7 @@ def span_of(
 ) -> DaySpan:
     """Return the days from one date to another, "" for no bound.
 
-    Without `first_date` the sessions before the first trade (`traded_ns`) are left out: nothing could be earned there.
+    Without `first_date` the sessions before the first trade (`traded_ns`) are left out, as nothing could be earned.
     """
     names = [day.date for day in days]
     beyond = bisect_right(names, last_date) if last_date else len(days)
@@ -152,7 +152,7 @@ def _earned(days: Sequence[EquityDay], index: int) -> bool:
 
 
 def begin_of(name: str, newest: str) -> str:
-    """Return the first date of a range that ends with `newest`; "" for all. Raises KeyError for another name."""
+    """Return the first date of a range that ends with `newest`; "" for all. Raises KeyError for an unknown range."""
     if name == "ALL":
         return ""
     last = date.fromisoformat(newest)
@@ -167,7 +167,7 @@ def begin_of(name: str, newest: str) -> str:
 
 
 def _months_before(day: date, months: int) -> date:
-    """The day after the same day of an earlier month: a month up to the 31st begins on the 1st, or the 2nd."""
+    """Return the day after the same day of an earlier month: a month up to the 31st begins on the 1st, or the 2nd."""
     year, month = divmod(day.year * 12 + day.month - 1 - months, 12)
     ends = (date(year + (month == 11), (month + 1) % 12 + 1, 1) - timedelta(days=1)).day
     return date(year, month + 1, min(day.day, ends)) + timedelta(days=1)
@@ -189,9 +189,9 @@ def returns_of(span: DaySpan) -> Series:
 
 
 def marked_drawdown(span: DaySpan) -> float | None:
-    """Return the largest fall of the returns' index at all records and, where the span starts with the desk, its marks.
+    """Return the largest drawdown of the return index at all records and, if the span starts with the desk, its marks.
 
-    None where the records of a day are not known. A day with transfers counts at its end: their time is not known.
+    None if the records of a day are unknown. A day with transfers counts at its end: their time is unknown.
     """
     returns, index, peak, deepest = returns_of(span), 1.0, 1.0, 0.0
     start = span.before.closed_usd if span.before else (span.chosen[0].opened_usd if span.chosen else 0.0)
@@ -223,7 +223,7 @@ def _gains(span: DaySpan) -> list[float]:
 
 
 def _periods(names: Sequence[str], gains: Sequence[float], returns: Series) -> tuple[Period, ...]:
-    """Sum the days of each name, which come in order."""
+    """Sum the days of each name; the names are in order."""
     periods = []
     for name, group in groupby(range(len(names)), key=names.__getitem__):
         places = list(group)
@@ -242,7 +242,7 @@ def monday(day: str) -> str:
 
 
 def totals_of(trades: Iterable[Trade], other_usd: float = 0.0) -> Totals:
-    """Return the sums over trades, as the journal's own reckoning has them: closed ones, and those still open."""
+    """Return the sums over trades, computed as in the journal: closed ones, and those still open."""
     trades = tuple(trades)
     closed_trades = [trade for trade in trades if trade.left_ns is not None]
     gains = [trade.pnl_usd or 0.0 for trade in closed_trades]
@@ -273,7 +273,7 @@ def totals_of(trades: Iterable[Trade], other_usd: float = 0.0) -> Totals:
 def in_market(span: DaySpan, holding_times: Iterable[tuple[int, int]]) -> float | None:
     """Return the share of the sessions' time within any of these times (nanoseconds, from and to).
 
-    A session lasts from its first record to its last, six and a half hours at most, and that where it has only one.
+    A session lasts from its first record to its last, at most six and a half hours; with only one record, that long.
     """
     sessions = [(_session_start(day), day.last_ns) for day in span.chosen]
     if not sessions:
@@ -313,7 +313,7 @@ def performance(
     """Return all figures of a span.
 
     `holding_times` are those of all positions, from and to in nanoseconds, `totals` the sums of the trades that ended
-    in the span. `lines` are daily returns of what is compared, (sessions,), by name.
+    in the span. `lines` are daily returns of the benchmarks, (sessions,), by name.
     """
     chosen = span.chosen
     if not chosen:
@@ -366,7 +366,7 @@ def performance(
 
 
 def _annual(share: float, sessions: int) -> float | None:
-    """The yearly return; a shorter time than a quarter of a year would tell nothing."""
+    """Return the yearly return; None below three months, which would be meaningless."""
     if sessions * 4 < YEAR or share <= -1.0:
         return None
     return float((1.0 + share) ** (YEAR / sessions) - 1.0)
@@ -378,7 +378,7 @@ def _annual(share: float, sessions: int) -> float | None:
 def sum_desks(desks: Sequence[Sequence[EquityDay]]) -> tuple[EquityDay, ...]:
     """Return the days of several desks as if they were one account.
 
-    A desk that begins later brings its capital as a transfer; one without a record on a day has its last equity.
+    A desk that begins later adds its capital as a transfer; one without a record on a day keeps its last equity.
     """
     dates = sorted({day.date for days in desks for day in days})
     by_date = [{day.date: day for day in days} for days in desks]

@@ -1,4 +1,4 @@
-"""The tear sheet as one page of HTML that needs nothing else. `sheet.html` has the order and the fixed words."""
+"""The tear sheet as one self-contained HTML page. `sheet.html` has the order and the fixed texts."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from daemon.reports.performance.words import (
 TEMPLATE = Path(__file__).with_name("sheet.html")
 STYLES = ("desk", "hold", "other", "other")
 DRAWDOWNS_MOST, PERIODS_MOST = 10, 60
-MARKS, MARKS_NARROW = 6, 2  # dates below a plot
+MARKS, MARKS_NARROW = 6, 2  # most dates below a plot
 
 
 class CalendarMonth(NamedTuple):
-    """A month of the calendar: words, and how strongly it is coloured."""
+    """A month of the calendar: its text, and the intensity of its colour."""
 
     words: str
     style: str
 
 
 class DeskSection(NamedTuple):
-    """A desk's part of the page, or that of the sum."""
+    """The page's part for a desk, or for the sum."""
 
     title: str
     about: str
@@ -55,7 +55,7 @@ class DeskSection(NamedTuple):
 
 
 def sheet_page(sheet: Sheet) -> str:
-    """Return the page, UTF-8 text. The same figures give the same bytes. Raises what `render` raises."""
+    """Return the page, UTF-8 text. The same figures give the same bytes. Raises as `render`."""
     parts = [_of_desk(desk) for desk in sheet.desks]
     if sheet.total is not None:
         parts.insert(0, _part(f"Sum of {len(sheet.desks)} desks", "as one account", sheet.total))
@@ -119,5 +119,5 @@ def _cell(month: Period | None, largest: float) -> CalendarMonth:
 
 
 def _arrow(value: float) -> str:
-    """An arrow and a sign: a gain and a loss differ without colour."""
+    """Return a percentage with an arrow and a sign: a gain and a loss differ without colour."""
     return f"{'▲' if value > 0 else '▼' if value < 0 else ''} {share(value, 1)}".strip()

@@ -1,7 +1,7 @@
-"""Closes of what is traded, as the journal has them, or of a file, and what buying and holding them brings.
+"""Closes of the traded symbols, from the journal or a file, and the returns of buying and holding them.
 
-A desk that decides at each bar has thousands of bars a day: of each day the newest bar before its last record is looked
-up. A daily desk's bars stand shortly before a session's end, or before its decision.
+A desk that decides at each bar has thousands of bars a day: for each day only the newest bar before its last record is
+read. A daily desk's bars are shortly before a session's end, or before its decision.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from daemon.tapes.files import TapeError
 
 Closes = dict[str, dict[str, float]]
 """Symbol -> New York date -> close in USD a share."""
-LOOK_BACK = 400  # rows before a time among which a symbol's newest bar stands
-SPARE = 60  # rows of other kinds next to a daily desk's bars
+LOOK_BACK = 400  # rows before a time that are searched for a symbol's newest bar
+SPARE = 60  # rows of other kinds among a daily desk's bars
 
 
 class _BarClose(msgspec.Struct, gc=False):
-    """The part of a bar that is needed."""
+    """The needed part of a bar."""
 
     symbol: str
     start_ns: int
@@ -40,20 +40,20 @@ class _BarClose(msgspec.Struct, gc=False):
 
 
 class _OneBar(msgspec.Struct, gc=False):
-    """The part of `BarClosed` and `BarCorrected` that is needed."""
+    """The needed part of `BarClosed` and `BarCorrected`."""
 
     bar: _BarClose
 
 
 class _ManyBars(msgspec.Struct):
-    """The part of `HistoryAdjusted` that is needed."""
+    """The needed part of `HistoryAdjusted`."""
 
     symbol: str
     bars: tuple[_BarClose, ...]
 
 
 class _Split(msgspec.Struct, frozen=True):
-    """The part of `SharesSplit` that is needed."""
+    """The needed part of `SharesSplit`."""
 
     symbol: str
     ratio: float
@@ -73,7 +73,7 @@ def closes_at(journal: JournalReader, symbols: Sequence[str], days: Sequence[Equ
     closes: Closes = {symbol: {} for symbol in symbols}
     if not days:
         return closes
-    splits: set[_Split] = set()  # each once, however often it was journaled
+    splits: set[_Split] = set()  # each once, even if journaled more often
     for reader, some in _by_part(journal, days):
         ends = _session_ends(reader, some)
         _ADD[decides](reader, closes, some, ends, days[0])
@@ -86,7 +86,7 @@ def closes_at(journal: JournalReader, symbols: Sequence[str], days: Sequence[Equ
 
 
 def _splits(reader: JournalReader, days: Sequence[EquityDay]) -> set[_Split]:
-    """Return the splits that were journaled within these days, of a desk that decides at each bar."""
+    """Return the splits journaled within these days, of a desk that decides at each bar."""
     rows = reader.query(
         "SELECT payload FROM events WHERE kind = 'SharesSplit' AND time_ns BETWEEN ? AND ?",
         (days[0].first_ns, days[-1].last_ns),
@@ -118,7 +118,7 @@ def _by_part(journal: JournalReader, days: Sequence[EquityDay]) -> Iterator[tupl
 
 
 def _session_ends(reader: JournalReader, days: Sequence[EquityDay]) -> dict[str, int]:
-    """Return the event row of each day's end of the session, by date."""
+    """Return the event row of each day's session end, by date."""
     rows = reader.query(
         "SELECT id, time_ns FROM events WHERE kind = 'SessionEnded' AND time_ns BETWEEN ? AND ?",
         (days[0].first_ns, days[-1].last_ns),
@@ -172,7 +172,7 @@ def _of_bars(
 def _of_days(
     reader: JournalReader, by_symbol: Closes, days: Sequence[EquityDay], ends: Mapping[str, int], _: EquityDay
 ) -> None:
-    """Add the daily closes: before each session's end; where a day has none there, before the decisions after it."""
+    """Add the daily closes: before each session's end; if a day has none there, before the next decisions."""
     _add_before(reader, by_symbol, ends.values())
     missing = [day.first_ns for day in days if not all(day.date in closes for closes in by_symbol.values())]
     if missing:
@@ -200,7 +200,7 @@ def _add_before(reader: JournalReader, closes: Closes, places: Iterable[int]) ->
 
 
 _ADD = {"bar": _of_bars, "session": _of_days}
-"""When a desk decides -> what adds the closes of a file's days."""
+"""`Spec.decides` -> function that adds the closes of a file's days."""
 
 
 def _join(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -214,7 +214,7 @@ def _join(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _rescale(closes: dict[str, float], oldest: _BarClose) -> None:
-    """Bring the closes before an adjusted history to its scale: a split would look like a loss."""
+    """Scale the closes before an adjusted history to it: otherwise a split would look like a loss."""
     date = _date(oldest.start_ns)
     if date in closes and closes[date] > 0:
         factor = oldest.close / closes[date]
@@ -225,7 +225,7 @@ def _rescale(closes: dict[str, float], oldest: _BarClose) -> None:
 def closes_of_file(text: str) -> tuple[str, dict[str, float]]:
     """Return the symbol and the last close of each New York date of a bar file, `FILE` or `FILE:SYMBOL`.
 
-    Raises TapeError for an unusable file, or one of several symbols without one of them named.
+    Raises TapeError for an unusable file, or one of several symbols if none of them is named.
     """
     name, colon, symbol = text.rpartition(":")
     path, symbol = (Path(name), symbol) if colon and not Path(text).exists() else (Path(text), "")
@@ -249,7 +249,7 @@ def closes_of_file(text: str) -> tuple[str, dict[str, float]]:
 def held_returns(closes: Sequence[Mapping[str, float]], span: DaySpan) -> Series | None:
     """Return the daily returns, (sessions,), of equal amounts bought at the span's begin and held; None without prices.
 
-    A price that is missing on a day stays as it was. What has no price at the begin is not bought.
+    A price missing on a day stays unchanged. A symbol without a price at the begin is not bought.
     """
     chosen = span.chosen
     if not chosen:

@@ -1,6 +1,6 @@
 """Ratios and drawdowns of a series of daily returns.
 
-Sharpe and Sortino are annual, from 252 days a year and without a risk-free rate, as `quantstats` has them.
+Sharpe and Sortino are annual, from 252 days a year and without a risk-free rate, as in `quantstats`.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ class Drawdown(msgspec.Struct, frozen=True):
 
 
 def compound(returns: Series) -> Series:
-    """Return the sums of returns up to each day, compounded: 0.1 is 10 % above the begin."""
+    """Return the compounded return up to each day: 0.1 is 10 % above the begin."""
     index: Series = np.cumprod(1.0 + returns, dtype=np.float64)
     return index - 1.0
 
 
 def sharpe(returns: Series) -> float | None:
-    """Return mean / standard deviation, annual; None below two days, or where nothing moved."""
+    """Return mean / standard deviation, annual; None below two days, or without any movement."""
     spread = float(returns.std(ddof=1)) if returns.size > 1 else 0.0
     return float(returns.mean()) / spread * math.sqrt(YEAR) if spread > 1e-12 else None
 
@@ -60,7 +60,7 @@ def sortino(returns: Series) -> float | None:
 
 
 def falls(returns: Series) -> Series:
-    """Return the fall from the highest index so far (at least that of the begin) at each day; 0 is none."""
+    """Return the drawdown from the highest index so far (at least that of the begin) at each day; 0 is none."""
     index = np.cumprod(1.0 + returns)
     peaks = np.maximum(np.maximum.accumulate(index), 1.0)
     below: Series = 1.0 - np.divide(index, peaks)
@@ -68,7 +68,7 @@ def falls(returns: Series) -> Series:
 
 
 def drawdowns(names: Sequence[str], returns: Series) -> tuple[Drawdown, ...]:
-    """Return every fall below the highest index, the deepest first."""
+    """Return all drawdowns, the deepest first."""
     below, drops = falls(returns), []
     for under, group in groupby(range(len(names)), key=lambda index: bool(below[index] > 1e-12)):
         places = list(group)

@@ -1,4 +1,4 @@
-"""The figures of a desk's journal over a span, and of several desks and their sum."""
+"""Performance of a desk's journal over a span, and of several desks and their sum."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _HELD = "SELECT opened_ns, iif(entered + left_again = 0, left_ns, NULL) AS left_
 
 
 class Benchmark(msgspec.Struct, frozen=True):
-    """What is compared besides: a name, and its closes by New York date, or a symbol of the journal (no closes)."""
+    """A benchmark: a name, and its closes by New York date, or a symbol of the journal (no closes)."""
 
     name: str
     closes: dict[str, float] = {}
@@ -58,7 +58,7 @@ class DeskPerformance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def spec_of(meta: Mapping[str, str]) -> Spec | None:
-    """Return the spec of a journal's strategy, None where this code does not know it."""
+    """Return the spec of a journal's strategy, None if this code does not know it."""
     try:
         return strategy_of(meta).spec
     except (KeyError, ValueError):
@@ -66,7 +66,7 @@ def spec_of(meta: Mapping[str, str]) -> Spec | None:
 
 
 def held_times(reader: JournalReader) -> list[tuple[int, int]]:
-    """Return from when to when each position was held, in nanoseconds, without an end where it is still."""
+    """Return the times from and to for each position held, in nanoseconds; `LONGEST` if it is still open."""
     with with_trades(reader) as query:
         return [(row["opened_ns"], LONGEST if row["left_ns"] is None else row["left_ns"]) for row in query(_HELD, {})]
 
@@ -96,7 +96,7 @@ def read_performance(
 
 
 def read_alone(reader: JournalReader) -> Performance:
-    """Return the figures of all days without anything compared: no strategy is imported. Raises sqlite3.Error."""
+    """Return the figures of all days without benchmarks: no strategy is imported. Raises sqlite3.Error."""
     days, holding_times = equity_days(reader), held_times(reader)
     span = read_span(days, holding_times, "", "", "")
     start_ns, end_ns = span.times
@@ -132,7 +132,7 @@ def _desk(
 
 
 def _closes(reader: JournalReader, spec: Spec | None, symbols: Sequence[str], span: DaySpan) -> Closes:
-    """The closes of the span's days and of the one before."""
+    """Return the closes of the span's days and of the one before."""
     days = (*((span.before,) if span.before is not None else ()), *span.chosen)
     return closes_at(reader, symbols, days, decides=spec.decides if spec is not None else "bar")
 
@@ -169,7 +169,7 @@ def read_sheet(
 ) -> Sheet:
     """Return the figures of these state directories. A range ends with the newest day of each desk.
 
-    The desks have these `names`, else their journals'; of two desks with one name each has its folder's. Raises
+    The desks have these `names`, else their journals'; desks with equal names get their folders' names. Raises
     JournalError.
     """
     desks, all_days, all_holding_times, all_trades = [], [], [], []

@@ -1,4 +1,4 @@
-"""The figures of a span in words: rows of names and values for a terminal and for a page."""
+"""Performance figures as texts: rows of names and values for a terminal and for a page."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from daemon.reports.trade_tables import NOT_OF_A_TRADE, duration_words, gain, re
 from daemon.reports.words import NONE, money, number, plural
 
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-FEW = 60  # sessions below which a ratio of them is mostly chance
+FEW = 60  # sessions below which a ratio is mostly chance
 FEWEST = 20  # sessions below which no ratio is shown
 
 
 def share(value: float | None, digits: int = 2, *, sign: bool = True) -> str:
-    """Return a fraction as a percentage with its sign, a dash where it is not known."""
+    """Return a fraction as a percentage with its sign, a dash if unknown."""
     if value is None:
         return NONE
     text = f"{100 * value + 0.0:{'+' if sign else ''}.{digits}f} %"  # + 0.0: no minus before a zero
@@ -26,7 +26,7 @@ def share(value: float | None, digits: int = 2, *, sign: bool = True) -> str:
 
 
 def ratio(value: float | None, digits: int = 2) -> str:
-    """Return a number, a dash where it is not known."""
+    """Return a number, a dash if unknown."""
     return NONE if value is None else number(Decimal(repr(value)), digits)
 
 
@@ -36,7 +36,7 @@ def usd(value: float) -> str:
 
 
 def span_words(figures: Performance) -> str:
-    """Return which days these are, in a sentence."""
+    """Return the dates and the number of sessions of the span, in a sentence."""
     if not figures.sessions:
         return "No session with a recorded equity lies in this span."
     text = f"{figures.first} to {figures.last}, {_session_count_words(figures)}."
@@ -51,21 +51,21 @@ def span_words(figures: Performance) -> str:
 
 
 def _session_count_words(figures: Performance) -> str:
-    """Return how many sessions the figures are of, and of how many where those before the first trade are left out."""
+    """Return the number of sessions, and of how many, if those before the first trade are left out."""
     if not figures.warm_up:
         return plural(figures.sessions, "session")
     return f"{figures.sessions:,} of {figures.sessions + figures.warm_up:,} sessions (from the first trade on)"
 
 
 def result_words(figures: Performance) -> str:
-    """Return what the account came to over at least one session, next to what it is compared with."""
+    """Return the account's result over at least one session, next to its benchmarks."""
     comparisons = "".join(f"; {one.name} {share(one.share)}" for one in figures.compared)
     count = _session_count_words(figures)
     return f"{usd(figures.start_usd)} → {usd(figures.end_usd)} USD, {share(figures.share)} in {count}{comparisons}"
 
 
 def verdict(name: str, figures: Performance) -> str:
-    """Return the result in one sentence, next to what it is compared with."""
+    """Return the result in one sentence, next to its benchmarks."""
     if not figures.sessions:
         return f"{name}: {span_words(figures)}"
     comparisons = "; ".join(f"{one.name} {share(one.share)}" for one in figures.compared)
@@ -111,12 +111,12 @@ def rows(figures: Performance) -> list[tuple[str, str]]:
 
 
 def _of_days(figures: Performance, figure: float | None) -> str:
-    """Return a ratio of daily returns, a dash for so few days that it says nothing."""
+    """Return a ratio of daily returns, a dash for too few days."""
     return ratio(figure) if figures.sessions >= FEWEST else NONE
 
 
 def _still_open(trades: Totals) -> str:
-    """Return how many trades are open and what they are worth more than they cost."""
+    """Return the number of open trades and their unrealised and realised profit."""
     open_text = f"{gain(trades.open_usd)} USD\n" if trades.open_usd is not None else "not priced\n"
     rest = unrealised_rest(trades.open_usd, trades.open_realized_usd)
     parts = f"realised {gain(trades.open_realized_usd)}, unrealised {gain(rest)}"
@@ -124,12 +124,12 @@ def _still_open(trades: Totals) -> str:
 
 
 def _realised_words(trades: Totals) -> str:
-    """Return what is realised: a trade is closed when flat, and open ones sold parts."""
+    """Return the realised profit: of closed trades, and of the parts sold of open ones."""
     return f"{realised_words(trades)}\nclosed trades (flat again) and parts sold of open ones"
 
 
 def compared_rows(figures: Performance) -> list[tuple[str, str, str, str]]:
-    """Return name, return, largest drawdown and Sharpe ratio of the desk and of what it is compared with."""
+    """Return name, return, largest drawdown and Sharpe ratio of the desk and of its benchmarks."""
     desk = (
         "this account",
         share(figures.share),
@@ -175,6 +175,6 @@ def heat(value: float, largest: float) -> str:
 
 
 def day_words(name: str) -> str:
-    """2024-12-03 is "3 Dec 24"."""
+    """Return a date in short form: 2024-12-03 is "3 Dec 24"."""
     day = date.fromisoformat(name)
     return f"{day.day} {MONTHS[day.month - 1]} {day:%y}"
