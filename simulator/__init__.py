@@ -1,5 +1,5 @@
-"""A loopback Alpaca: all five services on one port of 127.0.0.1, over a recorded or made-up market.
+"""A loopback Alpaca: all five services on one port of 127.0.0.1, over a recorded or synthetic market.
 
-It follows the documented protocol on simulated time. It imports nothing of the daemon but option pricing and
-virtual time.
+It follows the documented protocol on simulated time. Of the daemon it shares only protocols, models of prices and fees,
+and virtual time, not its decisions.
 """

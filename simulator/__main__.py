@@ -32,14 +32,14 @@ from strategies.kit.contract import Session
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 BEFORE_OPEN_NS = 10 * MINUTE_NS
-BEFORE_OPEN_DAILY_NS = 90 * MINUTE_NS  # its desk decides at 9:15, and a person needs a minute to start it
-AFTER_CLOSE_NS = 60 * MINUTE_NS  # for what a daemon does at the end of a day
-SPEED_MAX = 100_000  # of the daemon's clock.rate
-LOOK_S = 0.5  # real seconds between two looks at the log of requests
+BEFORE_OPEN_DAILY_NS = 90 * MINUTE_NS  # a daily desk decides at 9:15, and a person needs time to start it
+AFTER_CLOSE_NS = 60 * MINUTE_NS  # for a daemon's work at the end of a day
+SPEED_MAX = 100_000  # limit of the daemon's clock.rate
+LOOK_S = 0.5  # real seconds between two checks of the request log
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the command line's parser."""
     options = CommandLine(prog=called("rltrader-simulator"), description="Serve a recorded day as Alpaca would.")
     add_version(options)
     options.add_argument(
@@ -71,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _speed(text: str) -> float:
-    """A rate that the daemon's clock takes too."""
+    """Read a rate that the daemon's clock accepts too."""
     try:
         speed = float(text)
     except ValueError:
@@ -82,7 +82,7 @@ def _speed(text: str) -> float:
 
 
 def start_ns(market: Market, day: str | None, moment: str | None) -> int:
-    """Where simulated time begins. Raises ValueError for no session of the tape, or a time without zone."""
+    """Return the start of simulated time. Raises ValueError for a date without bars, or a time without a zone."""
     sessions = taped_sessions(market)
     if not sessions:
         raise ValueError("--bars has no bar within the hours of a session: check its dates and its time zone")
@@ -106,12 +106,12 @@ def start_ns(market: Market, day: str | None, moment: str | None) -> int:
 
 
 def taped_sessions(market: Market) -> list[Session]:
-    """The sessions of which the tape has bars."""
+    """Return the sessions with bars on the tape."""
     return [session for session in market.sessions if market.closing_price(session.date) is not None]
 
 
 class PrintedStream(FaultyTradeStream):
-    """The trading stream, printed on the terminal too."""
+    """The trading stream, also printed on the terminal."""
 
     def publish(self, key: str, update: dict[str, Any]) -> None:
         """Print one line for the update, then send it."""
@@ -134,7 +134,7 @@ def show(venue: Brokerage, text: str) -> None:
 
 
 class Lines(logging.Handler):
-    """The log of the data streams as lines of the terminal."""
+    """Log handler that prints the data streams' log on the terminal."""
 
     def __init__(self, server: AlpacaServer) -> None:
         super().__init__(logging.INFO)
@@ -146,7 +146,7 @@ class Lines(logging.Handler):
 
 
 async def look(server: AlpacaServer) -> None:
-    """Print refused requests and the listeners of the trading stream as they change, for ever."""
+    """Print refused requests and changes of the trading stream's listeners, for ever."""
     seen_count = 0
     listening = dict.fromkeys(server.accounts, 0)
     while True:
@@ -164,13 +164,13 @@ async def look(server: AlpacaServer) -> None:
 
 
 def refusal_line(request: LoggedRequest) -> str:
-    """One line of a request that did not succeed."""
+    """Return one line for a failed request."""
     status = f"status {request.status}" if request.status else "no reply"
     return f"request {request.method} {request.path}: {status} {request.body}".rstrip()
 
 
 async def serve(options: argparse.Namespace) -> None:
-    """Serve until a signal or the tape's end. Raises ValueError for options that do not fit the tape."""
+    """Serve until a signal or the tape's end. Raises ValueError for options that do not match the tape."""
     names = [add_own(options.strategy)] if options.strategy else []
     names += names_of(options.accounts) if options.accounts else []
     market = market_of(names, options.bars, options.daily)
@@ -209,7 +209,7 @@ async def serve(options: argparse.Namespace) -> None:
 
 
 def show_environment(variables: str, file: Path | None, *, gateway: bool = False) -> None:
-    """Print the environment, or write it to `file` and print how a daemon, or a gateway, is started with it."""
+    """Print the environment, or write it to `file` and print the command that starts a daemon, or gateway, with it."""
     if file is None:
         print(variables, flush=True)
         return
@@ -217,13 +217,13 @@ def show_environment(variables: str, file: Path | None, *, gateway: bool = False
         file.write_text(variables)
     except OSError as error:
         raise OSError(f"--env {file}: {error.strerror}: name a file in a folder that is there") from error
-    path_text = file if file.is_absolute() else f"./{file}"  # sh seeks a bare name in PATH
+    path_text = file if file.is_absolute() else f"./{file}"  # sh searches PATH for a bare name
     program, arguments = ("rltrader-gateway", "init --sub SUB …") if gateway else ("rltraderd", "--state-dir DIR")
     print(f"in another terminal: . {path_text} && {in_this_shell(program)} {arguments}\n", flush=True)
 
 
 async def bind(server: AlpacaServer, port: int) -> None:
-    """Listen on `port` too, and name it in the addresses; nothing happens for 0. Raises OSError naming the option."""
+    """Also listen on `port`, and use it in the addresses; 0: do nothing. Raises OSError naming the option."""
     if port and server._runner is not None:
         listening = listen("port", port, "choose another with --port, or 0 for a free one")
         await web.SockSite(server._runner, listening).start()
@@ -231,7 +231,7 @@ async def bind(server: AlpacaServer, port: int) -> None:
 
 
 def main() -> int:
-    """The program; exit code 2 for options that cannot be."""
+    """Run the program; returns exit code 2 for impossible options."""
     options = parser().parse_args()
     try:
         asyncio.run(serve(options))

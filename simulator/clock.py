@@ -1,6 +1,6 @@
-"""Simulated time: the one place where the loopback Alpaca reads the machine's clock.
+"""Simulated time; only here does the loopback Alpaca read the machine's clock.
 
-Everything else asks `SimClock`. The anchor is Unix time, so that two processes with the same numbers agree.
+Everything else uses `SimClock`. The anchor is Unix time, so that two processes with the same numbers agree.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 from strategies.kit.units import SECOND_NS
 
-NAP_S = 0.5  # real seconds, the longest sleep before the clock is read again: a jump delays a sleeper by no more
+NAP_S = 0.5  # real seconds: the longest sleep between two readings of the clock, so a jump delays a sleeper by no more
 
 
 class SimClock:
@@ -32,19 +32,19 @@ class SimClock:
 
     @classmethod
     def starting_now(cls, sim_start_ns: int, rate: float = 1.0) -> SimClock:
-        """A clock that shows `sim_start_ns` at this moment."""
+        """Return a clock that shows `sim_start_ns` at this moment."""
         return cls(time.time(), sim_start_ns, rate)
 
     def unix_s(self) -> float:
-        """The time that simulated time is made of: seconds of the machine."""
+        """Return the machine's time in seconds, the base of simulated time."""
         return self.real_ns() / SECOND_NS
 
     def real_ns(self) -> int:
-        """The same in nanoseconds."""
+        """Return the machine's time in nanoseconds."""
         return time.time_ns()
 
     def now_ns(self) -> int:
-        """The simulated time in nanoseconds UTC."""
+        """Return the simulated time in nanoseconds UTC."""
         return self.sim_start_ns + int((self.unix_s() - self.anchor_unix_s) * self.rate * SECOND_NS)
 
     def jump_to(self, ns: int) -> None:
@@ -52,37 +52,37 @@ class SimClock:
         self.anchor_unix_s, self.sim_start_ns = self.unix_s(), ns
 
     def real_s(self, sim_ns: int) -> float:
-        """How many real seconds a simulated span of `sim_ns` nanoseconds lasts (a duration, not a point in time)."""
+        """Return the real seconds of a simulated duration of `sim_ns` nanoseconds."""
         return sim_ns / SECOND_NS / self.rate
 
     async def sleep_until(self, ns: int) -> None:
         """Return as soon as the simulated time is `ns` or later; at once (after one loop turn) when it already is."""
         left_ns = 1
-        while left_ns > 0:  # it may have been moved; and the loop's clock and Unix time differ by a little
+        while left_ns > 0:  # the clock may have jumped; and the loop's clock and Unix time differ slightly
             left_ns = ns - self.now_ns()
             await asyncio.sleep(min(max(self.real_s(left_ns), 0.0), NAP_S))
 
     def nap_s(self, sim_ns: int) -> float:
-        """Seconds to sleep between two looks that shall be `sim_ns` apart: often enough, and not without pause."""
+        """Return the seconds to sleep between two checks about `sim_ns` apart, within 0.02 to 0.25."""
         return min(max(self.real_s(sim_ns), 0.02), 0.25)
 
     def settings(self) -> dict[str, object]:
-        """The table `[clock]` of a daemon on this clock."""
+        """Return the table `[clock]` for a daemon on this clock."""
         start = datetime.fromtimestamp(self.sim_start_ns / SECOND_NS, UTC).isoformat()
         return {"anchor_unix_s": self.anchor_unix_s, "sim_start": start, "rate": self.rate}
 
     def expect(self, pid: int) -> None:
-        """Let time wait for a process that is about to join it. Here time waits for none."""
+        """Let time wait for a process that is about to join it. This clock waits for none."""
 
     def leave_out(self, pid: int, *, out: bool) -> None:
-        """Let time pass without a process that is stopped. Here it does so anyway."""
+        """Let time pass without a process that is stopped. This clock always does."""
 
     def left(self, pid: int) -> bool:
-        """Whether a process has left the clock that waited for it. Here none waits."""
+        """Return whether a process has left the clock that waited for it. This clock waits for none."""
         return False
 
     def wait(self, real: Callable[[float], None], reached: Callable[[], bool], limit_s: float) -> bool:
-        """Let time pass until `reached`, for `limit_s` at most; `real` waits for that, so many real seconds."""
+        """Let time pass until `reached`, for `limit_s` at most; `real` waits that many real seconds."""
         real(limit_s)
         return reached()
 
@@ -91,31 +91,31 @@ class SimClock:
         time.sleep(seconds / self.rate)
 
     def pass_look(self, seconds: float) -> None:
-        """Let time pass until the next of many looks for a change, simulated seconds later where any could be."""
+        """Let time pass until the next check for a change, in simulated seconds."""
         self.pass_s(seconds)
 
     def new_loop(self) -> asyncio.AbstractEventLoop:
-        """An event loop for a server with this clock."""
+        """Return an event loop for a server with this clock."""
         return asyncio.new_event_loop()
 
     @contextlib.contextmanager
     def passing(self) -> Iterator[None]:
-        """While this thread waits for something real, time passes: here it does so anyway."""
+        """Let time pass while this thread waits for something real; this clock always does."""
         yield
 
     def end_serving(self) -> None:
-        """The server ends: who waits for its answers holds nothing up any more."""
+        """Release clients that wait for the server's answers, as it ends."""
 
     def leave(self) -> None:
-        """The server has ended."""
+        """Leave virtual time after the server's end."""
 
     async def on_the_way(self, key: str, *, asked: bool) -> None:
-        """Let a message be under way, `asked` where a client waits for it. Here it comes when it comes."""
+        """Delay a message by its latency; `asked`: a client waits for it. This clock adds none."""
 
     async def hold(self, seconds: float) -> None:
-        """Let a client wait for its answer, in real seconds: its own patience is real too."""
+        """Let a client wait for its answer, in real seconds, as its own timeout is real too."""
         await asyncio.sleep(seconds)
 
     async def sleep(self, sim_ns: int) -> None:
-        """Sleep for a simulated span of `sim_ns` nanoseconds."""
+        """Sleep for a simulated duration of `sim_ns` nanoseconds."""
         await self.sleep_until(self.now_ns() + sim_ns)

@@ -1,6 +1,6 @@
-"""The accounts and the market of a server that a person starts: which desks there are, what they trade, what they need.
+"""Accounts and market of a manually started server: its desks, their symbols, their environment.
 
-The keys are made up and no secret. Nothing here serves.
+The keys are invented and no secret. Nothing here serves.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from simulator.trading.account import Account
 from strategies.kit.entry import INSTALLED
 from strategies.registry import STRATEGIES, add, entry, own
 
-ONE_ACCOUNT = "gateway"  # the account of several desks, by the name of what holds its keys
-ONE_ACCOUNT_USD = Decimal(100_000)  # as Alpaca's paper accounts begin
+ONE_ACCOUNT = "gateway"  # name of the single account behind a gateway
+ONE_ACCOUNT_USD = Decimal(100_000)  # initial cash of Alpaca's paper accounts
 BUNDLED = Path(__file__).resolve().parents[1] / "daemon" / "tapes" / "spy_synthetic_30.csv.gz"
-BLIND_S = 5.0  # of this machine's time, at 60 times real speed the daemon's default
-HISTORY = timedelta(days=2 * 365)  # of made-up daily bars before the tape: more than the longest strategy looks back
+BLIND_S = 5.0  # of this machine's time; at 60 times real speed it is the daemon's default
+HISTORY = timedelta(days=2 * 365)  # of synthetic daily bars before the tape: longer than any look-back
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class HandRunDesk:
-    """One account by the name of its desk: the strategy that trades there, and what it starts with."""
+    """One account, named like its desk: the strategy that trades there, and its initial state."""
 
-    strategy: str  # its name, or the file of one that is not shipped
+    strategy: str  # its name, or the file of an own strategy
     cash: Decimal
     margin: int
     shares: tuple[str, ...]  # traded on daily prices
-    taped: tuple[str, ...] = ()  # shares that are traded by the minute, on the tape
+    taped: tuple[str, ...] = ()  # shares traded by the minute, on the tape
 
 
 def desk_of(strategy: str) -> HandRunDesk:
-    """The desk that a strategy's file asks for: its paper cash; on margin where it trades options."""
+    """Return the desk for a strategy's file: its paper cash; on margin if it trades options."""
     strategy_entry = entry(strategy)
     spec, paper = strategy_entry.make().spec, strategy_entry.defaults.get("paper", {})
     cash = Decimal(str(paper.get("cash_usd", Paper().cash_usd)))
@@ -56,9 +56,9 @@ DESKS = {entry(name).desk: desk_of(name) for name in STRATEGIES}
 
 
 def add_own(text: str) -> str:
-    """Make a desk for a strategy of one's own, by its name or `path/to/file.py`; returns the desk's name.
+    """Add a desk for the user's own strategy, by its name or `path/to/file.py`; returns the desk's name.
 
-    Raises ValueError for a strategy that cannot be used, or whose desk has the name of another one.
+    Raises ValueError for an unusable strategy, or if another desk has the name.
     """
     strategy = add(text)
     desk = desk_of(strategy)
@@ -73,7 +73,7 @@ def add_own(text: str) -> str:
 
 
 def names_of(text: str) -> list[str]:
-    """The desks in a comma-separated list. Raises ValueError for an unknown or a repeated one."""
+    """Return the desks of a comma-separated list. Raises ValueError for an unknown or a repeated one."""
     names = [name.strip() for name in text.split(",") if name.strip()]
     wrong_names = [name for name in names if name not in DESKS or names.count(name) > 1]
     if wrong_names or not names:
@@ -84,14 +84,14 @@ def names_of(text: str) -> list[str]:
 
 
 def accounts_of(names: Sequence[str], *, one: bool = False) -> dict[str, Account]:
-    """An account for each desk, by name; with `one`, a single account for all of them, for a gateway."""
+    """Return an account for each desk, by name; with `one`, a single account for all of them, for a gateway."""
     if one:
-        keys = f"PKLOOP{ONE_ACCOUNT.upper()}", f"loopback-secret-{ONE_ACCOUNT}"  # guards nothing
+        keys = f"PKLOOP{ONE_ACCOUNT.upper()}", f"loopback-secret-{ONE_ACCOUNT}"  # protects nothing
         return {ONE_ACCOUNT: Account(*keys, cash=ONE_ACCOUNT_USD, margin=2, account_number="PA3ONE")}
     return {
         name: Account(
             f"PKLOOP{name.upper()}",
-            f"loopback-secret-{name}",  # guards nothing
+            f"loopback-secret-{name}",  # protects nothing
             cash=DESKS[name].cash,
             margin=DESKS[name].margin,
             account_number=f"PA3{name.upper()}",
@@ -101,10 +101,10 @@ def accounts_of(names: Sequence[str], *, one: bool = False) -> dict[str, Account
 
 
 def market_of(names: Sequence[str], bars: Path | None, daily: Sequence[Path]) -> Market:
-    """What these desks trade: the tape `bars`, the files `daily`, or made-up daily prices where a desk needs some.
+    """Return the market of these desks: the tape `bars`, the files `daily`, or synthetic daily prices if needed.
 
-    Without `daily` the made-up prices run up to the tape's end, and the tape's symbol goes on where they stop. With
-    `daily` and no `bars` there is no tape. Raises ValueError for files that do not fit.
+    Without `daily` the synthetic prices end with the tape, and the tape's symbol continues from them. With `daily` and
+    no `bars` there is no tape. Raises ValueError for files that do not match.
     """
     shares = sorted({symbol for name in names for symbol in DESKS[name].shares})
     if daily:
@@ -136,10 +136,10 @@ def _check_tape(names: Sequence[str], symbols: set[str]) -> None:
 def environment(
     server: AlpacaServer, account: Account | None = None, strategy: str = "", *, gateway: bool = False
 ) -> str:
-    """What a daemon's environment needs to trade here, as export lines: keys, addresses, the clock, the strategy.
+    """Return a daemon's environment for this server, as export lines: keys, addresses, the clock, the strategy.
 
-    Without `account` the first one's, with the trading stream's plain address. Of a fast clock a desk counts as blind
-    after `BLIND_S` of this machine's time, which a busy one may take for anything.
+    Without `account` it is the first one's, with the trading stream's plain address. With a fast clock a desk counts as
+    blind after `BLIND_S` of this machine's time, as a busy machine may pause for long.
     """
     clock, owner = server.clock, account or server.account
     names = ("trading_url", "data_url", "stream_url", "trade_stream_url", "option_stream_url")

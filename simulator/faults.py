@@ -1,6 +1,6 @@
-"""The script of faults: tests and campaigns add them, the injection points of both halves take them.
+"""Scripted faults: tests and campaigns add them, the injection points in the simulator take them.
 
-A fault is data; what it does is written where it is taken. Every kind has one line in `KINDS`, and none other exists.
+A fault is data; the taking code applies it. Every kind has one line in `KINDS`, and none other exists.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ QUANTITIES = frozenset(("qty", "filled_qty", "qty_available", "position_qty", "c
 
 
 def respelt(kind: str, body: Any) -> Any:
-    """The JSON `body` with its quantities as `quantity_exponent` or `quantity_too_fine` has them."""
+    """Return the JSON `body` with its quantities respelt by `quantity_exponent` or `quantity_too_fine`."""
     if isinstance(body, list):
         return [respelt(kind, entry) for entry in body]
     if not isinstance(body, dict):
@@ -137,14 +137,14 @@ def _respelt_number(kind: str, value: str) -> str:
     return f"{Decimal(value) + Decimal('1e-10'):.10f}"
 
 
-NESTED = b"[" * 100_000  # no decoder goes so deep
+NESTED = b"[" * 100_000  # deeper than any decoder allows
 
 Context = Mapping[str, object]
 
 
 @dataclasses.dataclass(slots=True)
 class Fault:
-    """One line of the script. `times` is how often it may still be taken, None while its time lasts."""
+    """One line of the script. `times` is how often it may still be taken, None for no limit."""
 
     kind: str
     times: int | None
@@ -156,11 +156,11 @@ class Fault:
     parameters: dict[str, Any]
 
     def get(self, name: str, default: Any = None) -> Any:
-        """The parameter `name`, or `default` where the script does not give it."""
+        """Return the parameter `name`, or `default` if the script lacks it."""
         return self.parameters.get(name, default)
 
     def meets(self, context: Context) -> bool:
-        """Whether every entry of `where` is found in `context`; a text that ends in `*` compares the beginning."""
+        """Return whether `context` has every entry of `where`; a text that ends in `*` compares the beginning."""
         for name, expected in self.where.items():
             actual = context.get(name)
             if isinstance(expected, str) and expected.endswith("*"):
@@ -175,9 +175,9 @@ class Fault:
 
 
 class Faults:
-    """The faults that wait, and the count of those that were met.
+    """The waiting faults, and the counts of the taken ones.
 
-    `met[kind]` counts what was taken; `met_exposed[kind]` those taken while the account concerned had a working order
+    `met[kind]` counts the taken ones; `met_exposed[kind]` those taken while the account concerned had a working order
     or an open position. The server sets `now_ns`, `exposed` and `on_add`.
     """
 
@@ -188,7 +188,7 @@ class Faults:
         self.exposed: Callable[[str | None], bool] = lambda _key: False
         self.on_add: Callable[[], None] = lambda: None
         self._random = random.Random(seed)
-        self._waiting: list[Fault] = []  # replaced, never changed: who goes through it needs no copy
+        self._waiting: list[Fault] = []  # replaced, never changed: iteration needs no copy
         self._lock = threading.RLock()  # scripts are written from other threads too
 
     def add(
@@ -203,12 +203,12 @@ class Faults:
         where: Mapping[str, object] | None = None,
         **parameters: Any,
     ) -> Fault:
-        """Write one line of the script; returns it, so that `remove` can take it back.
+        """Add one fault to the script; returns it, for `remove`.
 
-        `times`: how often it is taken; by default once, or without limit where `until_ns` is given. `after`: how many
-        fitting opportunities pass first. `from_ns`, `until_ns`: simulated times between which it is armed. `chance`:
-        the probability at each opportunity (seeded). `where`: what the context must hold, such as
-        `{"path": "/v2/orders*", "method": "POST"}`. Raises ValueError for an unknown kind.
+        `times`: how often it is taken; by default once, or without limit if `until_ns` is given. `after`: how many
+        matching opportunities pass first. `from_ns`, `until_ns`: simulated times between which it is armed. `chance`:
+        the probability at each opportunity (seeded). `where`: entries that the context must have, such as `{"path":
+        "/v2/orders*", "method": "POST"}`. Raises ValueError for an unknown kind.
         """
         if kind not in KINDS:
             raise ValueError(f"fault kind: found {kind!r}; expected one of {', '.join(sorted(KINDS))}")
@@ -221,17 +221,17 @@ class Faults:
         return fault
 
     def remove(self, fault: Fault) -> None:
-        """Take a line back; nothing happens where it is used up."""
+        """Remove a fault; does nothing if it is used up."""
         with self._lock:
             self._waiting = [waiting for waiting in self._waiting if waiting is not fault]
 
     def clear(self) -> None:
-        """Take all lines back; the counts stay."""
+        """Remove all faults; the counts stay."""
         with self._lock:
             self._waiting = []
 
     def take(self, kind: str, context: Context | None = None) -> Fault | None:
-        """The first armed fault of `kind` that fits `context`, counted and used up once; None where there is none.
+        """Return the first armed fault of `kind` that matches `context`, counted and used up once; None without one.
 
         `context["key"]` names the account that decides between `met` and `met_exposed`.
         """
@@ -247,11 +247,11 @@ class Faults:
         return fault
 
     def active(self, kind: str, context: Context | None = None) -> Fault | None:
-        """Like `take`, without counting and without using it up: for states that last, such as `socket_stall`."""
+        """Return as `take`, without counting and without using it up: for lasting states, such as `socket_stall`."""
         return self._find(kind, context or {}, use=False) if self._waiting else None
 
     def waiting(self, *kinds: str) -> tuple[Fault, ...]:
-        """The faults that wait, of all kinds or of `kinds`."""
+        """Return the waiting faults, of all kinds or of `kinds`."""
         return tuple([fault for fault in self._waiting if fault.kind in kinds] if kinds else self._waiting)
 
     def _find(self, kind: str, context: Context, *, use: bool) -> Fault | None:

@@ -1,6 +1,6 @@
-"""The loopback Alpaca as one aiohttp application on 127.0.0.1: it wires both halves and holds what they share.
+"""The loopback Alpaca as one aiohttp application on 127.0.0.1: wires trading and market data to one venue.
 
-Request log and HTTP faults act here, before any handler; nothing here knows an order's rules.
+The request log and HTTP faults act here, before any handler; nothing here knows an order's rules.
 """
 
 from __future__ import annotations
@@ -37,26 +37,26 @@ STREAM_PATHS = (activity_stream.PATH, "/stream", *CHANNELS)
 HTML_ERROR = "<html><head><title>502 Bad Gateway</title></head><body>502 Bad Gateway</body></html>"
 
 CLOCK = web.RequestKey("clock", SimClock)
-KEEP_S = 86_400.0  # of the loop's time: a connection without requests stays
+KEEP_S = 86_400.0  # of the loop's time: keeps idle connections open
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LoggedRequest:
-    """One REST request, when it was answered. `status` is 0 without a reply (hang, reset), `key` "" without one."""
+    """One REST request at its answer. `status` is 0 without a reply (hang, reset), `key` "" without one."""
 
     time_ns: int
     method: str
-    path: str  # with the query
+    path: str  # including the query
     body: str
     status: int
     key: str
 
 
 class AlpacaServer(Brokerage):
-    """All five services on one port (a free one for 0), for the time of an `async with`.
+    """All five services on one port (a free one for 0), for the duration of an `async with`.
 
     `accounts` are by key; without any there is one with `DEFAULT_KEY`, `DEFAULT_SECRET` and 10,000.00 USD. Raises
-    OSError where the port cannot be bound. Attributes are for the loop's own thread, others go through `RunningServer`.
+    OSError if the port cannot be bound. Attributes are for the loop's own thread, others use `RunningServer`.
     """
 
     def __init__(
@@ -93,27 +93,27 @@ class AlpacaServer(Brokerage):
 
     @property
     def stream_url(self) -> str:
-        """The stock stream (SIP)."""
+        """The address of the stock stream (SIP)."""
         return f"ws://127.0.0.1:{self.port}/v2/sip"
 
     @property
     def option_stream_url(self) -> str:
-        """The option stream (indicative)."""
+        """The address of the option stream (indicative)."""
         return f"ws://127.0.0.1:{self.port}/v1beta1/indicative"
 
     @property
     def trade_stream_url(self) -> str:
-        """The trading stream, for any account; `trade_stream_url_of` counts sessions by account."""
+        """The address of the trading stream for any account; `trade_stream_url_of` counts sessions by account."""
         return f"ws://127.0.0.1:{self.port}/stream"
 
     def trade_stream_url_of(self, account: Account) -> str:
-        """The trading stream of one account: a second session of it is answered 429, whatever the others do."""
+        """Return the address of one account's trading stream: only its own second session is answered 429."""
         return f"{self.trade_stream_url}/{account.account_number}"
 
     def by_hand(self, action: str, *, key: str | None = None, **fields: Any) -> dict[str, Any]:
-        """What a person does on the web page: `place` (as POST /v2/orders), `cancel` (order_id), `close` (symbol).
+        """Act as a person on the web page: `place` (as POST /v2/orders), `cancel` (order_id), `close` (symbol).
 
-        Returns the order as REST shows it. Raises `Refusal` where the broker would refuse it, ValueError for another
+        Returns the order as REST shows it. Raises `Refusal` if the broker would refuse it, ValueError for another
         action. `key` names the account, by default the first.
         """
         account = self.account if key is None else self.accounts[key]
@@ -170,7 +170,7 @@ class AlpacaServer(Brokerage):
         try:
             reply = await self._front.answer(request, handler)
             status = reply.status
-        finally:  # before the way back: who sees what a request has done finds it in the log
+        finally:  # before the reply: a client that has it finds the request in the log
             path = request.path_qs
             self.requests.append(LoggedRequest(self.clock.now_ns(), request.method, path, body, status, key))
         await self.clock.on_the_way(way, asked=True)
@@ -178,7 +178,7 @@ class AlpacaServer(Brokerage):
 
 
 class FaultyFront(Front[Account]):
-    """The front of REST with the script's faults; they act after the handler, unless set otherwise."""
+    """The front of REST with scripted faults; they act after the handler, unless set otherwise."""
 
     def __init__(self, venue: Brokerage) -> None:
         limits = {"limit": venue.rules.rate_limit, "data_limit": venue.rules.data_rate_limit}
@@ -186,12 +186,12 @@ class FaultyFront(Front[Account]):
         self._faults = venue.faults
 
     def denied(self, request: web.Request, account: Account | None) -> int:
-        """401 for wrong credentials, or what the script has."""
+        """Return 401 for wrong credentials, or the scripted status."""
         denial = self._faults.take("auth_failed", _context(request))
         return super().denied(request, account) if denial is None else int(denial.get("status", 401))
 
     async def handle(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """The handler's reply, or what the script makes of it."""
+        """Return the handler's reply, or the one changed by the script."""
         context = _context(request)
         fault = next((f for kind in HTTP_FAULTS if (f := self._faults.take(kind, context)) is not None), None)
         if fault is None:
@@ -202,7 +202,7 @@ class FaultyFront(Front[Account]):
 
 
 def _context(request: web.Request) -> dict[str, str]:
-    """The context of faults of a REST request."""
+    """Return the context of faults of a REST request."""
     key = request.headers.get("APCA-API-KEY-ID", "")
     return {"stream": "rest", "method": request.method, "path": request.path, "key": key}
 
@@ -226,7 +226,7 @@ HTTP_FAULTS = (
 async def _spoilt(
     request: web.Request, handler: Handler, fault: Fault, reply: web.StreamResponse | None
 ) -> web.StreamResponse:
-    """What goes out under `fault`; `reply` is None where the request has not been handled."""
+    """Return the response under `fault`; `reply` is None if the request has not been handled."""
     match fault.kind:
         case "http_429":
             wait = fault.get("retry_after_s")
@@ -277,7 +277,7 @@ async def _cut(request: web.Request) -> web.StreamResponse:
 
 
 def _change(reply: web.StreamResponse, fields: dict[str, Any]) -> web.StreamResponse:
-    """The reply with `fields` in its object, or in the first object of its list."""
+    """Return the reply with `fields` in its object, or in the first object of its list."""
     if isinstance(reply, web.Response) and reply.text:
         body = json.loads(reply.text)
         target = body[0] if isinstance(body, list) and body else body

@@ -1,6 +1,6 @@
-"""The loopback Alpaca in a thread with a loop of its own, for tests and programs that are synchronous.
+"""The loopback Alpaca in a thread with its own loop, for tests and synchronous programs.
 
-Everything of the server runs on that thread; `call` brings a function there and its result back.
+All of the server runs on that thread; `call` runs a function there and returns its result.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ START_LIMIT_S = 120.0
 
 
 class RunningServer:
-    """A running server of another thread. Addresses and `faults` may be used directly, the rest through `call`."""
+    """A running server in another thread. Addresses and `faults` may be used directly, the rest through `call`."""
 
     def __init__(self, server: AlpacaServer, loop: asyncio.AbstractEventLoop) -> None:
         self.server = server
@@ -34,7 +34,7 @@ class RunningServer:
         self._loop = loop
 
     def call(self, function: Callable[..., Result], *arguments: Any, **keywords: Any) -> Result:
-        """Run `function` on the server's loop; returns its result, raises what it raises."""
+        """Run `function` on the server's loop; returns its result or raises its exception."""
 
         async def on_loop() -> Result:
             return function(*arguments, **keywords)
@@ -42,7 +42,7 @@ class RunningServer:
         return asyncio.run_coroutine_threadsafe(on_loop(), self._loop).result(START_LIMIT_S)
 
     def jump_to(self, ns: int) -> None:
-        """Move the clock to `ns`, and let the venue live through all that lies between before this returns."""
+        """Move the clock to `ns`, and process everything up to it before this returns."""
 
         def jump() -> None:
             self.server.clock.jump_to(ns)
@@ -52,15 +52,15 @@ class RunningServer:
         self.call(jump)
 
     def by_hand(self, action: str, **fields: Any) -> dict[str, Any]:
-        """`AlpacaServer.by_hand` from this thread."""
+        """Call `AlpacaServer.by_hand` from this thread."""
         return self.call(self.server.by_hand, action, **fields)
 
 
 @contextlib.contextmanager
 def serving(market: Market, clock: SimClock, **settings: Any) -> Iterator[RunningServer]:
-    """Serve in a thread for the time of a `with`; `settings` are those of `AlpacaServer`.
+    """Serve in a thread for the duration of a `with`; `settings` are those of `AlpacaServer`.
 
-    Raises what the server's start raised; and at the end what one of its background tasks raised.
+    Raises the exception of the server's start; and at the end that of a failed background task.
     """
     running: Future[Running] = Future()
     with ThreadPoolExecutor(1, thread_name_prefix="alpaca-server") as thread:

@@ -1,7 +1,7 @@
-"""Virtual time for a loopback Alpaca and all that joins it: the clock moves on when everybody has done what was due.
+"""Virtual time of a loopback Alpaca and its clients: the clock advances when every participant is done.
 
 `daemon.host.time.virtual_time` has the participant's side. The clock releases one participant at a time, the earliest
-first and at the same time those that joined first, so that what happens is a function of the tape and the seeds.
+first and at the same time those that joined first, so that a run is a function of the tape and the seeds.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from daemon.host.time.virtual_time import GO, NEVER_NS, QUIET, SEAT, WORD, Parti
 from simulator.clock import SimClock
 from strategies.kit.units import SECOND_NS
 
-WORDS = 512  # the time, and one for each participant that ever joined
-STEP_S = 0.25  # virtual seconds between two looks of the driver
-GRACE_S = 0.005  # real seconds for what does not join: a process that is gone and not yet reaped
-MANY = 1_000_000  # more than clients ever wait for
-HANG_S = 300.0  # real seconds without any progress: something waits for what never comes
-LATEST_US = 40_000  # virtual microseconds, the longest way of a message
-PATIENCE_S = 5.0  # virtual seconds after which a client has given up: its own deadline is for real time
+WORDS = 512  # the time, and one word for each participant that ever joined
+STEP_S = 0.25  # virtual seconds between two checks of the driver
+GRACE_S = 0.005  # real seconds for processes outside the clock: one that has ended and is not yet reaped
+MANY = 1_000_000  # more clients than can ever wait
+HANG_S = 300.0  # real seconds without any progress: a participant waits for something that never comes
+LATEST_US = 40_000  # virtual microseconds: longest latency of a message
+PATIENCE_S = 5.0  # virtual seconds after which a client has given up: its own timeout is in real time
 Result = TypeVar("Result")
 
 
 @dataclass(slots=True, eq=False)
 class Member:
-    """One participant as the clock sees it."""
+    """One participant, seen by the clock."""
 
     word: int
     socket: socket.socket
@@ -48,7 +48,7 @@ class Member:
     turn: int = 0  # of its newest word
     until_ns: int = 0
     outside: int = 0
-    released: bool = True  # it works, as far as the clock knows
+    released: bool = True  # the clock believes that it works
 
 
 class ClockService:
@@ -65,8 +65,8 @@ class ClockService:
         self._members: dict[int, Member] = {}
         self._expected: dict[int, int] = {}  # by the descriptor of a process that has not joined yet: its pid
         self._left_out: set[int] = set()  # pids
-        self.look_ns = 0  # the driver looks for a change at multiples of this; 0: it waits for a time
-        self._changed = True  # whether anybody but the driver did anything since it last worked
+        self.look_ns = 0  # the driver checks for a change at multiples of this; 0: it waits for a time
+        self._changed = True  # whether any other participant did anything since the driver last worked
         self._join_count = 0
         self._lock = threading.Lock()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -83,11 +83,11 @@ class ClockService:
     # --- for any thread of this process -------------------------------------------------------------------------------
 
     def now_ns(self) -> int:
-        """The time now."""
+        """Return the virtual time in nanoseconds UTC."""
         return self._words[0]
 
     def expect(self, pid: int) -> None:
-        """Let time stand until this process has joined, or has ended."""
+        """Stop time until this process has joined, or has ended."""
         with contextlib.suppress(ProcessLookupError), self._lock:
             if all(member.pid != pid for member in self._members.values()):
                 descriptor = os.pidfd_open(pid)
@@ -95,23 +95,23 @@ class ClockService:
                 self._poll.register(descriptor, select.EPOLLIN)
 
     def leave_out(self, pid: int, *, out: bool) -> None:
-        """Let time pass without a process, joined or expected, as for one that is stopped; or wait for it again."""
+        """Let time pass without a process, joined or expected, as for a stopped one; or wait for it again."""
         with self._lock:
             (self._left_out.add if out else self._left_out.discard)(pid)
             self._changed = True
         os.write(self._wake_w, b".")
 
     def left(self, pid: int) -> bool:
-        """Whether time waits for this process no more, in whatever it does until its end."""
+        """Return whether time no longer waits for this process."""
         with self._lock:
             return pid not in {*self._expected.values(), *(member.pid for member in self._members.values())}
 
     def jump_to(self, ns: int) -> None:
-        """Set the time. To be called while the caller, a participant, is not quiet."""
+        """Set the time. The caller must be a participant that is not quiet."""
         self._words[0] = ns
 
     def described(self) -> str:
-        """Who is quiet until when, for messages."""
+        """Return the participants and the times until which they are quiet, for messages."""
         with self._lock:
             rows = [
                 f"{m.name} ({m.pid}): {'works' if m.released else f'quiet until {m.until_ns}'}, outside {m.outside}"
@@ -183,7 +183,7 @@ class ClockService:
             member.epoll = descriptors[0]
         elif len(message) == QUIET.size:
             member.turn, until_ns, outside = QUIET.unpack(message)
-            # the server answers the driver's own questions, and nothing is due at another time than before
+            # the server answers the driver's own requests, and no other due time has changed
             self._changed |= not member.last and (until_ns, outside) != (member.until_ns, member.outside)
             member.until_ns, member.outside, member.released = until_ns, outside, False
         elif not message:
@@ -198,13 +198,13 @@ class ClockService:
             os.close(member.epoll)
 
     def _move(self) -> None:
-        """Release the next participant once no other has work to do before."""
+        """Release the next participant once no other has earlier work."""
         members = [member for member in self._members.values() if member.pid not in self._left_out]
         outside = sum(min(m.outside, 0) if m.pid in self._left_out else m.outside for m in self._members.values())
         is_complete = self._left_out.issuperset(self._expected.values())
         if not is_complete or outside > 0 or any(member.released for member in members):
             return
-        waiting = select.poll()  # first what came in, then whether they woke: one that wakes reports it before it reads
+        waiting = select.poll()  # data first, then who woke: a participant reports waking before it reads
         for member in members:
             if member.epoll >= 0:
                 waiting.register(member.epoll, select.POLLIN)
@@ -213,7 +213,7 @@ class ClockService:
         due = _first(members)
         if due is not None and due.last and self.look_ns and not self._changed:
             others_ns = min((member.until_ns for member in members if member is not due), default=NEVER_NS)
-            if others_ns != NEVER_NS:  # it would find all as it was: it looks when they have done something
+            if others_ns != NEVER_NS:  # it would find nothing new: it checks after the others have worked
                 due.until_ns += -(-(others_ns - due.until_ns) // self.look_ns) * self.look_ns
                 due = _first(members)
         if due is None or due.until_ns == NEVER_NS:
@@ -222,12 +222,12 @@ class ClockService:
         self.steps += 1
         self._changed = not due.last
         due.released = True
-        with contextlib.suppress(OSError):  # it died this moment
+        with contextlib.suppress(OSError):  # it ended at this moment
             due.socket.send(GO.pack(due.turn))
 
 
 def _least_tied(processors: set[int]) -> int:
-    """The processor that the fewest processes are tied to, as those of other clocks are; of several any."""
+    """Return the processor with the fewest pinned processes, such as other clocks'; any of several."""
     tie_counts = dict.fromkeys(sorted(processors), 0)
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(ProcessLookupError):
@@ -238,16 +238,16 @@ def _least_tied(processors: set[int]) -> int:
 
 
 def _first(members: list[Member]) -> Member | None:
-    """Who is released next: the earliest, at the same time who joined first."""
+    """Return the next participant to release: the earliest, at the same time the one that joined first."""
     return min(members, key=lambda member: (member.until_ns, member.last, member.word), default=None)
 
 
 class VirtualClock(SimClock):
-    """The server's clock in virtual time. The thread that made it drives: time passes in its `pass_until` alone."""
+    """The server's clock in virtual time. The thread that made it drives: time passes only in its `pass_until`."""
 
     def __init__(self, start_ns: int, seed: object = 0) -> None:
         super().__init__(0.0, start_ns, 1.0)
-        self._processors = os.sched_getaffinity(0)  # one works at a time: a hand-over on one processor is the shortest
+        self._processors = os.sched_getaffinity(0)  # one works at a time: switching is fastest on one
         os.sched_setaffinity(0, {_least_tied(self._processors)})
         self._folder = tempfile.TemporaryDirectory(prefix="virtual-time.")
         self.service = ClockService(Path(self._folder.name) / "clock", start_ns)
@@ -260,12 +260,12 @@ class VirtualClock(SimClock):
     # --- for the server -----------------------------------------------------------------------------------------------
 
     def new_loop(self) -> asyncio.AbstractEventLoop:
-        """A loop for the server, in this process, on virtual time."""
+        """Return a loop for the server, in this process, on virtual time."""
         self._server = Participant(self.socket, "server")
         return VirtualLoop(self._server)
 
     def now_ns(self) -> int:
-        """The virtual time in nanoseconds UTC."""
+        """Return the virtual time in nanoseconds UTC."""
         return self.service.now_ns()
 
     def jump_to(self, ns: int) -> None:
@@ -273,29 +273,29 @@ class VirtualClock(SimClock):
         self.service.jump_to(ns)
 
     def nap_s(self, sim_ns: int) -> float:
-        """Seconds of the loop's time to sleep for a look at something."""
+        """Return the seconds of the loop's time to sleep between two checks."""
         return sim_ns / SECOND_NS
 
     async def sleep_until(self, ns: int) -> None:
-        """Return at `ns`."""
+        """Return once the virtual time is `ns`."""
         left_ns = 1
-        while left_ns > 0:  # a timer may be due within the loop's resolution of a nanosecond before
+        while left_ns > 0:  # a timer may be due slightly early, by the loop's resolution
             left_ns = ns - self.now_ns()
             await asyncio.sleep(max(left_ns, 0) / SECOND_NS)
 
     def end_serving(self) -> None:
-        """The server ends: who waits for its answers holds nothing up any more."""
+        """Release clients that wait for the server's answers, as it ends."""
         if self._server is not None:
             self._server.outside -= MANY
 
     def leave(self) -> None:
-        """The server has ended: time passes without it."""
+        """Leave virtual time after the server's end."""
         if self._server is not None:
             self._server.leave()
             self._server = None
 
     async def hold(self, seconds: float) -> None:
-        """Let a client wait for its answer, in virtual seconds: time passes all the same. None waits for ever."""
+        """Let a client wait for its answer, in virtual seconds, while time passes; never without end."""
         server = self._server
         if server is None:
             raise RuntimeError("no server runs on this clock")
@@ -306,7 +306,7 @@ class VirtualClock(SimClock):
             server.outside += 1
 
     async def on_the_way(self, key: str, *, asked: bool) -> None:
-        """Let a message be under way for some milliseconds, drawn from seed, key and how many went before it."""
+        """Delay a message by some milliseconds, drawn from seed, key and the count of messages before it."""
         number = self._sent_counts[key] = self._sent_counts.get(key, 0) + 1
         digest = hashlib.blake2b(f"{self._seed}:{key}:{number}".encode(), digest_size=4).digest()
         way_s = (1_000 + int.from_bytes(digest, "little") % LATEST_US) / 1e6
@@ -324,7 +324,7 @@ class VirtualClock(SimClock):
         self.pass_until(self.now_ns() + int(seconds * SECOND_NS))
 
     def pass_look(self, seconds: float) -> None:
-        """Let virtual seconds pass, and as many more, in such steps, as nobody else does anything."""
+        """Let virtual seconds pass, in repeated steps while no other participant does anything."""
         self.service.look_ns = int(seconds * SECOND_NS)
         try:
             self.pass_s(seconds)
@@ -332,23 +332,23 @@ class VirtualClock(SimClock):
             self.service.look_ns = 0
 
     def settings(self) -> dict[str, object]:
-        """The table `[clock]` of a daemon on this clock."""
+        """Return the table `[clock]` of a daemon on this clock."""
         return {"socket": self.socket}
 
     def expect(self, pid: int) -> None:
-        """Let time stand until this process has joined it, or ended."""
+        """Stop time until this process has joined, or ended."""
         self.service.expect(pid)
 
     def leave_out(self, pid: int, *, out: bool) -> None:
-        """Let time pass without a process that is stopped; or wait for it again."""
+        """Let time pass without a stopped process; or wait for it again."""
         self.service.leave_out(pid, out=out)
 
     def left(self, pid: int) -> bool:
-        """Whether a process that joined has left: it ends in real time."""
+        """Return whether a process that joined has left: it ends in real time."""
         return self.service.left(pid)
 
     def wait(self, real: Callable[[float], None], reached: Callable[[], bool], limit_s: float) -> bool:
-        """Let time pass until `reached`, `limit_s` virtual seconds at most."""
+        """Let time pass until `reached`, for `limit_s` virtual seconds at most."""
         until_ns = self.now_ns() + int(limit_s * SECOND_NS)
         real(GRACE_S)
         while not reached() and self.now_ns() < until_ns:
@@ -358,7 +358,7 @@ class VirtualClock(SimClock):
 
     @contextlib.contextmanager
     def passing(self) -> Iterator[None]:
-        """Let time pass, as fast as it can, while this thread waits for something real."""
+        """Let time pass, as fast as possible, while this thread waits for something real."""
         self._driver.quiet(NEVER_NS)
         try:
             yield
@@ -366,7 +366,7 @@ class VirtualClock(SimClock):
             self._driver.wake()
 
     def close(self) -> None:
-        """End it: after the server, and after every daemon."""
+        """End the clock, after the server and every daemon."""
         self._driver.leave()
         self.service.close()
         self._folder.cleanup()
@@ -375,7 +375,7 @@ class VirtualClock(SimClock):
 
 @contextlib.contextmanager
 def virtual_clock(start_ns: int, seed: object = 0) -> Iterator[VirtualClock]:
-    """A clock for the time of a `with`, driven by this thread."""
+    """Yield a clock for the duration of a `with`, driven by this thread."""
     clock = VirtualClock(start_ns, seed)
     try:
         yield clock

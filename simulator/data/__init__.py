@@ -1,1 +1,1 @@
-"""The market-data half: streams, history, contracts and snapshots."""
+"""Market data: streams, history, contracts and snapshots."""

@@ -1,4 +1,4 @@
-"""What can be traded, and when: option contracts with paging, assets, clock and calendar.
+"""Reference data: option contracts with paging, assets, clock and calendar.
 
 Read only, as of the simulated time. Everything comes from the market's sessions and listings; no account is known here.
 """
@@ -23,11 +23,11 @@ from strategies.kit.contract import Session
 from strategies.kit.units import SECOND_NS
 
 CONTRACTS_LIMIT, CONTRACTS_LIMIT_MAX = 100, 10_000
-_AFTER_CLOSE_NS = 8 * 3_600 * SECOND_NS  # a session's listing stands until midnight
+_AFTER_CLOSE_NS = 8 * 3_600 * SECOND_NS  # a session's listing is valid until midnight
 
 
 def routes(venue: Brokerage) -> list[web.RouteDef]:
-    """The routes of contracts, assets, clock and calendar under /v2."""
+    """Return the routes of contracts, assets, clock and calendar under /v2."""
 
     async def contracts(request: web.Request) -> web.Response:
         return reply(_contracts_page(venue, request.query))
@@ -70,7 +70,7 @@ def routes(venue: Brokerage) -> list[web.RouteDef]:
 
 
 def listing(market: Market, now_ns: int) -> list[dict[str, Any]]:
-    """The contracts that are listed at `now_ns`: those of the session of the day, or of the next one."""
+    """Return the contracts listed at `now_ns`: those of the day's session, or of the next one."""
     ended_count = bisect_right([session.close_ns + _AFTER_CLOSE_NS for session in market.sessions], now_ns)
     for session in market.sessions[ended_count:]:
         rows = market.listed(session.date)
@@ -80,7 +80,7 @@ def listing(market: Market, now_ns: int) -> list[dict[str, Any]]:
 
 
 def matching(rows: Iterable[dict[str, Any]], query: Mapping[str, str]) -> list[dict[str, Any]]:
-    """The contracts that every filter of `query` lets pass: the filters of the contracts and the chain endpoint."""
+    """Return the contracts that match all filters of `query`: those of the contracts and the chain endpoint."""
     exact = {
         "expiration_date": "expiration_date",
         "root_symbol": "root_symbol",
@@ -122,7 +122,7 @@ def _contracts_page(venue: Brokerage, query: Mapping[str, str]) -> object:
 
 
 def _asset(venue: Brokerage, symbol: str, now_ns: int) -> dict[str, Any]:
-    """The asset; a share that is halted, delisted or renamed is inactive."""
+    """Return the asset; a share that is halted, delisted or renamed is inactive."""
     active = venue.market.tradable(symbol, now_ns)
     return {
         "id": asset_id(symbol),
@@ -178,7 +178,7 @@ def _calendar(sessions: list[Session], query: Mapping[str, str]) -> list[dict[st
 
 
 def _wall(time_ns: int) -> str:
-    """The New York time of day, HH:MM."""
+    """Return the New York time of day, HH:MM."""
     return f"{datetime.fromtimestamp(time_ns // SECOND_NS, NEW_YORK):%H:%M}"
 
 

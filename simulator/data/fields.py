@@ -19,7 +19,7 @@ Fields = dict[str, Any]
 
 
 def bar_fields(bar: Bar) -> Fields:
-    """`o h l c v n vw` of a bar; count and VWAP are made up from volume and prices."""
+    """Return `o h l c v n vw` of a bar; count and VWAP are derived from volume and prices."""
     typical = round((bar.open + bar.high + bar.low + bar.close) / 4, 6)
     return {
         "o": bar.open,
@@ -33,7 +33,7 @@ def bar_fields(bar: Bar) -> Fields:
 
 
 def quote_fields(market: Market, symbol: str, at_ns: int) -> Fields | None:
-    """`bx bp bs ax ap as c` (and `z` of a stock) of the quote; a side without a price has price and size 0."""
+    """Return `bx bp bs ax ap as c` (and `z` of a stock) of the quote; a missing side has price and size 0."""
     quote = market.quote(symbol, at_ns)
     if quote is None:
         return None
@@ -47,7 +47,7 @@ def quote_fields(market: Market, symbol: str, at_ns: int) -> Fields | None:
 
 
 def trade_fields(market: Market, symbol: str, at_ns: int) -> Fields | None:
-    """A trade at the path point's price, or at an option's mid: `i x p s c z` of a stock, `p s x c` of an option."""
+    """Return a trade at the path point's price, or at an option's mid: stock `i x p s c z`, option `p s x c`."""
     quote = market.quote(symbol, at_ns)
     if quote is None:
         return None
@@ -59,17 +59,17 @@ def trade_fields(market: Market, symbol: str, at_ns: int) -> Fields | None:
 
 
 def never_trades(symbol: str) -> bool:
-    """Whether an option is one of the third that never trade, so that snapshots have no `latestTrade`."""
+    """Return whether an option is one of the third that never trade, whose snapshots lack `latestTrade`."""
     return zlib.crc32(symbol.encode()) % 3 == 0
 
 
 def bar_row(bar: Bar, start_ns: int | None = None) -> Fields:
-    """A bar as REST shows it."""
+    """Return a bar as REST shows it."""
     return {"t": stamp(bar.start_ns if start_ns is None else start_ns), **bar_fields(bar)}
 
 
 def quote_row(venue: Brokerage, symbol: str, now_ns: int) -> Fields | None:
-    """The latest quote as REST shows it, one-sided where the script has it."""
+    """Return the latest quote as REST shows it, one-sided under that fault."""
     at_ns = venue.market.last_change(symbol, now_ns)
     fields = quote_fields(venue.market, symbol, now_ns)
     if at_ns is None or fields is None:
@@ -78,14 +78,14 @@ def quote_row(venue: Brokerage, symbol: str, now_ns: int) -> Fields | None:
 
 
 def missing_side(faults: Faults, context: Context) -> Fields:
-    """The price and size of the side that a quote lacks by `quote_one_sided`; nothing without that fault."""
+    """Return price and size 0 of the side removed by `quote_one_sided`; {} without that fault."""
     fault = faults.take("quote_one_sided", context)
     side = "a" if fault is not None and fault.get("side", "bid") == "ask" else "b"
     return {} if fault is None else {f"{side}p": 0.0, f"{side}s": 0}
 
 
 def trade_row(venue: Brokerage, symbol: str, now_ns: int) -> Fields | None:
-    """The latest trade as REST shows it; None for a third of the options, which never traded."""
+    """Return the latest trade as REST shows it; None for a third of the options, which never traded."""
     if symbol not in venue.market.bars and never_trades(symbol):
         return None
     at_ns = venue.market.last_change(symbol, now_ns)
@@ -94,7 +94,7 @@ def trade_row(venue: Brokerage, symbol: str, now_ns: int) -> Fields | None:
 
 
 def merge_bars(bars: Iterable[Bar], start_ns: int) -> Bar | None:
-    """One bar of many in time order, labelled `start_ns`; None of none."""
+    """Merge bars in time order into one, labelled `start_ns`; None without bars."""
     rows = list(bars)
     if not rows:
         return None

@@ -1,4 +1,4 @@
-"""Parse a query of market data: symbols, times, limits and the page token; anything else is HTTP 400."""
+"""Parse a query of market data: symbols, times, limits and the page token; HTTP 400 if invalid."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from simulator.trading.venue import Brokerage
 from strategies.kit.units import MINUTE_NS
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-RECENT_NS = 15 * MINUTE_NS  # what a Basic plan may not ask of SIP
+RECENT_NS = 15 * MINUTE_NS  # age of SIP data below which a Basic plan is refused
 
 
 class BadRequest(web.HTTPBadRequest):
-    """HTTP 400 with a message and no code, as market data has it."""
+    """HTTP 400 with a message and no code, as in Alpaca's market data."""
 
     def __init__(self, message: str) -> None:
         super().__init__(text=msgspec.json.encode({"message": message}).decode(), content_type="application/json")
 
 
 def symbols_of(query: Mapping[str, str]) -> list[str]:
-    """The symbols, at least one. Raises BadRequest."""
+    """Return the symbols, at least one. Raises BadRequest."""
     symbols = [name.strip() for name in query.get("symbols", "").split(",") if name.strip()]
     if not symbols:
         raise BadRequest("symbols is required")
@@ -35,7 +35,7 @@ def symbols_of(query: Mapping[str, str]) -> list[str]:
 
 
 def time_of(query: Mapping[str, str], name: str, default_ns: int) -> int:
-    """The time under `name` in ns UTC, `default_ns` where there is none. Raises BadRequest."""
+    """Return the time under `name` in ns UTC, `default_ns` if missing. Raises BadRequest."""
     text = query.get(name)
     if not text:
         return default_ns
@@ -49,7 +49,7 @@ def time_of(query: Mapping[str, str], name: str, default_ns: int) -> int:
 
 
 def limit_of(query: Mapping[str, str], default: int, most: int) -> int:
-    """The limit, 1 to `most`. Raises BadRequest."""
+    """Return the limit, 1 to `most`. Raises BadRequest."""
     text = query.get("limit", str(default))
     if not text.isdecimal() or not 1 <= int(text) <= most:
         raise BadRequest(f"invalid limit: {text!r}; expected 1 to {most}")
@@ -57,12 +57,12 @@ def limit_of(query: Mapping[str, str], default: int, most: int) -> int:
 
 
 def page_token(symbol: str, last: str) -> str:
-    """The token of the page after the one that ends with this symbol and label."""
+    """Return the token of the page that follows this symbol and label."""
     return base64.urlsafe_b64encode(f"{symbol}|M|{last}".encode()).decode()
 
 
 def page_after(query: Mapping[str, str]) -> tuple[str, str] | None:
-    """Symbol and label of the last point of the page before; None on the first page."""
+    """Return symbol and label of the last row of the previous page; None on the first page."""
     token = query.get("page_token")
     if not token:
         return None
@@ -74,7 +74,7 @@ def page_after(query: Mapping[str, str]) -> tuple[str, str] | None:
 
 
 def check_plan(venue: Brokerage, query: Mapping[str, str], end_ns: int, now_ns: int) -> None:
-    """HTTP 403 where the script has the plan Basic: recent SIP data are not for it."""
+    """Refuse recent SIP data with HTTP 403 under a Basic plan."""
     recent = end_ns > now_ns - RECENT_NS and query.get("feed", "sip") == "sip"
     if recent and venue.rules.free_plan:
         raise not_in_plan("SIP")
@@ -86,12 +86,12 @@ def check_plan(venue: Brokerage, query: Mapping[str, str], end_ns: int, now_ns: 
 
 
 def check_feed(venue: Brokerage, query: Mapping[str, str], paid_feed: str) -> None:
-    """HTTP 403 where the newest data of the feed by subscription are asked for on a free plan."""
+    """Refuse the newest data of the paid feed with HTTP 403 on a free plan."""
     if venue.rules.free_plan and query.get("feed", paid_feed) == paid_feed:
         raise not_in_plan(paid_feed.upper())
 
 
 def not_in_plan(feed: str) -> web.HTTPForbidden:
-    """The refusal of data that the plan does not have; that of OPRA is worded as that of SIP (its own is unknown)."""
+    """Return the refusal of data outside the plan; that of OPRA is worded as SIP's, as its own is unknown."""
     message = {"message": f"subscription does not permit querying recent {feed} data"}
     return web.HTTPForbidden(text=msgspec.json.encode(message).decode(), content_type="application/json")

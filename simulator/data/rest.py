@@ -1,6 +1,6 @@
-"""Market-data REST: routes, pages of bars of any timeframe, newest quotes and trades, snapshots, chains with Greeks.
+"""Market-data REST: pages of bars of any timeframe, newest quotes and trades, snapshots, chains with Greeks.
 
-Read only, as of the simulated time. A bar is there one second after its end, and as corrected once the correction is
+Read only, as of the simulated time. A bar is available one second after its end, and corrected once the correction is
 known. Adjustments are as of today.
 """
 
@@ -75,7 +75,7 @@ def stock_bars(venue: Brokerage, query: Mapping[str, str]) -> object:
 
 
 def _known(venue: Brokerage, symbol: str, query: Mapping[str, str], now_ns: int) -> bool:
-    """Whether the share has this name on the query's `asof` (today); its history goes back through older names."""
+    """Return whether the share has this name on the query's `asof` (today); its history includes older names."""
     days = venue.market.days
     return days is None or symbol not in days.names or days.called(symbol, query.get("asof") or effective_day(now_ns))
 
@@ -101,7 +101,7 @@ def _aggregate(
     now_ns: int,
     steps: Sequence[BackAdjustment],
 ) -> list[Bar]:
-    """The bars of a timeframe whose labels lie from `start_ns` to `end_ns`, of the minutes that are known by now."""
+    """Return the known bars of a timeframe with labels from `start_ns` to `end_ns`."""
     match = _TIMEFRAME.fullmatch(timeframe)
     if match is None:
         raise BadRequest(f"invalid timeframe: {timeframe!r}")
@@ -118,7 +118,7 @@ def _aggregate(
             groups.setdefault(bar.start_ns // width * width, []).append(bar)
     elif count == 1 and unit in {"D", "Day"}:
         return _days(venue, symbol, start_ns, end_ns, now_ns, steps)
-    else:  # of regular hours
+    else:  # regular hours
         for session in venue.market.sessions:
             label = _period_ns(session.date, unit, count)
             if start_ns <= label <= end_ns and session.open_ns < now_ns:
@@ -132,7 +132,7 @@ def _aggregate(
 def _days(
     venue: Brokerage, symbol: str, start_ns: int, end_ns: int, now_ns: int, steps: Sequence[BackAdjustment]
 ) -> list[Bar]:
-    """The bars of days, labelled by their midnights: a history of them is asked for again and again."""
+    """Return daily bars, labelled by their midnights."""
     sessions = venue.market.sessions
     first = bisect_left(sessions, start_ns, key=_midnight_ns)
     sessions_asked = sessions[first : bisect_right(sessions, min(end_ns, now_ns), lo=first, key=_midnight_ns)]
@@ -153,7 +153,7 @@ def _row(bar: Bar) -> msgspec.Raw:
     return msgspec.Raw(msgspec.json.encode(bar_row(bar)))
 
 
-@lru_cache(maxsize=4096)  # every symbol asks for the same days
+@lru_cache(maxsize=4096)  # every symbol requests the same days
 def _period_ns(day: str, unit: str, count: int) -> int:
     first = date.fromisoformat(day)
     if unit in {"Week", "W"}:
@@ -164,7 +164,7 @@ def _period_ns(day: str, unit: str, count: int) -> int:
 
 
 def day_bar(venue: Brokerage, symbol: str, session: Session, now_ns: int) -> Bar | None:
-    """The bar of a session as traded, as far as it is known by now: the running one grows with its minutes."""
+    """Return a session's bar as traded, as known now: a running one grows with its minutes."""
     market = venue.market
     if venue.faults.waiting("day_bar_missing"):
         late = {"stream": "rest", "symbol": symbol, "date": session.date}
@@ -180,7 +180,7 @@ def day_bar(venue: Brokerage, symbol: str, session: Session, now_ns: int) -> Bar
 
 
 def known_bars(venue: Brokerage, symbol: str, start_ns: int, end_ns: int, now_ns: int) -> Sequence[Bar]:
-    """The minute bars that start from `start_ns` to `end_ns` and are known at `now_ns`, corrected where they were."""
+    """Return the minute bars from `start_ns` to `end_ns` that are known at `now_ns`, with known corrections."""
     starts = venue.market.starts.get(symbol, [])
     newest_ns = min(end_ns, now_ns - MINUTE_NS - BAR_DELAY_NS)
     rows = venue.market.bars.get(symbol, [])[bisect_left(starts, start_ns) : bisect_right(starts, newest_ns)]
@@ -201,7 +201,7 @@ ACTION_TYPES = (
 
 
 def _corporate_actions(venue: Brokerage, query: Mapping[str, str]) -> object:
-    """GET /v1/corporate-actions: a page of what companies did, by the date that it is processed on."""
+    """GET /v1/corporate-actions: a page of corporate actions, by process date."""
     symbols, days = symbols_of(query), venue.market.days
     begin, limit = int(query.get("page_token") or 0), limit_of(query, ACTIONS_LIMIT, ACTIONS_LIMIT_MAX)
     if days is None:
@@ -244,20 +244,20 @@ def _corporate_actions(venue: Brokerage, query: Mapping[str, str]) -> object:
 
 
 def _parties(row: Mapping[str, object]) -> list[object]:
-    """The shares that a corporate action is about."""
+    """Return the symbols of a corporate action."""
     return [value for name, value in row.items() if name == "symbol" or name.endswith("_symbol")]
 
 
 CHAIN_LIMIT, CHAIN_LIMIT_MAX = 100, 1_000
-SYMBOLS_MAX = 100  # of one request for options
+SYMBOLS_MAX = 100  # most symbols in one options request
 
 
 def routes(venue: Brokerage) -> list[web.RouteDef]:
-    """The routes under /v2/stocks, /v1/corporate-actions and /v1beta1/options."""
+    """Return the routes under /v2/stocks, /v1/corporate-actions and /v1beta1/options."""
 
     def get(path: str, answer: Callable[[Brokerage, Mapping[str, str]], object]) -> web.RouteDef:
         async def handler(request: web.Request) -> web.Response:
-            if path not in {"/v2/stocks/bars", "/v1/corporate-actions"}:  # of bars their age decides
+            if path not in {"/v2/stocks/bars", "/v1/corporate-actions"}:  # bars are refused by their age
                 check_feed(venue, request.query, "sip" if path.startswith("/v2/stocks") else "opra")
             return reply(answer(venue, {**request.query, **request.match_info}))
 
@@ -318,9 +318,10 @@ def _stock_snapshots(venue: Brokerage, query: Mapping[str, str]) -> object:
 
 
 def _daily_rows(venue: Brokerage, symbol: str, now_ns: int) -> list[Fields | None]:
-    """The two newest daily bars as traded, newest first, None where there is none.
+    """Return the two newest daily bars as traded, newest first, None if missing.
 
-    Those of the last two sessions; of a share that does not trade (halted, delisted) the last there are, however old.
+    They are those of the last two sessions; of a share that does not trade (halted, delisted) the last ones, however
+    old.
     """
     begun_sessions = [session for session in venue.market.sessions if session.open_ns <= now_ns]
     if symbol not in venue.market.derived:

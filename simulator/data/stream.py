@@ -1,4 +1,4 @@
-"""The stock and option data streams with the script's faults; see `daemon.alpaca_api.data_stream`.
+"""Stock and option data streams with scripted faults; see `daemon.alpaca_api.data_stream`.
 
 The market's events are in `timeline.py`.
 """
@@ -21,8 +21,8 @@ from simulator.trading.venue import Brokerage, Listed
 from strategies.kit.units import SECOND_NS
 
 log = logging.getLogger("simulator.data.stream")
-TEST_SYMBOL = "FAKEPACA"  # what the test stream calls the underlying
-OVERSIZE = 1_100_000  # bytes, above the 1 MiB that alpaca-py takes
+TEST_SYMBOL = "FAKEPACA"  # symbol of the underlying on the test stream
+OVERSIZE = 1_100_000  # bytes, above alpaca-py's limit of 1 MiB
 SOCKET_FAULTS = ("socket_drop", "socket_close", "socket_black_hole", "slow_client")
 BY_SUBSCRIPTION = ("/v2/sip", "/v1beta1/opra")
 
@@ -33,29 +33,29 @@ class FaultyClient(DataStreamClient):
 
     hub: FaultyHub
     mute: bool = False  # nothing is sent any more
-    deaf: bool = False  # data are cut, control messages go on
+    deaf: bool = False  # data are dropped, control messages continue
     dark: bool = False  # half-open: nothing is read or sent
     silent: bool = False  # pings are not answered
     stalled: bool = False
 
     def context(self, **more: object) -> dict[str, object]:
-        """The context of faults at this socket."""
+        """Return the context of faults at this socket."""
         return {"stream": self.stream, "path": self.path, "key": self.key, **more}
 
     def take(self, name: str, /, **more: object) -> Fault | None:
-        """The fault `name` where it is armed for this socket."""
+        """Return the fault `name` if it is armed for this socket."""
         faults = self.hub.venue.faults
         return faults.take(name, self.context(**more)) if faults.waiting(name) else None
 
     # --- out --------------------------------------------------------------------------------------------------------
 
     def send(self, data: bytes) -> None:
-        """Put a frame into the outbox of a client that anything is sent to."""
+        """Queue a frame, unless the client is mute or dark."""
         if not self.mute and not self.dark:
             super(FaultyClient, self).send(data)
 
     def frames(self, messages: list[DataMessage]) -> Iterator[bytes]:
-        """The frames in which these messages go out, spoilt where the script has it; none to a client that is cut."""
+        """Yield the frames of these messages, spoilt by scripted faults; none for a deaf client."""
         if self.deaf or self.mute or self.dark:
             return iter(())
         faults = self.hub.venue.faults
@@ -70,7 +70,7 @@ class FaultyClient(DataStreamClient):
         return self._spoilt(messages)
 
     def _spoilt(self, messages: list[DataMessage]) -> Iterator[bytes]:
-        """The frames that go out for one frame of messages under the script of faults."""
+        """Yield the frames sent for one frame of messages under the scripted faults."""
         first = messages[0]
         about = {"message": first.fields["T"], "symbol": first.symbol}
         if fault := self.take("malformed_json", **about):
@@ -105,18 +105,18 @@ class FaultyClient(DataStreamClient):
     # --- in ---------------------------------------------------------------------------------------------------------
 
     def must_authenticate(self) -> bool:
-        """Whether the client is to send its credentials in time: not where it hears nothing."""
+        """Return whether the client must authenticate in time; not if it is mute."""
         return not self.mute and super(FaultyClient, self).must_authenticate()
 
     def ignores(self, message: WSMessage) -> bool:
-        """Whether nothing is done about this message: half-open, or a ping that is not answered."""
+        """Return whether to ignore this message: half-open, or an unanswered ping."""
         if not self.dark and message.type is WSMsgType.PING:
             self.silent = self.silent or self.take("ping_silence") is not None
             return self.silent
         return self.dark
 
     async def authenticate(self, key: str, secret: str) -> None:
-        """Take the credentials, or say nothing more."""
+        """Check the credentials, or fall silent."""
         context = {"stream": self.stream, "path": self.path, "key": key}
         if not self.key and self.hub.venue.faults.take("mute_after_auth", context):
             self.mute = True
@@ -124,7 +124,7 @@ class FaultyClient(DataStreamClient):
             await super(FaultyClient, self).authenticate(key, secret)
 
     def acknowledge(self) -> None:
-        """Send all that is subscribed now; or nothing more, or an error after it and no data."""
+        """Send the complete subscription; or fall silent, or follow it with an error and no data."""
         if self.take("mute_after_subscribe"):
             self.mute = True
         super(FaultyClient, self).acknowledge()
@@ -133,19 +133,19 @@ class FaultyClient(DataStreamClient):
             self.deaf = True
 
     def ended(self, now_ns: int) -> bool:
-        """Whether this session leaves its place to the next: a half-open one when it is not held any more."""
+        """Return whether this session frees its place: also a half-open one after its holding time."""
         return super(FaultyClient, self).ended(now_ns) or (self.dark and now_ns >= self.dead_until_ns)
 
 
 class FaultyHub(DataSessions[FaultyClient]):
-    """The sessions of one server's data streams, and what is published to them."""
+    """Sessions of one server's data streams, and the messages published to them."""
 
     def __init__(self, venue: Brokerage) -> None:
         super().__init__(Listed(venue), FaultyClient)
         self.venue = venue
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
-        """One socket from its upgrade, which the script may refuse, to its end."""
+        """Serve one socket from its upgrade, which the script may refuse, to its end."""
         key = request.headers.get("APCA-API-KEY-ID", "")
         stream = "option" if request.path.startswith("/v1beta1") else "stock"
         context = {"stream": stream, "path": request.path, "key": key}
@@ -154,21 +154,21 @@ class FaultyHub(DataSessions[FaultyClient]):
         return await super().serve(request)
 
     def came(self, session: FaultyClient, key: str) -> None:
-        """A socket opened, mute where the script has it."""
+        """Handle an opened socket, mute under that fault."""
         session.mute = self._takes("mute_after_connect", session, key)
 
     def authentic(self, session: FaultyClient, key: str, secret: str) -> bool:
-        """Whether these are an account's credentials, and the script lets them be."""
+        """Return whether these are an account's credentials, unless the script refuses them."""
         return super().authentic(session, key, secret) and not self._takes("auth_failed", session, key)
 
     def permitted(self, session: FaultyClient, key: str) -> bool:
-        """Whether the plan has the stream: the free one has none that is by subscription."""
+        """Return whether the plan includes the stream: the free one excludes paid streams."""
         if self._takes("insufficient_subscription", session, key):
             return False
         return not self.venue.rules.free_plan or session.path not in BY_SUBSCRIPTION
 
     def claim(self, session: FaultyClient, key: str) -> bool:
-        """Whether `key` may have this session, also by the script."""
+        """Return whether `key` may have this session, unless the script refuses it."""
         return not self._takes("connection_limit", session, key) and super().claim(session, key)
 
     def _takes(self, kind: str, session: FaultyClient, key: str) -> bool:
@@ -176,15 +176,15 @@ class FaultyHub(DataSessions[FaultyClient]):
         return self.venue.faults.take(kind, context) is not None
 
     async def on_the_way(self, session: FaultyClient) -> None:
-        """Let a message be under way for as long as the clock has it."""
+        """Delay a message by the clock's latency."""
         await self.venue.clock.on_the_way(f"{session.path} {session.key}", asked=False)
 
     def say(self, words: str) -> None:
-        """Write it to the log."""
+        """Write the text to the log."""
         log.info(words)
 
     def strike(self) -> None:
-        """Let the armed faults of sockets befall the sessions."""
+        """Apply the armed faults of sockets to the sessions."""
         if not self.venue.faults.waiting(*SOCKET_FAULTS):
             return
         for session in [session for session in self.sessions if session.key and not session.dark]:
@@ -202,14 +202,14 @@ class FaultyHub(DataSessions[FaultyClient]):
                 session.close(WSCloseCode.POLICY_VIOLATION)
 
     async def watch(self) -> None:
-        """Strike for ever, so that sockets fail outside of trading hours too."""
+        """Apply socket faults for ever, so that sockets fail outside of trading hours too."""
         while True:
             faults_waiting = self.venue.faults.waiting(*SOCKET_FAULTS)
             await asyncio.sleep(self.venue.clock.nap_s((5 if faults_waiting else 60) * SECOND_NS))
             self.strike()
 
     def publish_stocks(self, messages: list[DataMessage]) -> None:
-        """Send stock messages to the sessions that asked for them; the test stream has them under its own symbol."""
+        """Send stock messages to the subscribed sessions; the test stream uses its own symbol."""
         if not messages:
             return
         market = self.venue.market

@@ -1,6 +1,6 @@
-"""The tape as events of simulated time: quotes and trades at each path point, bars a second after their minute.
+"""Play the tape in simulated time: quotes and trades at each path point, bars a second after their minute.
 
-Only subscribed symbols are priced, once for all sessions; bars go wrong where the script has it.
+Only subscribed symbols are priced, once for all sessions; scripted faults spoil bars.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ class Timeline:
     def __init__(self, hub: FaultyHub) -> None:
         self.hub = hub
         self.venue = hub.venue
-        self._queue: list[tuple[int, int, int, Callable[[], None]]] = []  # time, order, number, what happens then
+        self._queue: list[tuple[int, int, int, Callable[[], None]]] = []  # time, order, number, callback
         self._numbers = itertools.count()
         self._after_next: list[DataMessage] = []  # bars that are sent after their successors
 
     async def play(self) -> None:
-        """Publish the tape from now on, each event at its simulated time, to its end."""
+        """Publish the tape from now to its end, each event at its simulated time."""
         clock = self.venue.clock
         begun_ns = clock.now_ns()
         starts = self._starts(begun_ns - 2 * MINUTE_NS)
@@ -59,7 +59,7 @@ class Timeline:
                 happen()
 
     def _starts(self, from_ns: int) -> Iterator[int]:
-        """When the minutes of tape and daily prices start, each once, from `from_ns` on."""
+        """Yield the starts of the minutes of tape and daily prices, each once, from `from_ns` on."""
         market = self.venue.market
         tapes = (starts for symbol, starts in market.starts.items() if symbol not in market.derived)
         starts = sorted(set(itertools.chain(*tapes)))
@@ -75,7 +75,7 @@ class Timeline:
         heapq.heappush(self._queue, (time_ns, order, next(self._numbers), happen))
 
     def _tick(self, at_ns: int) -> None:
-        """A path point: quotes and trades to each session, priced once. Points that are overdue are left out."""
+        """Publish quotes and trades of a path point to each session, priced once. Overdue points are left out."""
         self.hub.strike()
         self._halt(at_ns)
         if self.venue.clock.now_ns() >= at_ns + POINT_NS:
@@ -95,7 +95,7 @@ class Timeline:
             session.deliver(message for message in messages if message is not None)
 
     def _halt(self, at_ns: int) -> None:
-        """Let the exchange halt a share where the script has it, and go on later; the channel of statuses says both."""
+        """Halt a share by the script and resume it later; the statuses channel reports both."""
         for symbol in sorted({str(it.where.get("symbol", "")) for it in self.venue.faults.waiting("trading_halt")}):
             if fault := self.venue.faults.take("trading_halt", {"stream": "stock", "symbol": symbol}):
                 self._halt_one(symbol or self.venue.market.symbol, fault, at_ns)
@@ -128,7 +128,7 @@ class Timeline:
         return DataMessage(kind, symbol, at_ns, fields)
 
     def _wrong_quote(self, symbol: str, at_ns: int, fields: dict[str, Any], context: Context) -> DataMessage | None:
-        """The quote as the script wants it; None for none."""
+        """Return the quote under scripted faults; None for none."""
         faults = self.venue.faults
         if faults.take("quote_gap", context):
             return None
@@ -148,7 +148,7 @@ class Timeline:
         return DataMessage("q", symbol, at_ns, fields)
 
     def _close(self, start_ns: int) -> None:
-        """A minute ended a second ago: its bars, late or wrong where the script has it, and the running daily bars."""
+        """Publish a minute's bars, a second after its end, with scripted faults, and the running daily bars."""
         messages: list[DataMessage] = []
         overtaken, self._after_next = self._after_next, []
         daily = any(session.subscribed.get("dailyBars") for session in self.hub.sessions)
@@ -163,7 +163,7 @@ class Timeline:
         self.hub.publish_stocks(overtaken)
 
     def _is_sent(self, symbol: str) -> bool:
-        """Whether the symbol's bars are sent; of daily prices only to subscribers, or for a fault."""
+        """Return whether the symbol's bars are sent; of daily prices only to subscribers, or for a fault."""
         if symbol not in self.venue.market.derived or self.venue.faults.waiting(*BAR_FAULTS):
             return True
         subscriptions = (
@@ -200,7 +200,7 @@ class Timeline:
         return [message] * (1 if fault is None else int(fault.get("copies", 2)))
 
     def _correct(self, bar: Bar, shift: float) -> None:
-        """A late trade moves the close by `shift` USD: `u` half a minute after the bar's end, and history from then."""
+        """Move the close by `shift` USD for a late trade: `u` 30 s after the bar's end, and history from then."""
         close = round(bar.close + shift, 4)
         high, low = max(bar.high, close), min(bar.low, close)
         new_bar = Bar(bar.symbol, bar.start_ns, bar.open, high, low, close, bar.volume + 100)

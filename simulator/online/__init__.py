@@ -1,1 +1,1 @@
-"""A demonstration of learning while trading: whole desk, made-up market, no account."""
+"""Demonstration of learning while trading: a complete desk on a synthetic market, without an account."""

@@ -15,7 +15,7 @@ from simulator.online.show import Show, Story
 
 
 def main() -> int:
-    """Play the show; exit code 0 where everything was seen, else 1."""
+    """Run the demonstration; returns exit code 0 if every line was seen, else 1."""
     line = argparse.ArgumentParser(
         prog="python -m simulator.online",
         description="A desk learns while it trades: a made-up market, a real Redis, all processes. Minutes.",
@@ -27,7 +27,7 @@ def main() -> int:
     story = Story(lambda text: print(text, flush=True))
     problem = ""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)  # whatever started it: the processes are stopped first
+        signal.signal(number, signal.default_int_handler)  # raises KeyboardInterrupt: the processes are stopped
     try:
         Show(folder, story, options.patience, _progress).run()
     except (ShowError, KeyboardInterrupt) as error:

@@ -1,6 +1,6 @@
-"""What the desk's files say: the steps of the ladder in its journal, exploration, the versions in its store.
+"""Read the desk's files: the ladder's steps in its journal, exploration, the versions in its store.
 
-The journal is plain SQLite and is only read; nothing here imports the daemon.
+The journal is plain SQLite and only read; nothing here imports the daemon.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Moved:
 
 @dataclass(frozen=True, slots=True)
 class Explored:
-    """Choices of a session: all, those that were not the best by the model, and what was taken."""
+    """Choices of a session: all, those that the model did not rank best, and counts by action."""
 
     choices: int
     explored: int
@@ -39,24 +39,24 @@ class Explored:
 
 
 class Books:
-    """The journal in `state_dir`, and the shelf of its versions."""
+    """The journal in `state_dir`, and the folder of its versions."""
 
     def __init__(self, state_dir: Path, shelf: Path) -> None:
         self._journal, self._shelf = state_dir / "journal.sqlite", shelf
 
     def moves(self) -> list[Moved]:
-        """The ladder's steps so far, oldest first."""
+        """Return the ladder's steps so far, oldest first."""
         with self._reading() as database:
             rows = database.execute("SELECT payload FROM events WHERE kind = 'LadderMoved' ORDER BY id").fetchall()
         return [_move_of(json.loads(row[0])) for row in rows]
 
     def meta(self, key: str) -> str:
-        """A value that the journal is bound to."""
+        """Return a value of the journal's `meta` table."""
         with self._reading() as database:
             return str(database.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()[0])
 
     def last_row(self, kind: str) -> int:
-        """The newest row of an event's kind, 0 without one."""
+        """Return the newest row of an event's kind, 0 without one."""
         with self._reading() as database:
             return int(database.execute("SELECT max(id) FROM events WHERE kind = ?", (kind,)).fetchone()[0] or 0)
 
@@ -74,7 +74,7 @@ class Books:
         return Explored(sum(actions.values()), sum(row[2] for row in rows if row[1]), actions)
 
     def answered(self, session: Session) -> dict[str, int]:
-        """How many decisions of a session each version answered."""
+        """Return how many decisions of a session each version answered."""
         with self._reading() as database:
             rows = database.execute(
                 "SELECT model, count(*) FROM decisions WHERE kind = 'policy' AND model IS NOT NULL AND time_ns > ? "
@@ -84,17 +84,17 @@ class Books:
         return dict(rows)
 
     def versions(self) -> list[str]:
-        """The versions with a card, by the age of their cards."""
+        """Return the versions with a card, by the age of their cards."""
         cards = sorted((path.stat().st_mtime_ns, path.parent.name) for path in self._shelf.glob("*/card.json"))
         return [name for _, name in cards]
 
     def card(self, version: str) -> dict[str, Any]:
-        """A version's card."""
+        """Return a version's card."""
         card: dict[str, Any] = json.loads((self._shelf / version / "card.json").read_text())
         return card
 
     def current(self) -> str:
-        """The version that the store names."""
+        """Return the store's current version."""
         return (self._shelf / "current").read_text().strip()
 
     @contextlib.contextmanager

@@ -1,7 +1,7 @@
-"""A made-up market with a rule that the recorded history does not have.
+"""A synthetic market with a rule that its recorded history lacks.
 
-After a burst of volume the price rises within the next minute, and falls a little in the one after. A dip means nothing
-in the history; later it comes back in the same way. Ordinary minutes make up for all of it, so that holding earns
+After a burst of volume the price rises within the next minute, and falls a little in the one after. In the history a
+dip has no effect; later it is reversed in the same way. Ordinary minutes compensate all of it, so that holding earns
 nothing. Pure.
 """
 
@@ -20,15 +20,15 @@ PRICE, VOLUME = 100.0, 2000.0  # USD, shares a minute
 NOISE = 1e-4  # standard deviation of a minute's log return
 BURST = 6.0  # times the usual volume
 MOVE = 0.004  # log return of the rise after a burst, and of a dip's two minutes
-BACK = 0.0015  # of the fall in the minute after a rise
-BURSTS = 0.08  # chance that a minute begins one
-DIPS_BEFORE, DIPS = 0.01, 0.06  # the same in the history, and after it
-APART = 4  # minutes from one to the next, at least
+BACK = 0.0015  # log return of the fall in the minute after a rise
+BURSTS = 0.08  # chance that a minute begins a burst
+DIPS_BEFORE, DIPS = 0.01, 0.06  # chance of a dip in the history, and after it
+APART = 4  # least minutes from one to the next
 
 
 @dataclass(frozen=True, slots=True)
 class PlantedRule:
-    """How clear the rule is: log returns."""
+    """Strength of the rule: log returns."""
 
     noise: float = NOISE
     move: float = MOVE
@@ -41,13 +41,13 @@ USUAL = PlantedRule()
 def bars_of(
     symbols: Sequence[str], sessions: Sequence[Session], seed: int, *, recorded: bool, rule: PlantedRule = USUAL
 ) -> list[Bar]:
-    """Minute bars of all symbols, by time: of the recorded history, or of the market after it."""
+    """Return minute bars of all symbols, by time: of the recorded history, or of the market after it."""
     series = [_series(symbol, sessions, [seed, place], recorded, rule) for place, symbol in enumerate(symbols)]
     return sorted((bar for bars in series for bar in bars), key=lambda bar: (bar.start_ns, bar.symbol))
 
 
 def as_csv(bars: Sequence[Bar]) -> str:
-    """The bars as the trainer reads them."""
+    """Return the bars as the trainer's CSV."""
     rows = [f"{b.symbol},{b.start_ns},{b.open},{b.high},{b.low},{b.close},{b.volume}" for b in bars]
     return "\n".join(["symbol,timestamp,open,high,low,close,volume", *rows]) + "\n"
 
@@ -72,7 +72,7 @@ def _series(symbol: str, sessions: Sequence[Session], seed: list[int], recorded:
 def _session(
     draw: np.random.Generator, count: int, recorded: bool, last: float, rule: PlantedRule
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Log returns and volumes of a session's minutes; it ends about where prices began."""
+    """Return log returns and volumes of a session's minutes; prices end about where they began."""
     returns, volumes = draw.normal(0.0, rule.noise, count), draw.lognormal(np.log(VOLUME), 0.2, count)
     moves, minute, dips = np.zeros(count), APART, DIPS_BEFORE if recorded else DIPS
     while minute < count - 2 * APART:

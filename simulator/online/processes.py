@@ -1,4 +1,4 @@
-"""The processes of a desk that learns, each started as an operator starts it, and a Redis of their own."""
+"""Processes of a learning desk, each started as by an operator, and a Redis of their own."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET
 USERS = ("rltrader-publisher", "rltrader-trainer")
 LOOK_S = 0.1
 STOP_S = 60.0
-TAIL = 1500  # characters of a log that an error shows
+TAIL = 1500  # last characters of a log in an error
 
 
 class ShowError(RuntimeError):
-    """The show cannot go on; the text gives the reason."""
+    """The demonstration cannot continue; the text gives the reason."""
 
 
 class Processes:
-    """Starts processes, their logs in `folder`, and stops them in the opposite order; `patience` stretches waits."""
+    """Starts processes, with logs in `folder`, and stops them in reverse order; `patience` scales timeouts."""
 
     def __init__(self, folder: Path, patience: float) -> None:
         self.folder, self._patience = folder, patience
         self.secret = secrets.token_hex(16)
-        self._processors = os.sched_getaffinity(0)  # virtual time keeps this process on one of them
+        self._processors = os.sched_getaffinity(0)  # virtual time pins this process to one of them
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._ending: dict[str, subprocess.Popen[bytes]] = {}
 
     @property
     def redis_socket(self) -> Path:
-        """Where Redis listens."""
+        """Path of Redis's socket."""
         return self.folder / "redis.sock"
 
     def start(self, name: str, command: Sequence[str], *, pinned: bool = False) -> int:
@@ -72,11 +72,11 @@ class Processes:
         self.until(self.redis_socket.exists, "Redis answers", 30.0)
 
     def log(self, name: str) -> Path:
-        """The log of a process."""
+        """Return the path of a process's log."""
         return self.folder / f"{name}.log"
 
     def logged(self, name: str, event: str) -> list[dict[str, Any]]:
-        """The lines of one event in a JSON log so far."""
+        """Return the lines of one event in a JSON log so far."""
         lines = []
         for line in self.log(name).read_text(errors="replace").splitlines():
             with contextlib.suppress(json.JSONDecodeError):
@@ -86,14 +86,14 @@ class Processes:
         return lines
 
     def check(self) -> None:
-        """Raise ShowError where a process has ended."""
+        """Raise ShowError if a process has ended."""
         for name, process in self._running.items():
             if process.poll() is not None:
                 end = self.log(name).read_text(errors="replace")[-TAIL:]
                 raise ShowError(f"{name} ended with {process.returncode}: {end}")
 
     def until(self, reached: Callable[[], bool], subject: str, limit_s: float) -> None:
-        """Wait for a condition, as long as all processes run. Raises ShowError."""
+        """Wait for a condition while all processes run. Raises ShowError."""
         end_s = time.monotonic() + limit_s * self._patience
         while not reached():
             self.check()
@@ -134,14 +134,14 @@ class Processes:
             process.wait()
 
     def stop_all(self) -> None:
-        """Stop what still runs, the newest first."""
+        """Stop the running processes, the newest first."""
         self._running |= self._ending
         for name in reversed(list(self._running)):
             self.stop(name)
 
 
 def configuration(tables: Mapping[str, Mapping[str, object]]) -> str:
-    """A daemon's configuration as TOML."""
+    """Return a daemon's configuration as TOML."""
     lines = []
     for table, keys in tables.items():
         lines += [f"[{table}]", *(f"{key} = {json.dumps(value)}" for key, value in keys.items()), ""]

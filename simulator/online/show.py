@@ -1,8 +1,8 @@
-"""Lets a desk learn while it trades, for as many sessions as one version needs for the whole ladder.
+"""Run a desk that learns while it trades, for as many sessions as one version needs for the whole ladder.
 
-Real are all processes, Redis and the ladder with the criteria as shipped; only shadow and canary are shorter. The
-market is made up and its time virtual: a session ends when everything in it was computed, and nights are left out. The
-trainer works in real time, so the next session waits for it.
+All processes, Redis and the ladder with the shipped criteria are real; only shadow and canary are shorter. The market
+is synthetic and its time virtual: a session ends when everything in it is computed, and nights are skipped. The trainer
+works in real time, so the next session waits for it.
 """
 
 from __future__ import annotations
@@ -53,18 +53,18 @@ LINES = {
     "once": "each decision was learned once",
     "verified": "the whole journal steps again to the same bytes",
 }
-"""What has to be seen, by name, in this order; docs/ONLINE.md has the same list."""
+"""Required observations by name, in this order; docs/ONLINE.md has the same list."""
 
 
 class Story:
-    """Numbers and prints the lines. Raises ValueError for one that is unknown."""
+    """Numbers and prints the observations. Raises ValueError for an unknown one."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
         self._write = write
         self.seen: list[str] = []
 
     def tell(self, name: str, text: str) -> None:
-        """Print a line that was seen; a second time it changes nothing."""
+        """Print an observation; a second time it changes nothing."""
         if name not in LINES:
             raise ValueError(f"{name!r} is no line of the show: expected one of {', '.join(LINES)}")
         if name not in self.seen:
@@ -73,11 +73,11 @@ class Story:
 
     @property
     def missing(self) -> list[str]:
-        """The lines that were not seen, in their order."""
+        """Return the observations still missing, in order."""
         return [name for name in LINES if name not in self.seen]
 
     def end(self, problem: str = "", seconds: float = 0.0) -> int:
-        """Print how it ended; returns the exit code."""
+        """Print the result; returns the exit code."""
         if not self.missing and not problem:
             self._write(f"    All {len(LINES)} were seen, in {seconds:.0f} s.")
             return 0
@@ -90,32 +90,32 @@ class Story:
 MODEL = Path(__file__).with_name("model.yaml")
 SYMBOLS = ("SPY", "QQQ", "IWM", "DIA")
 DESK, STRATEGY, CASH = "learner", "online_dqn", 100_000
-FIRST, HISTORY = "2024-01-02", 31  # the first session, and how many are recorded history
+FIRST, HISTORY = "2024-01-02", 31  # the first session, and the number of sessions of recorded history
 LEARN, CARD, SHADOW, CANARY = 5, 8, 2, 1  # sessions: before a version is taken, of its card, and of the ladder's steps
 PARTS = 4  # steps of the canary
 SESSIONS = LEARN + CARD + SHADOW + PARTS * CANARY
-NEGATED = LEARN + CARD - 2  # after this session the card of the negated version has eight of the champion's
+NEGATED = LEARN + CARD - 2  # after this session the negated version's card covers eight of the champion's sessions
 EPSILON = 0.05
 
 
 class DeskAt:
-    """The desk in `folder`: its configuration, and the arguments of the processes next to it."""
+    """The desk in `folder`: its configuration, and the arguments of its companion processes."""
 
     def __init__(self, folder: Path, redis_socket: Path) -> None:
         self._folder, self._redis = folder, f"unix://{redis_socket}"
         self.history = folder / "history.csv"
 
     def tables(self, clock: SimClock, server: RunningServer) -> dict[str, dict[str, object]]:
-        """The daemon's configuration at this server."""
+        """Return the daemon's configuration at this server."""
         urls = ("trading_url", "data_url", "stream_url", "trade_stream_url", "option_stream_url")
         return {
-            **self.own_tables(),  # nights cost less with fewer reports; they count as lost after broker.blind_min
+            **self.own_tables(),  # nights cost less with fewer reports; reports count as lost after broker.blind_min
             "alpaca": {**{name: getattr(server, name) for name in urls}, "ping_s": 600, "report_every_s": 150},
             "clock": clock.settings(),
         }
 
     def own_tables(self) -> dict[str, dict[str, object]]:
-        """The part of it that no server decides: of the ladder nothing but how long shadow and canary last."""
+        """Return the tables that do not depend on the server; of the ladder only the lengths of shadow and canary."""
         return {
             "desk": {"name": DESK, "strategy": STRATEGY, "symbols": list(SYMBOLS), "model_config": str(MODEL)},
             "paths": {"state_dir": str(self._folder / "state"), "models_dir": str(self._folder / "store")},
@@ -134,23 +134,23 @@ class DeskAt:
         }
 
     def trainer(self) -> list[object]:
-        """Arguments of `rltrader-trainer`."""
+        """Return the arguments of `rltrader-trainer`."""
         arguments: list[object] = ["--desk", DESK, "--redis", self._redis, "--models-dir", self._folder / "store"]
         arguments += ["--own-dir", self._folder / "trainer", *self._model(), "--symbols", *SYMBOLS, "--preset", "quick"]
         arguments += ["--publish-every", LEARN, "--card-sessions", CARD, "--checkpoint-every", 2000]
         return [*arguments, "--log-format", "json"]
 
     def publisher(self) -> list[object]:
-        """Arguments of `rltrader-publisher`."""
+        """Return the arguments of `rltrader-publisher`."""
         folders: list[object] = ["--state-dir", self._folder / "state", "--own-dir", self._folder / "publisher"]
         return [*folders, "--redis", self._redis, "--log-format", "json"]
 
     def dashboard(self, port: int) -> list[object]:
-        """Arguments of `rltrader-dashboard`."""
+        """Return the arguments of `rltrader-dashboard`."""
         return ["--state-dir", self._folder / "state", "--models-dir", self._folder / "store", "--port", port]
 
     def planter(self, kind: str, parent: str, stream: str) -> list[object]:
-        """Arguments of `training.online.planted`."""
+        """Return the arguments of `training.online.planted`."""
         arguments: list[object] = [kind, "--parent", parent, "--models-dir", self._folder / "store", *self._model()]
         arguments += ["--own-dir", self._folder / "trainer", "--state-dir", self._folder / "state"]
         return [*arguments, "--stream", stream]
@@ -159,13 +159,13 @@ class DeskAt:
         return ["--bars", self.history, "--model-config", MODEL]
 
 
-SPREAD = Decimal("0.03")  # USD: a purchase without a reason costs more than an ordinary minute
+SPREAD = Decimal("0.03")  # USD: a purchase without a reason costs more than an ordinary minute earns
 BEFORE_OPEN_NS, AFTER_CLOSE_NS, STEP_NS = 60 * MINUTE_NS, 20 * MINUTE_NS, 30 * MINUTE_NS
-HOURS = 3  # of virtual time, for a step of the ladder that is due
+HOURS = 3  # of virtual time: limit for a due step of the ladder
 
 
 class Show:
-    """One run in `folder`, an empty one with a short name. `patience` stretches what is waited for."""
+    """One run in `folder`, which must be empty and have a short name. `patience` scales timeouts."""
 
     def __init__(self, folder: Path, story: Story, patience: float, progress: Callable[[str], None]) -> None:
         self._folder, self._story, self._patience, self._progress = folder, story, patience, progress
@@ -176,15 +176,15 @@ class Show:
         self._history, self._live = sessions[:HISTORY], sessions[HISTORY : HISTORY + SESSIONS]
         self._sessions = sessions
         self._account = Account(DEFAULT_KEY, DEFAULT_SECRET, cash=Decimal(CASH), margin=1)
-        self._returns: list[float] = []  # of each session, parts of the equity before it
-        self._canary: list[str] = []  # its steps, with what each session earned
+        self._returns: list[float] = []  # of each session, as fractions of the equity before it
+        self._canary: list[str] = []  # the canary's steps, each with its session's profit
         self._first = self._forged_version = self._negated_version = self._challenger = ""
         with socket.socket() as door:
             door.bind(("127.0.0.1", 0))
-            self._port = int(door.getsockname()[1])  # of the dashboard
+            self._port = int(door.getsockname()[1])  # port of the dashboard
 
     def run(self) -> None:
-        """Play all of it. Raises ShowError where it cannot go on."""
+        """Run the whole demonstration. Raises ShowError if it cannot continue."""
         try:
             self._prepare()
             with self._desk() as (clock, server):
@@ -236,7 +236,7 @@ class Show:
     # --- before the first session -------------------------------------------------------------------------------------
 
     def _wake(self, clock: SimClock, server: RunningServer) -> None:
-        """The desk waits for its first model, which the trainer makes; then it wakes."""
+        """Let the trainer make the first model, for which the desk waits."""
         p, story = self._processes, self._story
         config = self._folder / "config.toml"
         config.write_text(configuration(self._desk_at.tables(clock, server)))
@@ -266,7 +266,7 @@ class Show:
     # --- one session --------------------------------------------------------------------------------------------------
 
     def _night(self, clock: SimClock, server: RunningServer, session: Session) -> None:
-        """Leave out the time to an hour before the session: nothing is decided in it, and most of a week is night."""
+        """Skip the time to an hour before the session, in which nothing is decided."""
         if session.open_ns - BEFORE_OPEN_NS > clock.now_ns():
             server.jump_to(session.open_ns - BEFORE_OPEN_NS)
 
@@ -305,7 +305,7 @@ class Show:
         )
 
     def _look_at_forgery(self, clock: SimClock, number: int) -> None:
-        """A card that promises too much passes the criteria, and the canary finds it out."""
+        """Check that the canary rejects a card with exaggerated figures, which passes the criteria."""
         replay_move = self._move_of(self._forged_version, "replay")
         if number == SHADOW and replay_move and (step := self._await(clock, self._forged_version, "canary_10")):
             self._story.tell(
@@ -333,7 +333,7 @@ class Show:
             )
 
     def _look_at_card(self, clock: SimClock) -> None:
-        """The trainer's own version is published and judged."""
+        """Check the publication and the judgement of the trainer's own version."""
         versions = {self._first, self._forged_version, self._negated_version}
         self._processes.until(
             lambda: bool(set(self._books.versions()) - versions), "the trainer publishes its version", 300.0
@@ -412,7 +412,7 @@ class Show:
             )
 
     def _planter(self, kind: str) -> list[str]:
-        """The command that plants a bad version next to the champion."""
+        """Return the command that plants a bad version next to the champion."""
         return module_command("training.online.planted", *self._desk_at.planter(kind, self._first, self._stream))
 
     # --- looking ------------------------------------------------------------------------------------------------------
@@ -428,7 +428,7 @@ class Show:
         return redis.Redis(unix_socket_path=path, username="rltrader-trainer", password=self._processes.secret)
 
     def _learned(self) -> bool:
-        """Whether all experience of the journal's sessions was read by the trainer."""
+        """Return whether the trainer has read all experience of the journal's sessions."""
         import redis
 
         try:
@@ -451,12 +451,12 @@ class Show:
         return page
 
     def _move_of(self, version: str, to_step: str) -> Moved | None:
-        """The step that brought a version there, None where it was not taken."""
+        """Return the step that brought a version there, None if there was none."""
         steps = [move for move in self._books.moves() if move.version == version and move.from_step != move.to_step]
         return next((move for move in steps if move.to_step == to_step), None)
 
     def _await(self, clock: SimClock, version: str, to_step: str) -> Moved | None:
-        """The same, after some hours at most."""
+        """Return that step after waiting for some hours at most."""
         self._until(clock, lambda: self._move_of(version, to_step) is not None)
         return self._move_of(version, to_step)
 
@@ -467,13 +467,13 @@ class Show:
         return reached()
 
     def _pass(self, clock: SimClock, until_ns: int) -> None:
-        """Let virtual time pass, as long as all processes run. Raises ShowError."""
+        """Let virtual time pass while all processes run. Raises ShowError."""
         row_count = 0
         while (left_ns := until_ns - clock.now_ns()) > 0:
             self._processes.check()
             try:
                 clock.pass_s(min(left_ns, STEP_NS) / 1e9)
-            except AssertionError as error:  # a replay of the journal on a busy machine
+            except AssertionError as error:  # such as during a replay of the journal on a busy machine
                 row_count += 1
                 if row_count > self._patience:
                     raise ShowError(str(error)) from None

@@ -1,4 +1,4 @@
-"""What companies do to their shares: splits, dividends, new names, mergers, spin-offs; and what that makes of prices.
+"""Corporate actions (splits, dividends, new names, mergers, spin-offs) and their effect on prices.
 
 Pure data and arithmetic. An action takes effect at 04:00 New York of its date: history, quotes and books at once.
 """
@@ -16,14 +16,14 @@ from simulator.prices.tape import midnight_ns, new_york_date
 from strategies.kit.contract import Bar
 from strategies.kit.units import SECOND_NS
 
-MORNING_NS = 4 * 3_600 * SECOND_NS  # when the day of data and books begins, before any trading
+MORNING_NS = 4 * 3_600 * SECOND_NS  # time at which a day of data and books begins, before any trading
 ADJUSTMENTS = ("raw", "split", "dividend", "spin-off", "all")
 DECIMALS = 4  # of adjusted prices
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Split:
-    """From `date` on there are `ratio` shares for each one before (below 1: a reverse split).
+    """A split: from `date` on there are `ratio` shares for each one before (below 1: a reverse split).
 
     A position may become a fraction, as at Alpaca; with `fraction_in_cash` the fraction is paid out (CIL) instead.
     """
@@ -36,7 +36,7 @@ class Split:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Dividend:
-    """`amount` USD a share to who held shares before `date` (the ex-date), paid on `paid` (the ex-date for "")."""
+    """A dividend of `amount` USD a share to holders before `date` (the ex-date), paid on `paid` ("": the ex-date)."""
 
     symbol: str
     date: str
@@ -46,7 +46,7 @@ class Dividend:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Rename:
-    """From `date` on `symbol` is called `new`; all other data of the share name it `symbol`."""
+    """A rename: from `date` on `symbol` is called `new`; all other data of the share name it `symbol`."""
 
     symbol: str
     date: str
@@ -55,9 +55,9 @@ class Rename:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Merger:
-    """From `date` on a share of `symbol` is `cash` USD, `ratio` shares of `new`, or both; it trades no more.
+    """A merger: from `date` on a share of `symbol` becomes `cash` USD, `ratio` shares of `new`, or both.
 
-    The cash is on the line of the shares that leave, or with `cash_apart` on one of its own. A fraction as of a split.
+    The cash is in the row that removes the shares, or with `cash_apart` in its own. Fractions as for a split.
     """
 
     symbol: str
@@ -71,9 +71,9 @@ class Merger:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SpinOff:
-    """Who held `symbol` before `date` has `ratio` shares of `new` for each one, which take `part` of its price along.
+    """A spin-off: holders of `symbol` before `date` get `ratio` shares of `new` for each, worth `part` of its price.
 
-    A fraction as of a split.
+    Fractions as for a split.
     """
 
     symbol: str
@@ -86,7 +86,7 @@ class SpinOff:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class BackAdjustment:
-    """Bars before `date` have their prices times `price` and their volume times `volume`."""
+    """Factors of bars before `date`: prices are multiplied by `price`, volume by `volume`."""
 
     date: str
     price: float
@@ -98,17 +98,17 @@ Days = Mapping[str, Bar]  # by New York date, in order
 
 @lru_cache(maxsize=16_384)
 def morning_ns(day: str) -> int:
-    """When what is dated `day` takes effect."""
+    """Return the time at which an action dated `day` takes effect."""
     return midnight_ns(day) + MORNING_NS
 
 
 def effective_day(now_ns: int) -> str:
-    """The day whose actions are in effect at `now_ns`: New York's date, from 04:00 on."""
+    """Return the day whose actions are in effect at `now_ns`: New York's date, from 04:00 on."""
     return new_york_date(now_ns - MORNING_NS)
 
 
 def close_before(days: Days, day: str) -> float | None:
-    """The close of the last bar before `day`; None where there is none."""
+    """Return the close of the last bar before `day`; None without one."""
     return next((days[date].close for date in sorted(days, reverse=True) if date < day), None)
 
 
@@ -120,9 +120,9 @@ def steps_of(
     adjustment: str,
     day: str,
 ) -> list[BackAdjustment]:
-    """What an `adjustment` makes of the bars as traded of one share, as of `day`; none for `raw`.
+    """Return the back adjustments of one share's bars for this `adjustment`, as of `day`; none for `raw`.
 
-    A dividend takes its part of the close before: 1 - amount / close (Center for Research in Security Prices).
+    A dividend's factor is 1 - amount / close, with the close before (Center for Research in Security Prices).
     """
     steps: list[BackAdjustment] = []
     if adjustment in {"split", "all"}:
@@ -139,7 +139,7 @@ def steps_of(
 
 
 def adjust_bar(bar: Bar, day: str, steps: Sequence[BackAdjustment]) -> Bar:
-    """The bar of `day` under `steps`: prices with four decimals, whole shares."""
+    """Return the bar of `day` adjusted by `steps`: prices with four decimals, whole shares."""
     price = volume = 1.0
     for step in steps:
         if day < step.date:
@@ -157,7 +157,7 @@ def _times(bar: Bar, price: float, volume: float) -> Bar:
 def as_traded(
     days: Days, splits: Iterable[Split], dividends: Iterable[Dividend], spin_offs: Iterable[SpinOff] = ()
 ) -> dict[str, Bar]:
-    """A continuous series, adjusted for all that is scripted, as it was traded: the other way round of `adjusted`."""
+    """Return the bars as traded from a series adjusted for all scripted actions: the inverse of adjustment."""
     raw_bars = dict(days)
     actions: list[Split | Dividend | SpinOff] = [*splits, *dividends, *spin_offs]
     for action in sorted(actions, key=lambda action: action.date, reverse=True):
@@ -176,7 +176,7 @@ def as_traded(
 
 
 def spun_off(days: Days, action: SpinOff, splits: Iterable[Split]) -> dict[str, Bar]:
-    """The bars of the new share, by those of the old one as traded, whose `splits` are none of the new one's."""
+    """Return the new share's bars from the old one's as traded, without the old one's `splits`."""
     later_splits = [split for split in splits if split.date > action.date]
     new_bars: dict[str, Bar] = {}
     for day, bar in days.items():

@@ -1,6 +1,6 @@
-"""A session's minutes made of its daily bar: a path from the open through both extremes to the close.
+"""Minute bars generated from a daily bar: a path from the open through both extremes to the close.
 
-Deterministic in seed, symbol and date. The minutes of a session put together are its daily bar to the last digit.
+Deterministic in seed, symbol and date. A session's minutes combined equal its daily bar to the last digit.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from msgspec.structs import replace
 from strategies.kit.contract import Bar, Session
 from strategies.kit.units import MINUTE_NS
 
-WIGGLE = 0.02  # standard deviation of the noise on the path, in parts of the day's range
+WIGGLE = 0.02  # standard deviation of the noise on the path, as a fraction of the day's range
 LEAST_VOLUME = 390.0  # of a daily bar, so that every minute trades
 
 
 @lru_cache(maxsize=1_024)
 def minutes_of(bar: Bar, session: Session, seed: int) -> tuple[Bar, ...]:
-    """The minute bars of a session with the daily bar `bar`, whose prices are on the grid.
+    """Return the minute bars of a session with the daily bar `bar`, whose prices are on the grid.
 
     A rising day visits its low first, a falling one its high. Every minute trades.
     """
@@ -55,9 +55,9 @@ def minutes_of(bar: Bar, session: Session, seed: int) -> tuple[Bar, ...]:
 
 
 class DayMinutes(Sequence[Bar]):
-    """The minutes of all sessions of one symbol, in order, made when they are asked for.
+    """Minutes of all sessions of one symbol, in order, generated on demand.
 
-    `days` are the sessions it traded in with their daily bars; `symbol` names the minutes.
+    `days` are the sessions in which it traded with their daily bars; `symbol` is the minutes' symbol.
     """
 
     def __init__(self, symbol: str, days: Sequence[tuple[Session, Bar]], seed: int) -> None:
@@ -85,12 +85,12 @@ class DayMinutes(Sequence[Bar]):
         return minute_bar if minute_bar.symbol == self.symbol else replace(minute_bar, symbol=self.symbol)
 
     def start_of(self, index: int) -> int:
-        """When the minute of that index starts."""
+        """Return the start of the minute with that index."""
         day, minute = self._place(index)
         return self._opens[day] + minute * MINUTE_NS
 
     def last_at(self, now_ns: int) -> tuple[int, int]:
-        """Index and start of the last minute that started up to `now_ns`; -1 and 0 before the first."""
+        """Return index and start of the last minute that started up to `now_ns`; -1 and 0 before the first."""
         day = bisect_right(self._opens, now_ns) - 1
         if day < 0:
             return -1, 0
@@ -107,7 +107,7 @@ class DayMinutes(Sequence[Bar]):
 
 
 class MinuteStarts(Sequence[int]):
-    """When the minutes of `DayMinutes` start, for searches."""
+    """Starts of the minutes of `DayMinutes`, for searches."""
 
     def __init__(self, minutes: DayMinutes) -> None:
         self._minutes = minutes

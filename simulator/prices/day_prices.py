@@ -1,7 +1,7 @@
-"""The daily bars of many shares as they were traded, with what happens to the shares: the price source of a server.
+"""Daily bars of many shares as traded, with corporate actions: the price source of a server.
 
-A day without a bar is one without a trade: halted, delisted, not listed yet, or missing. Nothing here is random
-but `made_up`, which is seeded.
+A day without a bar is one without a trade: halted, delisted, not listed yet, or missing. Only `made_up` is random, and
+it is seeded.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ Action = Split | Dividend | Rename | Merger | SpinOff
 class DailyPrices:
     """Daily bars as traded (`bars`, any order, labelled by any time of their New York date), by symbol.
 
-    `halts` are the dates on which a symbol does not trade, `delisted` the first date on which it does so no more. What
-    `mergers` take is delisted, what `spin_offs` bring has bars of its own or those that its parent's make. Prices come
-    on the grid (cents, four decimals below 1.00 USD). Raises ValueError for an action of an unknown symbol.
+    `halts` are the dates without trading of a symbol, `delisted` the first date after its last trade. Shares removed by
+    `mergers` are delisted; shares from `spin_offs` have their own bars or those derived from the parent. Prices are on
+    the grid (cents, four decimals below 1.00 USD). Raises ValueError for an action of an unknown symbol.
     """
 
     def __init__(
@@ -93,9 +93,9 @@ class DailyPrices:
         closes: Mapping[str, tuple[str, float]] | None = None,
         **settings: Any,
     ) -> Self:
-        """Seeded random walks, one bar for each symbol and session up to `last`; continuous but for what is scripted.
+        """Return seeded random walks, one bar per symbol and session up to `last`; scripted actions make jumps.
 
-        `closes[symbol]` is a date and the price at which the walk of that symbol closes then. `settings` are those of
+        `closes[symbol]` is a date and the close of that symbol's walk on it. `settings` are those of
         the constructor; splits, dividends and spin-offs make the walk jump as they make real prices jump.
         """
         days = [session.date for session in sessions if session.date <= last]
@@ -115,9 +115,10 @@ class DailyPrices:
         sessions: Sequence[Session] | None = None,
         **settings: Any,
     ) -> Self:
-        """The rows of files of daily bars (symbol, date, open, high, low, close, volume) from `first` to `last`.
+        """Return the rows of files of daily bars (symbol, date, open, high, low, close, volume) from `first` to `last`.
 
-        Its prices are continuous: what is scripted makes them jump. Without `sessions` it asks exchange_calendars.
+        The files' prices are continuous: scripted actions make them jump. Without `sessions` it asks
+        exchange_calendars.
         """
         names = ("symbol", "date", "open", "high", "low", "close", "volume")
         table = pyarrow.concat_tables(_columns(path, names) for path in paths)
@@ -152,28 +153,28 @@ class DailyPrices:
 
     @property
     def names(self) -> list[str]:
-        """All symbols that there ever are, new names too."""
+        """Return all symbols that ever exist, new names included."""
         return [*self.bars, *self._known_as]
 
     def share(self, name: str) -> str:
-        """The symbol under which a share's bars are kept; `name` itself for anything else."""
+        """Return the symbol under which a share's bars are stored; other names are returned unchanged."""
         rename = self._known_as.get(name)
         return name if rename is None else rename.symbol
 
     def name_on(self, share: str, day: str) -> str:
-        """What the share is called on `day`."""
+        """Return the share's name on `day`."""
         rename = self._renames.get(share)
         return share if rename is None or day < rename.date else rename.new
 
     def called(self, name: str, day: str) -> bool:
-        """Whether a share has this name on `day`, whether it trades or not; not before its first bar."""
+        """Return whether a share has this name on `day`, whether it trades or not; not before its first bar."""
         days, rename, rename_away = self.bars.get(self.share(name)), self._known_as.get(name), self._renames.get(name)
         if not days or day < next(iter(days)):
             return False
         return (rename is None or day >= rename.date) and (rename_away is None or day < rename_away.date)
 
     def tradable(self, name: str, now_ns: int) -> bool:
-        """Whether orders are taken: neither halted today nor delisted nor renamed."""
+        """Return whether orders are accepted: neither halted today nor delisted nor renamed."""
         day = effective_day(now_ns)
         return self.called(name, day) and self._trades(self.share(name), day)
 
@@ -183,18 +184,18 @@ class DailyPrices:
     # --- bars -------------------------------------------------------------------------------------------------------
 
     def bar(self, name: str, day: str) -> Bar | None:
-        """The bar of `day` as traded; None on a day without a trade."""
+        """Return the bar of `day` as traded; None on a day without a trade."""
         return self.bars.get(self.share(name), {}).get(day)
 
     def minutes(self, name: str) -> DayMinutes:
-        """The minutes in which the share traded under this name; of a new name also those before."""
+        """Return the minutes in which the share traded under this name; of a new name also those before."""
         days, rename = self.bars.get(self.share(name), {}), self._renames.get(name)
         last_date = "9999" if rename is None else rename.date
         pairs = ((session, days.get(session.date)) for session in self.sessions if session.date < last_date)
         return DayMinutes(name, [(session, bar) for session, bar in pairs if bar is not None], self.seed)
 
     def steps(self, name: str, adjustment: str, day: str) -> list[BackAdjustment]:
-        """What an adjustment makes of the share's bars as of `day`."""
+        """Return an adjustment's factors for the share's bars as of `day`."""
         share = self.share(name)
         splits = [split for split in self.splits if split.symbol == share]
         dividends = [dividend for dividend in self.dividends if dividend.symbol == share]
@@ -202,13 +203,13 @@ class DailyPrices:
         return steps_of(self.bars.get(share, {}), splits, dividends, spin_offs, adjustment, day)
 
     def spun_off(self, action: SpinOff) -> dict[str, Bar]:
-        """The bars of the share that this brings, as those of its parent make them."""
+        """Return the bars of the spun-off share, derived from its parent's."""
         splits = [split for split in self.splits if split.symbol == action.symbol]
         made = spun_off(self.bars[action.symbol], action, splits)
         return {day: _on_grid(bar, day) for day, bar in made.items()}
 
     def split_between(self, name: str, from_ns: int, until_ns: int) -> tuple[int, Decimal] | None:
-        """When the share split last after `from_ns` up to `until_ns`, and the product of all ratios; None for never."""
+        """Return the time of the last split after `from_ns` up to `until_ns`, and the product of ratios; or None."""
         share, newest_ns, ratio = self.share(name), 0, Decimal(1)
         for split in self.splits:
             at_ns = morning_ns(split.date)
@@ -217,7 +218,7 @@ class DailyPrices:
         return (newest_ns, ratio) if newest_ns else None
 
     def actions(self) -> list[tuple[int, Action, bool]]:
-        """When what happens, in order; True where a dividend is paid, False where it is gone from the price."""
+        """Return times and actions in order; True if a dividend is paid, False if it leaves the price."""
         effective: list[Action] = [*self.splits, *self.dividends, *self.renames, *self.mergers, *self.spin_offs]
         entries = [(morning_ns(action.date), action, False) for action in effective]
         entries += [(morning_ns(dividend.paid or dividend.date), dividend, True) for dividend in self.dividends]
@@ -225,7 +226,7 @@ class DailyPrices:
 
 
 def _columns(path: Path, names: Sequence[str]) -> Any:
-    """These columns of a file, with the symbols as plain strings, which files of other writers have too."""
+    """Return these columns of a file, with the symbols as plain strings, whatever their stored type."""
     try:
         table = pyarrow.parquet.read_table(path, columns=list(names))
     except (OSError, ValueError) as error:
@@ -246,7 +247,7 @@ def _times(bar: Bar, factor: float) -> Bar:
 
 
 def _walk(symbol: str, days: Sequence[str], seed: int) -> dict[str, Bar]:
-    """A made-up history: 1.5 % a day, a third of it over night; extremes and volume that go with it."""
+    """Return a synthetic history: 1.5 % a day, a third of it over night; with matching extremes and volume."""
     random = np.random.default_rng(zlib.crc32(f"{seed}:{symbol}".encode()))
     count = len(days)
     night, move = random.normal(0.0002, 0.005, count), random.normal(0.0002, 0.014, count)

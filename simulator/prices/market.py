@@ -1,7 +1,7 @@
-"""What the loopback Alpaca trades: tapes and daily prices as deterministic paths, and options priced on one of them.
+"""The market of the loopback Alpaca: tapes and daily prices as deterministic paths, and options priced on one of them.
 
-Pure functions of the simulated time; nothing here knows a client, a socket or an account. Quotes change at path points
-alone (four in a minute: open, both extremes, close), so one price a point serves streams, REST and matching.
+Pure functions of the simulated time; nothing here knows a client, a socket or an account. Quotes change only at path
+points (four in a minute: open, both extremes, close), so one price per point serves streams, REST and matching.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from simulator.prices.tape import calendar_sessions, cents, grid, new_york_date,
 from strategies.kit.contract import Bar, Session
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
-POINT_NS = 15 * SECOND_NS  # four path points a minute: open, low and high in the order that suits the bar, close
+POINT_NS = 15 * SECOND_NS  # four path points a minute: open, low and high in the order of the bar's direction, close
 BAR_DELAY_NS = SECOND_NS  # a minute's bar is known about one second after its end
 NEVER_NS = 2**63 - 1
 ZERO = Decimal(0)
 PENNY_SPREAD = Decimal("0.0001")  # of shares below 1.00 USD
 LISTINGS_KEPT = 3  # a listing is a megabyte
-EXPIRIES = 10  # dates listed after a session's own
-_EXPIRED_AFTER_NS = 8 * 3_600 * SECOND_NS  # the last quote of an expired contract stands until midnight
+EXPIRIES = 10  # expiry dates listed after a session's own
+_EXPIRED_AFTER_NS = 8 * 3_600 * SECOND_NS  # the last quote of an expired contract is valid until midnight
 
 
 class Market:
     """Minute bars by symbol, the sessions around them, and the option market of `symbol`.
 
-    They are those of a tape; shares that only `days` has trade on minutes made of their daily bars. `bars[symbol]` are
-    in time order, `starts[symbol]` their starts; `sessions` may reach past the tape, for expiries. Prices are Decimal
-    in whole cents (of shares below 1.00 USD with four decimals), times integer nanoseconds UTC.
+    They are a tape's bars; shares that are only in `days` trade on minutes generated from their daily bars.
+    `bars[symbol]` are in time order, `starts[symbol]` their starts; `sessions` may extend past the tape, for expiries.
+    Prices are Decimal in whole cents (of shares below 1.00 USD with four decimals), times integer nanoseconds UTC.
     """
 
     def __init__(
@@ -85,15 +85,15 @@ class Market:
         self._open_time = [0]  # [i]: nanoseconds of regular trading in all sessions before i
         for session in self.sessions:
             self._open_time.append(self._open_time[-1] + session.close_ns - session.open_ns)
-        self._centres: dict[int, int | None] = {}  # by index of the session, once asked for
-        self._paths: dict[str, tuple[int, tuple[Decimal, ...]]] = {}  # the bar last asked for, by symbol
-        self._quotes: dict[str, tuple[int, tuple[Decimal, Decimal]]] = {}  # the point last asked for, by symbol
-        self._points: dict[str, tuple[int, Decimal]] = {}  # the same, as time and price, within its fifteen seconds
-        self._session: Session | None = None  # the one last asked for
+        self._centres: dict[int, int | None] = {}  # by index of the session, computed on demand
+        self._paths: dict[str, tuple[int, tuple[Decimal, ...]]] = {}  # the last requested bar, by symbol
+        self._quotes: dict[str, tuple[int, tuple[Decimal, Decimal]]] = {}  # the last requested point, by symbol
+        self._points: dict[str, tuple[int, Decimal]] = {}  # the last requested point, by symbol: time and price
+        self._session: Session | None = None  # the last requested one
         # options: listed from this session (index) until this time
         self._listing_times: dict[str, tuple[int, int]] = {}
         self._listings: dict[str, list[dict[str, Any]]] = {}
-        self.halts: dict[str, list[tuple[int, int]]] = {}  # by share: from when until when its exchange halts it
+        self.halts: dict[str, list[tuple[int, int]]] = {}  # by share: begin and end of its exchange's halts
 
     @classmethod
     def from_bars(
@@ -104,7 +104,7 @@ class Market:
         sessions: Sequence[Session] | None = None,
         **settings: Any,
     ) -> Self:
-        """The market of a CSV(.gz) or Parquet tape, or of bars; without `sessions` those of `days`, or the exchange's.
+        """Return the market of a CSV(.gz) or Parquet tape, or of bars; `sessions` default to `days`' or the exchange's.
 
         `settings` are those of the constructor. Raises ValueError for an unknown format or a tape without `symbol`.
         """
@@ -118,22 +118,22 @@ class Market:
         return cls(bars, symbol, sessions=sessions, **settings)
 
     def halt_trading(self, symbol: str, from_ns: int, until_ns: int) -> None:
-        """Let the exchange halt a share, and its options, between two times: no fill, and nothing new to see of it."""
+        """Halt a share, and its options, at the exchange between two times: no fills, and no new data."""
         self.halts.setdefault(symbol, []).append((from_ns, until_ns))
         self._points.pop(symbol, None)
 
     # --- prices -----------------------------------------------------------------------------------------------------
 
     def price(self, now_ns: int, symbol: str | None = None) -> Decimal | None:
-        """The price of the underlying (or of another stock of the tape); the last one when nothing trades.
+        """Return the price of the underlying (or of another stock of the tape); the last one when nothing trades.
 
-        None before the tape's first bar and for a symbol that the tape has not.
+        None before the tape's first bar and for a symbol that is not on the tape.
         """
         point = self._point(symbol or self.symbol, now_ns)
         return None if point is None else point[1]
 
     def quote(self, symbol: str, now_ns: int) -> tuple[Decimal, Decimal] | None:
-        """Bid and ask in USD of a stock or option; a bid of 0 is no bid. None for what is not listed or long expired.
+        """Return bid and ask in USD of a stock or option; a bid of 0 is no bid. None if not listed or long expired.
 
         An option's value is Black-Scholes on the underlying's path at the last path point of regular hours.
         """
@@ -161,9 +161,9 @@ class Market:
         return min(path[1]), end_ns
 
     def greeks(self, symbol: str, now_ns: int) -> dict[str, float] | None:
-        """Delta, gamma, rho, theta (a day) and vega (a point of volatility) with r = q = 0 (Hull, chapter 19).
+        """Return delta, gamma, rho, theta (a day) and vega (a point of volatility) with r = q = 0 (Hull, chapter 19).
 
-        None where Alpaca has none either: not listed, no bid, expiring within minutes, deep in or far out of the money.
+        None if Alpaca has none either: not listed, no bid, expiring within minutes, deep in or far out of the money.
         """
         quote, point = self.quote(symbol, now_ns), self._option_point(now_ns)
         if quote is None or point is None or quote[0] == 0:
@@ -185,17 +185,17 @@ class Market:
         }
 
     def last_change(self, symbol: str, now_ns: int) -> int | None:
-        """The time of the path point whose quote of `symbol` stands at `now_ns`; None before the first."""
+        """Return the time of the path point whose quote of `symbol` is valid at `now_ns`; None before the first."""
         point = self._point(symbol, now_ns) if symbol in self.bars else self._option_point(now_ns)
         return None if point is None else point[0]
 
     def next_change(self, now_ns: int) -> int:
-        """The time of the first path point after `now_ns`; NEVER_NS at the end of tape and daily prices."""
+        """Return the time of the first path point after `now_ns`; NEVER_NS at the end of tape and daily prices."""
         next_point = min((_next_point(self.starts[symbol], now_ns) for symbol in self._taped_symbols), default=NEVER_NS)
         return min(next_point, self._next_path_point(now_ns)) if self.derived else next_point
 
     def _next_path_point(self, now_ns: int) -> int:
-        """The next path point of a session that daily prices have."""
+        """Return the next path point of a session of the daily prices."""
         session = self.session_at(now_ns)
         if session is not None and session.date in self._derived_dates:
             point = session.open_ns + ((now_ns - session.open_ns) // POINT_NS + 1) * POINT_NS
@@ -209,7 +209,7 @@ class Market:
     # --- sessions ---------------------------------------------------------------------------------------------------
 
     def session_at(self, now_ns: int) -> Session | None:
-        """The session whose regular hours hold `now_ns` (open included, close excluded)."""
+        """Return the session whose regular hours include `now_ns` (open included, close excluded), or None."""
         last = self._session
         if last is not None and last.open_ns <= now_ns < last.close_ns:
             return last
@@ -220,12 +220,12 @@ class Market:
         return self._session
 
     def session_of(self, day: str) -> Session | None:
-        """The session of a New York date (`YYYY-MM-DD`), None where there is none."""
+        """Return the session of a New York date (`YYYY-MM-DD`), or None."""
         index = self._dates.get(day)
         return None if index is None else self.sessions[index]
 
     def session_bars(self, day: str, symbol: str | None = None) -> Sequence[Bar]:
-        """The bars of the regular hours of `day`, in order; empty for no session and off the tape."""
+        """Return the bars of the regular hours of `day`, in order; empty without a session and off the tape."""
         session = self.session_of(day)
         if session is None:
             return []
@@ -234,7 +234,7 @@ class Market:
         return self.bars[symbol or self.symbol][first:last]
 
     def closing_price(self, day: str) -> Decimal | None:
-        """The underlying's last price of regular hours, in whole cents; None for no session and off the tape."""
+        """Return the underlying's last price of regular hours, in whole cents; None off the tape or sessions."""
         if self.symbol in self.derived and self.days is not None:
             bar = self.days.bar(self.symbol, day)
             return None if bar is None else cents(bar.close)
@@ -242,13 +242,13 @@ class Market:
         return cents(bars[-1].close) if bars else None
 
     def opening_print(self, symbol: str, now_ns: int) -> Decimal | None:
-        """The official open of a stock in the session of `now_ns`; None where it does not (or not yet) trade in it."""
+        """Return the official open of a stock in the session of `now_ns`; None if it does not, or not yet, trade."""
         session = self.session_at(now_ns)
         bars = [] if session is None else self.session_bars(session.date, symbol)
         return grid(bars[0].open) if bars and bars[0].start_ns <= now_ns else None
 
     def trading(self, symbol: str, now_ns: int) -> bool:
-        """Whether orders may fill: in no halt; a share of the daily prices only in a session of which it has a bar."""
+        """Return whether orders may fill: not in a halt; a share of the daily prices only in a session with its bar."""
         if self.halts and self._before_halt(option_market.root_of(symbol), now_ns) != now_ns:
             return False
         if symbol not in self.derived or self.days is None:
@@ -257,18 +257,18 @@ class Market:
         return session is not None and self.days.bar(symbol, session.date) is not None
 
     def has_bar(self, symbol: str, start_ns: int) -> bool:
-        """Whether a minute of a share's tape was traded: not one that a halt has whole."""
+        """Return whether a share has a bar for a minute; not if a halt covers the whole minute."""
         return not any(
             halt_start_ns <= start_ns <= halt_end_ns - MINUTE_NS
             for halt_start_ns, halt_end_ns in self.halts.get(symbol, ())
         )
 
     def tradable(self, symbol: str, now_ns: int) -> bool:
-        """Whether orders are taken: not for a share that is halted, delisted or renamed."""
+        """Return whether orders are accepted: not for a share that is halted, delisted or renamed."""
         return self.days is None or symbol not in self.days.names or self.days.tradable(symbol, now_ns)
 
     def derived_minutes(self, from_ns: int) -> Iterator[int]:
-        """When the minutes of the daily prices' sessions start, from `from_ns` on."""
+        """Yield the starts of the minutes in sessions of the daily prices, from `from_ns` on."""
         for session in self.sessions:
             if session.close_ns > from_ns and session.date in self._derived_dates:
                 yield from (start for start in range(session.open_ns, session.close_ns, MINUTE_NS) if start >= from_ns)
@@ -276,7 +276,7 @@ class Market:
     # --- the listing ------------------------------------------------------------------------------------------------
 
     def is_listed(self, symbol: str, now_ns: int) -> bool:
-        """Whether `symbol` is a stock of the tape or an option that some session up to `now_ns` listed and that lives.
+        """Return whether `symbol` is a stock of the tape, or an unexpired option listed by a session up to `now_ns`.
 
         An option once listed stays listed when the price moves away from it, until midnight of its expiry.
         """
@@ -301,9 +301,9 @@ class Market:
         return listed
 
     def listed(self, session_date: str) -> list[dict[str, Any]]:
-        """The contracts that the session lists, as the contracts endpoint has them, by expiry, right and strike.
+        """Return the session's listed contracts, as in the contracts endpoint, by expiry, right and strike.
 
-        Expiries: the session's own date and the EXPIRIES sessions after it. Empty for no session and off the tape.
+        Expiries: the session's own date and the EXPIRIES sessions after it. Empty without a session and off the tape.
         """
         if session_date not in self._listings:
             index = self._dates.get(session_date)
@@ -316,7 +316,7 @@ class Market:
         return self._listings[session_date]
 
     def contract(self, symbol: str, now_ns: int) -> dict[str, Any] | None:
-        """The contract of an option as of the session of `now_ns` (or the last one); None for what is not listed."""
+        """Return an option's contract as of the session of `now_ns` (or the last one); None if not listed."""
         terms = option_market.parse_occ(symbol)
         if terms is None or not self.is_listed(symbol, now_ns):
             return None
@@ -326,7 +326,7 @@ class Market:
     # --- inside -----------------------------------------------------------------------------------------------------
 
     def _before_halt(self, symbol: str, now_ns: int) -> int:
-        """The last moment before the halt of a share that lasts at `now_ns`; that itself where none does."""
+        """Return the last moment before a halt of the share in effect at `now_ns`; `now_ns` itself without a halt."""
         return min(
             (
                 halt_start_ns - 1
@@ -337,7 +337,7 @@ class Market:
         )
 
     def _point(self, symbol: str, now_ns: int) -> tuple[int, Decimal] | None:
-        """Time and price of the last path point at `now_ns`."""
+        """Return time and price of the last path point at `now_ns`."""
         if self.halts:
             now_ns = self._before_halt(symbol, now_ns)
         point = self._points.get(symbol)
@@ -363,12 +363,12 @@ class Market:
         return (point_ns, price) if split is None else (split[0], grid(float(price / split[1])))
 
     def _option_point(self, now_ns: int) -> tuple[int, Decimal] | None:
-        """The path point that options are priced at: outside of regular hours the last one of the session before."""
+        """Return the path point for option prices: outside of regular hours the last one of the session before."""
         index = bisect_right(self._opens, now_ns) - 1
         return None if index < 0 else self._point(self.symbol, min(now_ns, self.sessions[index].close_ns - 1))
 
     def _terms(self, symbol: str, point_ns: int) -> tuple[float, int, float]:
-        """Strike, right and years to expiry of a listed option at a path point."""
+        """Return strike, right and years to expiry of a listed option at a path point."""
         strike, right, day = option_market.option_terms(symbol)
         now, expiry = max(bisect_right(self._opens, point_ns) - 1, 0), self._dates[day]
         later_ns = max(self._open_time[expiry + 1] - self._open_time[now + 1], 0)
@@ -376,7 +376,7 @@ class Market:
         return strike, right, option_market.variance_years(left_ns + later_ns, max(expiry - now, 0))
 
     def _centre(self, number: int) -> int | None:
-        """The whole dollar around which the session of this index lists strikes; None off the tape."""
+        """Return the whole dollar at the centre of the listed strikes of this session's index; None off the tape."""
         if number not in self._centres:
             self._centres[number] = self._find_centre(self.sessions[number])
         return self._centres[number]
@@ -390,7 +390,7 @@ class Market:
 
 
 def _next_point(starts: Sequence[int], now_ns: int) -> int:
-    """The first path point after `now_ns` of minutes that start then; NEVER_NS after the last."""
+    """Return the first path point after `now_ns` of minutes with these starts; NEVER_NS after the last."""
     index = bisect_right(starts, now_ns)
     if index:
         step = (now_ns - starts[index - 1]) // POINT_NS + 1
@@ -400,7 +400,7 @@ def _next_point(starts: Sequence[int], now_ns: int) -> int:
 
 
 def _listed_contracts(market: Market, index: int, centre: int) -> list[dict[str, Any]]:
-    """All contracts of the session of this index: its date and EXPIRIES later ones, strikes around `centre` USD."""
+    """Return all contracts of the session with this index: its date and EXPIRIES later, strikes around `centre`."""
     strikes = range(max(1, centre - market.strikes_each_side), centre + market.strikes_each_side + 1)
     return [
         _listed_contract(market, index, expiry, right, strike)
@@ -411,10 +411,10 @@ def _listed_contracts(market: Market, index: int, centre: int) -> list[dict[str,
 
 
 def _listed_contract(market: Market, index: int, expiry: Session, right: int, strike: int) -> dict[str, Any]:
-    """One contract as of the session of this index."""
+    """Return one contract as of the session with this index."""
     symbol = option_market.occ_symbol(market.symbol, expiry.date, right, Decimal(strike))
     session_before = market.sessions[index - 1] if index else None
-    # what is new today has no history
+    # a contract newly listed today has no history
     old = session_before is not None and market.is_listed(symbol, session_before.close_ns - 1)
     quote = market.quote(symbol, session_before.close_ns - 1) if session_before is not None and old else None
     kind = "Call" if right > 0 else "Put"

@@ -1,6 +1,6 @@
 """A recorded tape: its rows, the four prices of a minute, the sessions around it and New York's dates.
 
-Times are integer nanoseconds UTC, prices Decimal on the grid of shares. Neither options nor the present are known.
+Times are integer nanoseconds UTC, prices Decimal on the grid of shares. Options and the present time are unknown here.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ _COLUMNS = ("open", "high", "low", "close", "volume")
 
 
 def price_path(bar: Bar) -> tuple[Decimal, Decimal, Decimal, Decimal]:
-    """The four prices of a minute: a rising bar visits its low first, a falling one its high."""
+    """Return the four prices of a minute: a rising bar visits its low first, a falling one its high."""
     extremes = (bar.low, bar.high) if bar.close >= bar.open else (bar.high, bar.low)
     return grid(bar.open), grid(extremes[0]), grid(extremes[1]), grid(bar.close)
 
 
 def new_york_date(time_ns: int) -> str:
-    """The New York date (`YYYY-MM-DD`) of a time."""
+    """Return the New York date (`YYYY-MM-DD`) of a time."""
     return datetime.fromtimestamp(time_ns // SECOND_NS, NEW_YORK).date().isoformat()
 
 
 @lru_cache(maxsize=16_384)
 def midnight_ns(day: str) -> int:
-    """Midnight New York that begins `day`: the label of a daily bar."""
+    """Return midnight New York at the begin of `day`: the label of a daily bar."""
     return int(datetime.combine(date.fromisoformat(day), datetime.min.time(), NEW_YORK).timestamp()) * SECOND_NS
 
 
 def read_bars(path: Path, symbol: str) -> list[Bar]:
-    """The rows of a CSV(.gz) or Parquet tape; `symbol` names those of a file without that column.
+    """Return the bars of a CSV(.gz) or Parquet tape; `symbol` is the symbol of a file without that column.
 
-    Columns timestamp (tz-aware, or integer nanoseconds), open, high, low, close, volume. Raises ValueError that names
-    the file, the fault and the cure.
+    Columns timestamp (with a zone, or integer nanoseconds), open, high, low, close, volume. Raises ValueError that
+    names the file, the fault and the cure.
     """
     if not path.is_file():
         raise ValueError(f"{path}: no such file; expected a tape of bars: check the path given with --bars")
@@ -61,7 +61,7 @@ def read_bars(path: Path, symbol: str) -> list[Bar]:
 
 
 def _table(path: Path) -> Any:
-    """The file's rows. Raises ValueError for another format, OSError and others for a damaged file."""
+    """Return the file's table. Raises ValueError for another format, OSError and others for a damaged file."""
     if path.name.endswith(".parquet"):
         return pa.parquet.read_table(path)
     if not path.name.endswith((".csv", ".csv.gz")):
@@ -72,7 +72,7 @@ def _table(path: Path) -> Any:
 
 
 def _bars(table: Any, symbol: str) -> list[Bar]:
-    """The rows as bars. Raises ValueError for columns or rows of which no market can be made."""
+    """Return the rows as bars. Raises ValueError for unusable columns or rows."""
     for name in ("timestamp", *_COLUMNS):
         if (count := table.column_names.count(name)) != 1:
             raise ValueError(f"the column {name} is there {count} times; expected once: correct the header")
@@ -95,7 +95,7 @@ def _bars(table: Any, symbol: str) -> list[Bar]:
 
 
 def _fault(bar: Bar) -> str:
-    """Why a row is no bar; "" for a good one."""
+    """Return why a row is invalid; "" for a valid one."""
     if not bar.symbol:
         return "has no symbol"
     if not math.isfinite(bar.high) or not math.isfinite(bar.volume):
@@ -106,13 +106,13 @@ def _fault(bar: Bar) -> str:
 
 
 def calendar_sessions(first: str, last: str) -> list[Session]:
-    """The sessions of the New York Stock Exchange from `first` to a month after `last`, half days as they are."""
+    """Return the New York Stock Exchange's sessions from `first` to a month after `last`, half days included."""
     return list(_sessions(first, (date.fromisoformat(last) + timedelta(days=31)).isoformat()))
 
 
 @lru_cache(maxsize=64)
 def _sessions(first: str, end: str) -> tuple[Session, ...]:
-    """The library keeps one span, and needs 0.15 s for another one."""
+    """Return the sessions of one span, cached: the library caches only one span, and needs 0.15 s for another."""
     import exchange_calendars
 
     schedule = exchange_calendars.get_calendar("XNYS", start=first, end=end).schedule
@@ -124,10 +124,10 @@ def _sessions(first: str, end: str) -> tuple[Session, ...]:
 
 
 def cents(price: float) -> Decimal:
-    """USD in whole cents."""
+    """Return USD in whole cents."""
     return Decimal(round(price * 100)).scaleb(-2)
 
 
 def grid(price: float) -> Decimal:
-    """USD on the grid of share prices: whole cents from 1.00 on, four decimals below."""
+    """Return USD on the grid of share prices: whole cents from 1.00 on, four decimals below."""
     return cents(price) if price >= 1 else Decimal(round(price * 10_000)).scaleb(-4)

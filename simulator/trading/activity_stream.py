@@ -1,4 +1,4 @@
-"""The stream of activities with the script's faults; see `daemon.alpaca_api.activity_stream`."""
+"""The stream of activities with scripted faults; see `daemon.alpaca_api.activity_stream`."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ class FaultyActivityStream(activity_stream.ActivityStreamServer[Account]):
         self._faults, self._clock = trading.venue.faults, trading.venue.clock
 
     def denied(self, key: str, account: Account | None) -> int:
-        """401 for wrong credentials, or what the script has."""
+        """Return 401 for wrong credentials, or the scripted status."""
         refusal = self._faults.take("activity_refused", {"key": key})
         return super().denied(key, account) if refusal is None else int(refusal.get("status", 404))
 
     async def pause(self, account: Account) -> None:
-        """Wait for the account's next row: in virtual time each look is a step of the clock."""
+        """Wait for the account's next row: in virtual time each poll is a step of the clock."""
         await account.next_activity(self._clock)
 
     async def write(self, response: web.StreamResponse, account: Account, row: ActivityRow, event_id: str) -> bool:
-        """Send one event; False where a fault cuts the connection before it."""
+        """Send one event; returns False if a fault cuts the connection before it."""
         context = {"key": account.key, "activity_type": row.fields["activity_type"]}
         if self._faults.take("activity_dropped", context) is not None:
             return False

@@ -1,4 +1,4 @@
-"""The venue as a backend of Alpaca's protocols: what trading REST and the stream of activities ask it."""
+"""The venue as a backend of Alpaca's protocols, for trading REST and the stream of activities."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ CONFIGURABLE = (
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SeenOrder:
-    """An order as REST shows it now, or as it was at `as_of` where it was there already."""
+    """An order as REST shows it now, or as it was at `as_of` if it existed then."""
 
     order: AlpacaOrder
     as_of: int | None
 
     @property
     def symbol(self) -> str:
-        """The symbol."""
+        """The symbol of the order."""
         return self.order.symbol
 
     @property
@@ -50,30 +50,30 @@ class SeenOrder:
 
     @property
     def submitted_ns(self) -> int:
-        """When it was submitted."""
+        """Time of submission."""
         return self.order.created_ns
 
     @property
     def open(self) -> bool:
-        """Whether it may still fill, as far as is seen."""
+        """Whether it may still fill, as shown."""
         return self.order.open if self.as_of is None else self.shown()["status"] not in TERMINAL
 
     def shown(self) -> Json:
-        """The order object (a trailing stop moves between its events, all others stand still)."""
+        """Return the order object; only a trailing stop also moves between its events."""
         if self.as_of is not None:
             return self.order.shown_at(self.as_of) or {}
         return self.order.shown() if self.order.type == "trailing_stop" else self.order.past[-1][1]
 
 
 class Reads:
-    """Orders and positions as REST shows them; `as_of` is asked by each read for the time that a stale one is of."""
+    """Orders and positions as REST shows them; each read calls `as_of` for the time of a stale read."""
 
     def __init__(self, venue: Brokerage, as_of: Callable[[], int | None] = lambda: None) -> None:
         self.venue = venue
         self._as_of = as_of
 
     def orders(self, account: Account, *, only_open: bool) -> Iterable[SeenOrder]:
-        """The account's orders, those of a stale read as they were then."""
+        """Return the account's orders, in a stale read as they were then."""
         as_of = self._as_of()
         if as_of is not None:
             past = (order for order in account.orders.values() if order.shown_at(as_of) is not None)
@@ -81,11 +81,11 @@ class Reads:
         return [SeenOrder(order, None) for order in (account.working if only_open else account.orders).values()]
 
     def order(self, account: Account, order_id: str) -> SeenOrder | None:
-        """The order of this id."""
+        """Return the order with this id."""
         return self._seen_order(account.orders.get(order_id))
 
     def order_of_name(self, account: Account, client_order_id: str) -> SeenOrder | None:
-        """The order of this client order id."""
+        """Return the order with this client order id."""
         return self._seen_order(account.by_client_id.get(client_order_id))
 
     def _seen_order(self, order: AlpacaOrder | None) -> SeenOrder | None:
@@ -95,11 +95,11 @@ class Reads:
         return None if as_of is not None and order.shown_at(as_of) is None else SeenOrder(order, as_of)
 
     def positions(self, account: Account) -> dict[str, Json]:
-        """The positions by symbol, at the quotes of now."""
+        """Return the positions by symbol, at the present quotes."""
         return {symbol: self._position_json(account, position) for symbol, position in self._positions(account).items()}
 
     def position(self, account: Account, symbol: str) -> Json | None:
-        """One position, at the quote of now."""
+        """Return one position, at the present quote."""
         position = self._positions(account).get(symbol)
         return None if position is None else self._position_json(account, position)
 
@@ -115,20 +115,20 @@ class Reads:
 
 
 class Trading(Reads):
-    """All that trading REST needs, with the script's faults of the account and of submissions."""
+    """All operations of trading REST, with the scripted faults of the account and of submissions."""
 
     def __init__(self, matching: Matching) -> None:
         super().__init__(matching.venue)
         self._matching = matching
 
     def now_ns(self) -> int:
-        """Simulated time."""
+        """Return the simulated time."""
         return self.venue.clock.now_ns()
 
     # --- account ----------------------------------------------------------------------------------------------------
 
     def account(self, account: Account) -> Json:
-        """The account object."""
+        """Return the account object."""
         now_ns, deficit = self.now_ns(), self._deficit(account)
         market = self.venue.market
         return account.shown(
@@ -139,28 +139,28 @@ class Trading(Reads):
         )
 
     def account_id(self, account: Account) -> str:
-        """The account's UUID."""
+        """Return the account's UUID."""
         return account.id
 
     def configuration(self, account: Account) -> Json:
-        """The account's configuration."""
+        """Return the account's configuration."""
         return account.configuration
 
     async def configure(self, account: Account, changes: Json) -> Json:
-        """Change what may be changed; unknown names are left out."""
+        """Change the configurable settings; unknown names are left out."""
         account.configuration.update({name: value for name, value in changes.items() if name in CONFIGURABLE})
         return account.configuration
 
     def activities(self, account: Account) -> list[ActivityRow]:
-        """All rows as they were booked."""
+        """Return all rows in the order of booking."""
         return account.activities
 
     def client_order_id(self, account: Account, order_id: str) -> str:
-        """The client order id of an order."""
+        """Return the client order id of an order."""
         return account.orders[order_id].client_order_id
 
     async def announcements(self, query: Mapping[str, str]) -> list[Json]:
-        """Dividends, splits, mergers and spin-offs, by their ex-date or the day of payment."""
+        """Return dividends, splits, mergers and spin-offs, by their ex-date or the day of payment."""
         days = self.venue.market.days
         paid = query.get("date_type") == "payable_date"
         actions: list[Announced] = []
@@ -183,14 +183,14 @@ class Trading(Reads):
         return self.venue.faults.take("account_blocked", {"key": account.key}) is not None
 
     def _deficit(self, account: Account) -> Decimal:
-        """USD of intraday margin that the account is short of by the script; then it may only close positions."""
+        """Return the account's scripted deficit of intraday margin in USD; with one it may only close positions."""
         short = self.venue.faults.take("margin_deficit", {"key": account.key})
         return Decimal(0) if short is None else Decimal(str(short.get("amount", "100")))
 
     # --- orders -----------------------------------------------------------------------------------------------------
 
     async def submit(self, account: Account, body: Json) -> Json:
-        """Take an order into the books, or refuse it as the script or the rules have it."""
+        """Accept an order, or refuse it by the script or the rules."""
         context = {"key": account.key, **{name: body.get(name) for name in ("symbol", "side", "client_order_id")}}
         fault = self.venue.faults.take("order_refused", context)
         if fault is not None:
@@ -205,21 +205,21 @@ class Trading(Reads):
         early = self.venue.faults.take("fill_before_reply", context)
         order = self._matching.submit(account, body)
         row = order.shown()
-        if early is not None and order.status == "pending_new":  # one that waits for an open arrives with it
+        if early is not None and order.status == "pending_new":  # an order that waits for an open arrives then
             self._matching.arrive(account, order, self.now_ns())
             await self.venue.clock.hold(float(early.get("seconds", 0.05)))
         return row
 
     async def replace(self, account: Account, order_id: str, changes: Json) -> Json:
-        """A new order in the place of this one."""
+        """Replace this order by a new one."""
         return self._matching.replace(account, account.orders[order_id], changes).shown()
 
     async def cancel(self, account: Account, order_id: str) -> None:
-        """Ask the venue for a cancellation."""
+        """Request a cancellation at the venue."""
         self._matching.cancel(account, account.orders[order_id])
 
     async def cancel_all(self, account: Account) -> list[Json]:
-        """Ask the venue for the cancellation of all that works."""
+        """Request the cancellation of all working orders."""
         rows: list[Json] = []
         for order in list(account.working.values()):
             try:
@@ -232,17 +232,17 @@ class Trading(Reads):
     # --- positions --------------------------------------------------------------------------------------------------
 
     def symbol(self, account: Account, name: str) -> str:
-        """The symbol that a path names, by itself or by its asset's id."""
+        """Return the symbol in a path, given as a symbol or as its asset's id."""
         return next((symbol for symbol in account.positions if asset_id(symbol) == name.lower()), name)
 
     async def close(self, account: Account, symbol: str, quantity: Decimal | None, percent: Decimal | None) -> Json:
-        """A market order against the position, whole or in part."""
+        """Send a market order that closes the position, whole or in part."""
         if symbol not in account.positions:
             raise no_position()
         return self._matching.close(account, symbol, quantity, percent).shown()
 
     async def close_all(self, account: Account, *, cancel_orders: bool) -> list[Json]:
-        """A market order against each position, after the cancellations where they are asked for."""
+        """Send a market order against each position, after the cancellations, if requested."""
         if cancel_orders:
             await self.cancel_all(account)
             await asyncio.sleep(0)  # the cancellations come with the loop's next turn
@@ -261,12 +261,12 @@ class Trading(Reads):
         settlement.exercise(self._matching, account, symbol)
 
     async def do_not_exercise(self, account: Account, symbol: str) -> None:
-        """Let the position lapse, on the day of its expiry."""
+        """Let the position expire without exercise, on the day of its expiry."""
         settlement.keep_from_exercise(account, symbol, new_york_date(self.now_ns()))
 
 
 def _failure(error: Refusal, account: Account, symbol: str) -> Json:
-    """Why one position of DELETE /v2/positions was not closed."""
+    """Return why one position of DELETE /v2/positions was not closed."""
     held_units, order_ids = account.held_for_orders(symbol)
     quantity, available = text(abs(account.quantity(symbol))), text(abs(account.available(symbol)))
     details = {"available": available, "existing_qty": quantity, "held_for_orders": text(held_units), "symbol": symbol}
@@ -274,7 +274,7 @@ def _failure(error: Refusal, account: Account, symbol: str) -> Json:
 
 
 def _announcement_json(action: Announced) -> Json:
-    """What a company does to its shares, as it was announced. Of a merger the acquirer is the initiating party."""
+    """Return an announced corporate action. Of a merger the acquirer is the initiating party."""
     parties, dates = [action.symbol, action.symbol], {"ex_date": action.date, "payable_date": action.date}
     name = f"{action.symbol} {action.date}"
     match action:
@@ -304,7 +304,7 @@ def _announcement_json(action: Announced) -> Json:
 
 
 def _rates(ratio: Decimal) -> dict[str, str]:
-    """New shares for old ones; none for a merger that brings cash alone."""
+    """Return new and old shares of a ratio; {} for a merger that pays only cash."""
     if not ratio:
         return {}
     new, old = ratio.as_integer_ratio()

@@ -1,7 +1,7 @@
 """The venue: orders arrive, match the quotes of the market's path points, are cancelled and replaced.
 
-Every change of an order goes through `emit`, so REST, trade updates and activities agree. A cancel or a change is asked
-for now and done with the venue's delay, or refused; the script may decide the race. Simulated time only.
+Every change of an order goes through `emit`, so REST, trade updates and activities agree. A cancel or a change is
+requested now and done after the venue's delay, or refused; the script may decide the race. Simulated time only.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class Matching:
         self.venue = venue
         self.trade_stream = trade_stream
         self.changed = asyncio.Event()
-        self.seen_ns = venue.clock.now_ns()  # path points up to here are matched
+        self.seen_ns = venue.clock.now_ns()  # path points up to here have been matched
         self._submitted_ns = 0
 
     def match_points(self, until_ns: int) -> None:
-        """Match what works at each path point up to `until_ns`."""
+        """Match the working orders at each path point up to `until_ns`."""
         accounts = [account for account in self.venue.accounts.values() if account.working]
         while accounts and (point := self.venue.market.next_change(self.seen_ns)) <= until_ns:
             self.seen_ns = point
@@ -53,7 +53,7 @@ class Matching:
         self.seen_ns = max(self.seen_ns, until_ns)
 
     def _touch(self, account: Account, order: AlpacaOrder, point_ns: int) -> None:
-        """One working order at one path point; one that waited for the open begins to work."""
+        """Process one working order at one path point; one that waited for the open begins to work."""
         if order.status in ("accepted", "done_for_day"):
             self.arrive(account, order, point_ns)
         elif point_ns >= order.unreached_until_ns:
@@ -69,11 +69,11 @@ class Matching:
         crosses: bool = False,
         whole_position: Decimal | None = None,
     ) -> AlpacaOrder:
-        """Take an order into the books (`pending_new`, or `accepted` while the market is closed). Raises `Refusal`.
+        """Add an order to the books (`pending_new`, or `accepted` while the market is closed). Raises `Refusal`.
 
-        One that `crosses` may meet the account's own orders; `whole_position` is what a close call for all sells.
+        With `crosses` it may meet the account's own orders; `whole_position` is the quantity of a close call for all.
         """
-        now_ns = self._submitted_ns = max(self.venue.clock.now_ns(), self._submitted_ns + 1)  # no two are the same
+        now_ns = self._submitted_ns = max(self.venue.clock.now_ns(), self._submitted_ns + 1)  # all different
         request = ticket(body)
         if request.client_order_id in account.by_client_id:
             raise Refusal(422, self.venue.rules.duplicate_id_code, "client_order_id must be unique")
@@ -107,7 +107,7 @@ class Matching:
         return FractionRules(rules.not_fractionable, rules.fraction_least_usd, whole_position)
 
     def take_in(self, account: Account, order: AlpacaOrder, now_ns: int) -> None:
-        """Put a new order into the books and send it to the venue, where it may already work."""
+        """Add a new order to the books and send it to the venue, where it may work at once."""
         waits = self.venue.market.session_at(now_ns) is None and not order.extended_hours
         waits = waits or order.time_in_force == "opg"
         order.status = "accepted" if waits else "pending_new"
@@ -118,7 +118,7 @@ class Matching:
         self.changed.set()
 
     def arrive(self, account: Account, order: AlpacaOrder, at_ns: int) -> None:
-        """The order reaches the venue: it is rejected there, or new and matched at once."""
+        """Let the order reach the venue: it is rejected there, or new and matched at once."""
         if order.status not in {"accepted", "pending_new", "done_for_day"} or order.held:
             return
         context = fault_context(account, order)
@@ -146,7 +146,7 @@ class Matching:
             self.end(account, order, "canceled", at_ns)
 
     def price(self, order: AlpacaOrder, at_ns: int) -> Decimal | None:
-        """Where the order trades against the quote of `at_ns`; None while it does not, or for want of another side."""
+        """Return the order's price at the quote of `at_ns`; None if it does not trade, or the other side is missing."""
         quote = self._quote(order, at_ns)
         if quote is None:
             return None
@@ -175,7 +175,7 @@ class Matching:
         return until_ns if least_price > order.stop_price else 0
 
     def _quote(self, order: AlpacaOrder, at_ns: int) -> tuple[Decimal, Decimal] | None:
-        """Bid and ask for this order; a share of daily prices has one price in the opening auction, none in a halt."""
+        """Return this order's bid and ask; a share of daily prices has one price in the opening auction."""
         market = self.venue.market
         if order.time_in_force == "opg" and order.symbol in market.derived:
             opening_price = market.opening_print(order.symbol, at_ns)
@@ -190,7 +190,7 @@ class Matching:
         if part is not None:
             order.held = bool(part.get("then_held"))
             return min(units_left, Decimal(str(part.get("quantity", 1))))
-        seed = f"{self.venue.rules.seed}:{order.created_ns}:{at_ns}"  # not the name: it has an epoch in it
+        seed = f"{self.venue.rules.seed}:{order.created_ns}:{at_ns}"  # not the client order id: it contains the epoch
         draw = random.Random(seed)
         size = draw.randint(*self.venue.rules.fill_sizes)
         if self.venue.rules.fractions_in_parts and units_left % 1:
@@ -198,7 +198,7 @@ class Matching:
         return min(units_left, Decimal(size * (1 if multiplier(order.symbol) == 100 else 100)))
 
     def fill(self, account: Account, order: AlpacaOrder, quantity: Decimal, price: Decimal, at_ns: int) -> None:
-        """An execution: order, position, cash, activity and trade update change together."""
+        """Book an execution: order, position, cash, activity and trade update change together."""
         if self.venue.faults.take("fill_unheard", fault_context(account, order)) is not None:
             self.trade_stream.cut(account.key)
         if order.notional is not None:
@@ -227,9 +227,9 @@ class Matching:
         )
 
     def rounding(self, account: Account, fill: PositionChange, former: PositionChange | None = None) -> Decimal:
-        """What rounding to cents adds to the cost of a fill: of this one alone, or of its order's so far.
+        """Return the part of a fill's cost from rounding to cents: of this fill alone, or of its order's so far.
 
-        It may come in the place of a `former` one.
+        It may replace a `former` one.
         """
         how = self.venue.rules.rounding
         if how == "none":
@@ -240,7 +240,7 @@ class Matching:
         return round(cost_before + exact, 2) - round(cost_before, 2) - exact
 
     def close(self, account: Account, symbol: str, quantity: Decimal | None, percent: Decimal | None) -> AlpacaOrder:
-        """A market order against the position, whole or in part. Raises `Refusal`, 404 where there is none."""
+        """Submit a market order that closes the position, whole or in part. Raises `Refusal`, 404 without one."""
         units = account.quantity(symbol)
         if not units:
             raise Refusal(404, 40410000, f"position not found: {symbol}")
@@ -258,7 +258,7 @@ class Matching:
         return self.submit(account, body, crosses=self.venue.rules.calls_cross, whole_position=whole)
 
     def by_hand(self, account: Account, action: str, fields: dict[str, Any]) -> dict[str, Any]:
-        """A person's `place`, `cancel` or `close`; see `AlpacaServer.by_hand`."""
+        """Carry out a person's `place`, `cancel` or `close`; see `AlpacaServer.by_hand`."""
         match action:
             case "place":
                 order = self.submit(account, {"type": "market", "time_in_force": "day", **fields})
@@ -278,7 +278,7 @@ class Matching:
     # --- what becomes of an order that is to be cancelled or replaced -------------------------------------------------
 
     def cancel(self, account: Account, order: AlpacaOrder) -> None:
-        """Ask for a cancellation; it comes (or a fill wins) after this returned. Raises `Refusal` where none can."""
+        """Request a cancellation; it is done (or a fill wins) after this returns. Raises `Refusal` if impossible."""
         context = fault_context(account, order)
         if not order.open or order.status in {"pending_cancel", "pending_replace"}:
             raise unprocessable("order is not cancelable")
@@ -305,12 +305,12 @@ class Matching:
             self.end(account, order, "canceled", order.canceled_ns)
 
     def _cancel_and_fill(self, account: Account, order: AlpacaOrder, *, delay_s: float) -> None:
-        """Report the venue's fill after its cancel."""
+        """Cancel, then report a fill that the venue made before."""
         self._cancel_now(account, order)
         self.later(delay_s, lambda: self._fill_late(account, order))
 
     def _fill_late(self, account: Account, order: AlpacaOrder) -> None:
-        """The fill of an order that is over: its limit was met before. A sale never exceeds what is free."""
+        """Fill a cancelled order whose limit was met before. A sale never exceeds the free holding."""
         if order.status == "canceled" and (order.sign > 0 or account.available(order.symbol) >= order.left):
             now_ns = self.venue.clock.now_ns()
             self.fill(account, order, order.left, order.limit_price or order.reserve_price, now_ns)
@@ -321,14 +321,14 @@ class Matching:
             self.emit(account, order, "order_cancel_rejected", self.venue.clock.now_ns())
 
     def _fill_instead(self, account: Account, order: AlpacaOrder) -> None:
-        """The fill that won the race: at the quote where it crosses, else at the limit."""
+        """Fill an order that won the race: at the quote if it crosses, else at the limit."""
         if order.open:
             now_ns = self.venue.clock.now_ns()
             price = self.price(order, now_ns) or order.limit_price or order.reserve_price
             self.fill(account, order, order.left, price, now_ns)
 
     def replace(self, account: Account, old: AlpacaOrder, fields: dict[str, Any]) -> AlpacaOrder:
-        """A new order in the place of `old`, for its unfilled rest; returns it. Raises `Refusal`."""
+        """Replace `old` by a new order for its unfilled rest; returns it. Raises `Refusal`."""
         if old.status not in {"new", "partially_filled", "accepted", "pending_new"}:
             raise unprocessable(f"cannot replace order in {old.status} status")
         new = _replacement(account, old, fields, self.venue.clock.now_ns())
@@ -346,12 +346,12 @@ class Matching:
         return new
 
     def _check_replacement(self, account: Account, old: AlpacaOrder, new: AlpacaOrder) -> None:
-        trails = new.type == "trailing_stop"  # the stop price is where its trail has got to: nobody asked for it
+        trails = new.type == "trailing_stop"  # the present stop price of its trail, which the client did not send
         for price in (new.limit_price, None if trails else new.stop_price):
             check_price_grid(price)
         if new.client_order_id in account.by_client_id:
             raise Refusal(422, self.venue.rules.duplicate_id_code, "client_order_id must be unique")
-        account.working.pop(old.id)  # the new order takes over what the old one holds
+        account.working.pop(old.id)  # the new order takes over the old one's hold
         try:
             new_ticket = ticket(new.shown() | ({"stop_price": None} if trails else {}))
             check(new_ticket, account, self.venue.market, new.created_ns, fractions=self._fractions())
@@ -361,7 +361,7 @@ class Matching:
     # --- what all of them do ----------------------------------------------------------------------------------------
 
     def end(self, account: Account, order: AlpacaOrder, event: str, at_ns: int) -> None:
-        """The order is over: `event` is its last status too."""
+        """End the order: `event` is also its last status."""
         order.status = event
         account.working.pop(order.id, None)
         self.emit(account, order, event, at_ns)
@@ -376,7 +376,7 @@ class Matching:
         execution_id: str | None = None,
         **extra: str,
     ) -> None:
-        """Update what REST shows, and publish to the trade stream."""
+        """Update REST's view, and publish to the trade stream."""
         order.updated_ns = at_ns
         row = order.shown()
         order.past.append((self.venue.clock.now_ns(), row))
@@ -386,20 +386,20 @@ class Matching:
         self.trade_stream.publish(account.key, update)
 
     def _session_for(self, now_ns: int) -> Session | None:
-        """The session in which a day order of `now_ns` works: this one, or the next."""
+        """Return the session in which a day order of `now_ns` works: this one, or the next."""
         return next((session for session in self.venue.market.sessions if session.close_ns > now_ns), None)
 
     def later(self, sim_s: float, next_call: Callable[[], None]) -> None:
-        """Do it after that much simulated time; with none, in the loop's next turn."""
+        """Call after this much simulated time; for 0, in the loop's next turn."""
         loop = asyncio.get_running_loop()
         if sim_s > 0:
             loop.call_later(self.venue.clock.real_s(int(sim_s * SECOND_NS)), next_call)
         else:
-            loop.call_soon(next_call)  # the next turn: before whatever the reply makes the client do
+            loop.call_soon(next_call)  # the next turn: before the client can react to the reply
 
 
 def _replacement(account: Account, old: AlpacaOrder, fields: dict[str, Any], now_ns: int) -> AlpacaOrder:
-    """The order that PATCH asks for. `qty` counts the whole old order, so the new one has what is left of it."""
+    """Return the order requested by PATCH. `qty` counts the whole old order, so the new one has only its rest."""
     changes: dict[str, Any] = {}
     for name in ("limit_price", "stop_price"):
         if (price := number(fields, name)) is not None:

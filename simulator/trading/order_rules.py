@@ -1,6 +1,6 @@
-"""What the broker refuses: each rule is a small function that raises `Refusal` with the documented status and code.
+"""The broker's rules for orders: each is a small function that raises `Refusal` with documented status and code.
 
-Rules look at the request, the account's books and the market; they change nothing. The first broken rule speaks.
+Rules look at the request, the account's books and the market; they change nothing. The first broken rule decides.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ EXPIRY_CUTOFF_NS = 30 * 60 * SECOND_NS  # no opening order in a contract that ex
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FractionRules:
-    """What the broker refuses of fractions: symbols, and what is worth less than `least_usd`.
+    """Refusals of fractions: symbols, and orders worth less than `least_usd`.
 
     `whole_position` is the quantity of a close call for all of a position; None for any other order.
     """
@@ -47,9 +47,9 @@ def check(
     crosses: bool = False,
     fractions: FractionRules = ALL_FRACTIONABLE,
 ) -> tuple[str, Decimal]:
-    """All rules in turn; returns the position intent in force and the price to reserve (USD a share).
+    """Check all rules in turn; returns the effective position intent and the price to reserve (USD a share).
 
-    One that `crosses` may meet the account's own orders on the other side. Raises `Refusal` with the documented status,
+    With `crosses` it may meet the account's own orders on the other side. Raises `Refusal` with the documented status,
     code and message of the first broken rule.
     """
     _account_may_trade(account)
@@ -76,7 +76,7 @@ def check(
 
 
 def check_price_grid(price: Decimal | None) -> None:
-    """Two decimals from 1.00 USD on, four below. Raises `Refusal` (422)."""
+    """Check the grid: two decimals from 1.00 USD on, four below. Raises `Refusal` (422)."""
     if price is None:
         return
     if price <= 0:
@@ -88,7 +88,7 @@ def check_price_grid(price: Decimal | None) -> None:
 
 
 def mark(position: AlpacaPosition, market: Market, now_ns: int) -> Decimal:
-    """The middle of the quote in USD a share; the average entry price where there is none."""
+    """Return the mid of the quote in USD a share; the average entry price without a quote."""
     quote = market.quote(position.symbol, now_ns)
     return position.average if quote is None else (quote[0] + quote[1]) / 2
 
@@ -136,7 +136,7 @@ def _stock_rules(request: Ticket, market: Market, now_ns: int) -> None:
 
 
 def _fraction_rules(request: Ticket, account: Account, fractions: FractionRules) -> None:
-    """The asset's flag, and the account's own setting; the close call of a whole position passes both."""
+    """Check the asset's flag and the account's setting; the close call of a whole position passes both."""
     if request.qty is not None and request.qty == fractions.whole_position:
         return
     if request.symbol in fractions.refused:
@@ -146,14 +146,14 @@ def _fraction_rules(request: Ticket, account: Account, fractions: FractionRules)
 
 
 def _is_worth_it(request: Ticket, price: Decimal, fractions: FractionRules) -> None:
-    """An order of a fraction is worth the least amount; so is a close call."""
+    """Check that an order of a fraction, or a close call, is worth the least amount."""
     worth = request.notional if request.qty is None else request.qty * price
     if worth is not None and worth < fractions.least_usd:
         raise denial(f"cost basis must be >= minimal amount of order {text(fractions.least_usd)}")
 
 
 def _auction_window(request: Ticket, market: Market, now_ns: int) -> None:
-    """opg is taken until two minutes before the open, cls until ten before the close, both again from 19:00 on."""
+    """Accept opg until two minutes before the open, cls until ten before the close, both again from 19:00 on."""
     session = market.session_of(new_york_date(now_ns))
     if session is None or now_ns >= session.open_ns + int(9.5 * HOUR_NS):
         return
@@ -163,7 +163,7 @@ def _auction_window(request: Ticket, market: Market, now_ns: int) -> None:
 
 
 def _intent(request: Ticket, account: Account) -> str:
-    """The intent that follows from side and position; the one that was sent must agree."""
+    """Return the intent implied by side and position; an intent in the request must agree."""
     closes = account.quantity(request.symbol) * request.sign < 0
     intent = f"{request.side}_to_{'close' if closes else 'open'}"
     if request.position_intent and request.position_intent != intent:
@@ -184,7 +184,7 @@ def _reserve_price(request: Ticket, market: Market, now_ns: int) -> Decimal:
 
 
 def _no_crossing(request: Ticket, intent: str, account: Account) -> None:
-    """The wash-trade matrix, and no short sale while a buy is open."""
+    """Refuse wash trades, and short sales while a buy is open."""
     for order in account.working.values():
         if (
             order.symbol != request.symbol
@@ -257,7 +257,7 @@ def _can_be_paid(request: Ticket, intent: str, account: Account, market: Market,
 
 
 def _cover(request: Ticket, contract: OccContract, account: Account, units: Decimal) -> Decimal:
-    """The cash that secures a written put; a written call needs its shares instead."""
+    """Return the cash that secures a written put; a written call needs its shares instead."""
     if contract.right < 0:
         return contract.strike * units * 100
     shares = max(account.available(contract.root), ZERO)

@@ -1,6 +1,6 @@
-"""Orders as the account keeps and REST shows them.
+"""Orders as the account stores and REST shows them.
 
-An order changes in place, by the venue alone; nothing is decided here.
+Only the venue changes an order, in place; nothing is decided here.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class AlpacaOrder:
     status: str = "pending_new"
     filled_qty: Decimal = ZERO
     cost: Decimal = ZERO
-    reserve_price: Decimal = ZERO  # USD a share, what an opening order keeps from the buying power
+    reserve_price: Decimal = ZERO  # USD a share, reserved from the buying power by an opening order
     updated_ns: int = 0
     filled_ns: int = 0
     expired_ns: int = 0
@@ -46,11 +46,11 @@ class AlpacaOrder:
     replaced_ns: int = 0
     replaced_by: str | None = None
     replaces: str | None = None
-    triggered: bool = False  # a stop that was touched
+    triggered: bool = False  # the stop has been touched
     held: bool = False  # a fault holds it: no event, no fill
     unreached_until_ns: int = dataclasses.field(default=0, init=False)  # a stop that no price before that touches
     source: str | None = None
-    past: list[tuple[int, Json]] = dataclasses.field(default_factory=list)  # what REST showed since when
+    past: list[tuple[int, Json]] = dataclasses.field(default_factory=list)  # REST's views with their start times
 
     @property
     def sign(self) -> int:
@@ -76,7 +76,7 @@ class AlpacaOrder:
         return (self.cost / self.filled_qty).quantize(Decimal("1e-6")) if self.filled_qty else None
 
     def shown(self) -> Json:
-        """The order object of REST and of trade updates; timestamps mix `Z` and New York's offset, as Alpaca's do."""
+        """Return the order object of REST and trade updates; timestamps mix `Z` and New York's offset, as Alpaca's."""
         option = parse_occ(self.symbol) is not None
         return {
             "id": self.id,
@@ -120,7 +120,7 @@ class AlpacaOrder:
         }
 
     def shown_at(self, ns: int) -> Json | None:
-        """What REST showed at `ns`; None before the order was there."""
+        """Return REST's view at `ns`; None before the order existed."""
         return next((order for since_ns, order in reversed(self.past) if since_ns <= ns), None)
 
 
@@ -129,7 +129,7 @@ def _text_or_none(value: Decimal | None) -> str | None:
 
 
 def triggers(order: AlpacaOrder, middle: Decimal) -> bool:
-    """Whether a stop is touched at this price; a trailing stop moves its mark first."""
+    """Return whether this price touches a stop; a trailing stop first moves its high-water mark."""
     if order.type == "trailing_stop":
         best = min if order.side == "buy" else max
         order.hwm = middle if order.hwm is None else best(order.hwm, middle)

@@ -1,4 +1,4 @@
-"""Trading REST with the script's faults of reads; see `daemon.alpaca_api.trading_rest`."""
+"""Trading REST with scripted faults of reads; see `daemon.alpaca_api.trading_rest`."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class FaultyTradingRest(trading_rest.TradingRest[Account]):
         self._venue = trading.venue
 
     def reads(self, request: web.Request) -> Reads:
-        """The present, or the past under `stale_read`, which is taken when something is read."""
+        """Return reads of the present, or of the past under `stale_read`, which each read takes."""
         return Reads(self._venue, lambda: self._as_of(request))
 
     def _as_of(self, request: web.Request) -> int | None:
-        """The time that a stale read answers for; None for the present."""
+        """Return the time of a stale read; None for the present."""
         context = {"method": request.method, "path": request.path, "key": request[ACCOUNT].key}
         stale = self._venue.faults.take("stale_read", context)
         if stale is None:
@@ -34,7 +34,7 @@ class FaultyTradingRest(trading_rest.TradingRest[Account]):
         return self._venue.clock.now_ns() - int(float(stale.get("age_s", 5)) * SECOND_NS)
 
     def rows(self, request: web.Request, types: frozenset[str]) -> list[ActivityRow]:
-        """The rows that the filters let pass, without those of a corporate action that the script keeps back."""
+        """Return the rows that match the filters, without those of a corporate action that the script withholds."""
         rows, faults = super().rows(request, types), self._venue.faults
         if not faults.waiting("action_line_late"):
             return rows

@@ -1,6 +1,6 @@
-"""The back office: the session's close, expiry, exercise, assignment, fees, corporate actions, busts and corrections.
+"""Back office: the session's close, expiry, exercise, assignment, fees, corporate actions, busts and corrections.
 
-Books move at once; on paper (`late_activities`) the rows of options appear with the next New York day only.
+Books change at once; with `late_activities`, as on paper, option rows appear only on the next New York day.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ from strategies.kit.contract import Session
 from strategies.kit.quantity import FINEST
 from strategies.kit.units import MINUTE_NS
 
-MOVE_SHARES = ("SPLIT", "NC", "MA", "SPIN")  # lines of what companies do to their shares
+MOVE_SHARES = ("SPLIT", "NC", "MA", "SPIN")  # activity types of corporate actions that move shares
 KINDS = ("trade_bust", "trade_correct", "manual_order", "split", "dividend", "assignment", "transfer", "ledger_line")
 CENT = Decimal("0.01")
-SELL_OUT_NS = 60 * MINUTE_NS  # before the close of an expiry's session
+SELL_OUT_NS = 60 * MINUTE_NS  # before the close of the session of expiry
 LONGEST_WAIT_S = 3600.0
 
 
 class BackOffice:
-    """What happens as time passes: path points are matched, sessions close, companies and the script act."""
+    """Advances the venue in time: matches path points, closes sessions, applies corporate actions and the script."""
 
     def __init__(self, matching: Matching) -> None:
         self._matching, self._venue = matching, matching.venue
         now_ns, days = matching.seen_ns, self._venue.market.days
         self._session_count = sum(session.close_ns <= now_ns for session in self._venue.market.sessions)
         self._actions = deque(entry for entry in ([] if days is None else days.actions()) if entry[0] > now_ns)
-        self._sold_out_ns = 0  # when expiring contracts were last looked at
+        self._sold_out_ns = 0  # when expiring contracts were last checked
 
     async def run(self) -> None:
-        """Match and settle as simulated time passes, until cancelled; asleep while there is nothing to look at."""
+        """Match and settle as simulated time passes, until cancelled; sleeps while nothing is due."""
         loop = asyncio.get_running_loop()
         self._venue.faults.on_add = lambda: _wake(loop, self._matching.changed)
         while True:
@@ -60,7 +60,7 @@ class BackOffice:
                     await self._matching.changed.wait()
 
     def advance(self, now_ns: int) -> None:
-        """All that happens up to `now_ns`: path points, sessions that close, companies' and the script's doings."""
+        """Process everything up to `now_ns`: path points, session closes, corporate actions and the script."""
         while (session := self._closing()) is not None and session.close_ns <= now_ns:
             self._act(session.close_ns)
             self._matching.match_points(session.close_ns - 1)
@@ -84,7 +84,7 @@ class BackOffice:
         return sessions[self._session_count] if self._session_count < len(sessions) else None
 
     def _act(self, until_ns: int) -> None:
-        """What companies do up to `until_ns`, each after the path points before it."""
+        """Apply corporate actions up to `until_ns`, each after the path points before it."""
         while self._actions and self._actions[0][0] <= until_ns:
             at_ns, action, is_payment = self._actions.popleft()
             self._matching.match_points(at_ns - 1)
@@ -116,7 +116,7 @@ def _wake(loop: asyncio.AbstractEventLoop, change: asyncio.Event) -> None:
 
 
 def close_session(matching: Matching, account: Account, session: Session) -> None:
-    """The close: orders on close trade, day orders expire, contracts of this date settle, fees, the last marks."""
+    """Close a session: on-close orders trade, day orders expire, contracts of this date settle, fees, last marks."""
     market, at_ns = matching.venue.market, session.close_ns
     for order in list(account.working.values()):
         if order.time_in_force == "cls" and order.status == "new":
@@ -142,7 +142,7 @@ def close_session(matching: Matching, account: Account, session: Session) -> Non
 
 
 def sell_out(matching: Matching, account: Account, session: Session, now_ns: int) -> None:
-    """In the last hour Alpaca sells expiring long contracts in the money that the account could not exercise."""
+    """Sell expiring long in-the-money contracts that the account could not exercise, as Alpaca's last hour does."""
     market = matching.venue.market
     spot = market.price(now_ns)
     for position in list(account.positions.values()):
@@ -153,7 +153,7 @@ def sell_out(matching: Matching, account: Account, session: Session, now_ns: int
             continue
         against = [account.orders[order_id] for order_id in account.held_for_orders(position.symbol)[1]]
         if any(order.type == "market" for order in against):
-            continue  # is being sold
+            continue  # already being sold
         for order in against:
             order.canceled_ns = now_ns
             matching.end(account, order, "canceled", now_ns)
@@ -188,7 +188,7 @@ def keep_from_exercise(account: Account, symbol: str, today: str) -> None:
 
 
 def take_faults(matching: Matching, account: Account, now_ns: int) -> None:
-    """Do what the script has for this account now; each waits until there is something that it can happen to."""
+    """Apply the account's scripted faults; each waits until it is applicable."""
     faults, context = matching.venue.faults, {"key": account.key}
     if not faults.waiting(*KINDS):
         return
@@ -247,7 +247,7 @@ def _deliver(
     quantity: Decimal,
     at_ns: int,
 ) -> None:
-    """Contracts go, shares and the strike's cash move: a long call buys, a long put sells, a short one mirrors it."""
+    """Settle contracts into shares and the strike's cash: a long call buys, a long put sells, shorts the reverse."""
     sign = 1 if position.qty > 0 else -1
     shares = quantity * 100 * contract.right * sign
     account.trade(PositionChange(position.symbol, -quantity * sign, ZERO, at_ns))
@@ -288,7 +288,7 @@ def _can_exercise(matching: Matching, account: Account, position: AlpacaPosition
 
 
 def _book_fees(matching: Matching, account: Account, session: Session) -> None:
-    """Book a session's fees: of contracts in one line, of shares in one of each kind."""
+    """Book a session's fees: of contracts in one row, of shares in one row for each kind."""
     rules = matching.venue.rules
     trades = [t for t in account.trades if t.execution_id and session.open_ns <= t.time_ns <= session.close_ns]
     contracts = sum((abs(trade.quantity) for trade in trades if multiplier(trade.symbol) == 100), ZERO)
@@ -309,7 +309,7 @@ def _book_fees(matching: Matching, account: Account, session: Session) -> None:
 
 
 def cash_row(account: Account, kind: str, amount: Decimal, at_ns: int, description: str, **more: str) -> None:
-    """Move cash by `amount` USD and note it as an activity of this kind."""
+    """Change the cash by `amount` USD and add an activity of this kind."""
     account.cash += amount
     _dated_row(account, kind, amount, at_ns, description, more)
 
@@ -325,7 +325,7 @@ def _dated_row(
     visible_ns: int | None = None,
     name: str = "",
 ) -> None:
-    """Note an activity that has a date alone and no time; `amount` is what it says of the cash, in USD."""
+    """Add an activity with a date but no time; `amount` is its cash in USD."""
     fields = {"activity_type": kind, "date": new_york_date(at_ns), "net_amount": text(amount)}
     fields |= {"description": description, "status": "executed", **more}
     account.note(at_ns, fields, visible_ns=visible_ns, name=name)
@@ -336,7 +336,7 @@ def _transfer(account: Account, amount: Decimal, at_ns: int) -> None:
 
 
 def _ledger_line(account: Account, fault: Fault, at_ns: int) -> None:
-    """A row of any kind; its shares move without an order, as those of a corporate action or a transfer do."""
+    """Add a row of any kind; its shares move without an order, as in a corporate action or a transfer."""
     kind, symbol = str(fault.get("activity_type", "FEE")), str(fault.get("symbol", ""))
     quantity, more = Decimal(str(fault.get("quantity", 0))), {}
     if symbol:
@@ -349,7 +349,7 @@ def _ledger_line(account: Account, fault: Fault, at_ns: int) -> None:
 
 
 def _dividend(matching: Matching, account: Account, fault: Fault, at_ns: int) -> None:
-    """A dividend; a `reinvested` one buys its amount's worth to nine decimals, by an order of the broker's own."""
+    """Book a dividend; a `reinvested` one buys shares for its amount, to nine decimals, by the broker's order."""
     symbol, amount = str(fault.get("symbol", "SPY")), Decimal(str(fault.get("amount", "1.50")))
     shares = account.quantity(symbol)
     more = {"symbol": symbol, "qty": text(shares), "per_share_amount": text(amount)}
@@ -364,7 +364,7 @@ def _dividend(matching: Matching, account: Account, fault: Fault, at_ns: int) ->
 
 
 def _payment(matching: Matching, amount: Decimal) -> Decimal:
-    """USD that a line of the ledger pays: in whole cents where the broker rounds at all."""
+    """Return the USD that a row pays: in whole cents unless the broker does not round."""
     return amount if matching.venue.rules.rounding == "none" else round(amount, 2)
 
 
@@ -379,7 +379,7 @@ def _split(account: Account, symbol: str, ratio: Decimal, at_ns: int) -> None:
 
 
 def _times(shares: Decimal, ratio: Decimal) -> Decimal:
-    """Shares after a split, to nine decimals."""
+    """Return the shares after a split, to nine decimals."""
     return (shares * ratio).quantize(FINEST).normalize()
 
 
@@ -406,9 +406,9 @@ def amend_fill(
     *,
     order_kept: bool = False,
 ) -> None:
-    """Bust this fill (None), or correct its price by `shift` USD; book, rows and stream show it.
+    """Bust this fill (None), or correct its price by `shift` USD; books, rows and stream show it.
 
-    So does the order, unless `order_kept`: whether Alpaca's orders follow is not documented.
+    So does the order, unless `order_kept`: Alpaca does not document whether its orders change.
     """
     order: AlpacaOrder = account.orders[old.order_id]
     quantity = abs(old.quantity)
@@ -454,13 +454,12 @@ def amend_fill(
     )
 
 
-# --- corporate actions ------------------------------------------------------------------------------------------------
-# A split, a new name and a merger are two rows, one for what is taken away and one for what is given (Alpaca's
-# documentation of activities; the voluntary and mandatory corporate actions pages). Books move without an order.
+# A split, a new name and a merger are two rows, one for the shares removed and one for those added (Alpaca's
+# documentation of activities; the voluntary and mandatory corporate actions pages). Books change without an order.
 
 
 def _happen(matching: Matching, account: Account, action: Action, at_ns: int, *, paid: bool) -> None:
-    """Carry `action` out in this account; `paid` is the second of a dividend's two moments."""
+    """Apply `action` to this account; `paid` is the payment of a dividend, after its ex-date."""
     days = matching.venue.market.days
     symbol = action.symbol if days is None else days.name_on(action.symbol, new_york_date(at_ns))
     match action:
@@ -517,7 +516,7 @@ def _book_split(matching: Matching, account: Account, split: Split, symbol: str,
 
 
 def _pay_fraction(matching: Matching, account: Account, symbol: str, at_ns: int, *, in_cash: bool) -> None:
-    """Take the fraction of a holding and pay for it, where fractions are paid `in_cash`."""
+    """Remove the fraction of a holding and pay for it, if fractions are paid `in_cash`."""
     position = account.positions.get(symbol)
     fraction = ZERO if position is None else position.qty % 1
     if position is None or not in_cash or not fraction:
@@ -557,13 +556,13 @@ def _give(
     description: str,
     at_ns: int,
 ) -> None:
-    """Add shares that a company brings, at their last close or what they will open at; `cost` is theirs in USD."""
+    """Add shares from a corporate action, at their last close or their coming open; `cost` is their cost in USD."""
     if not quantity:
         return
     held, days = account.positions.get(symbol), matching.venue.market.days
     account.trade(PositionChange(symbol, quantity, ZERO, at_ns))
     if (position := account.positions.get(symbol)) is None:
-        return  # they covered what was short
+        return  # they covered a short position
     basis = cost + (ZERO if held is None else held.average * held.qty)
     last = position.lastday_price
     if last is None and days is not None and (bars := days.bars.get(days.share(symbol))):
@@ -600,11 +599,11 @@ def _row(
     *,
     amount: Decimal = ZERO,
 ) -> None:
-    """A row that moves shares, and says `amount` of the cash, in USD."""
+    """Add a row that moves shares; `amount` is its cash in USD."""
     more = {"symbol": position.symbol, "qty": text(quantity), "price": text(grid(float(_worth_of(position))))}
     _dated_row(account, kind, amount, at_ns, description, more)
 
 
 def _worth_of(position: AlpacaPosition) -> Decimal:
-    """A share's last close; the average cost where none is known."""
+    """Return a share's last close; the average cost if unknown."""
     return position.average if position.lastday_price is None else position.lastday_price

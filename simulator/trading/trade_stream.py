@@ -1,4 +1,4 @@
-"""The trading stream with the script's faults of sockets and messages; see `daemon.alpaca_api.trade_stream`."""
+"""The trading stream with scripted faults of sockets and messages; see `daemon.alpaca_api.trade_stream`."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from simulator.faults import NESTED, Fault, respelt
 from simulator.trading.venue import Brokerage, Listed
 from strategies.kit.units import SECOND_NS
 
-LATEST_REORDER_S = 60.0  # a held-back update goes out after this, even without a successor
+LATEST_REORDER_S = 60.0  # a held-back update is sent after this, even without a successor
 TERMINAL_EVENTS = frozenset({"fill", "canceled", "expired", "rejected", "replaced"})
 OVERSIZE_BYTES = 1_100_000
 
 
 @dataclasses.dataclass(slots=True, eq=False)
 class FaultyClient(TradeStreamClient):
-    """One client's session: nothing is read or sent any more while it is `mute`, or `black` without a FIN."""
+    """One client's session: nothing is read or sent while it is `mute`, or `black` without a FIN."""
 
     mute: bool = False
     black: bool = False
 
 
 class FaultyTradeStream(TradeSessions[FaultyClient]):
-    """All sessions of the trading stream of one server."""
+    """All sessions of one server's trading stream."""
 
     TICKING = ("socket_drop", "socket_close", "socket_black_hole", "ping_silence")
 
@@ -38,7 +38,7 @@ class FaultyTradeStream(TradeSessions[FaultyClient]):
         super().__init__(Listed(venue), FaultyClient)
         self.venue = venue
         self._new: dict[str, bytes] = {}  # by order id: the update `new`, for replays
-        self._held_back: defaultdict[str, list[bytes]] = defaultdict(list)  # by key: updates that wait for the next
+        self._held_back: defaultdict[str, list[bytes]] = defaultdict(list)  # by key: updates that wait for the next one
 
     # --- sessions ---------------------------------------------------------------------------------------------------
 
@@ -50,15 +50,15 @@ class FaultyTradeStream(TradeSessions[FaultyClient]):
         return await super().serve(request)
 
     def full(self, request: web.Request, number: str) -> bool:
-        """Whether there is no session left, or the script says so."""
+        """Return whether no session is left, or the script pretends so."""
         return super().full(request, number) or self._takes("connection_limit", _asking(request))
 
     def came(self, request: web.Request, connection: FaultyClient) -> None:
-        """A socket opens, mute where the script has it."""
+        """Handle a new socket, mute under that fault."""
         connection.mute = self._takes("mute_after_connect", _asking(request))
 
     def tick(self) -> None:
-        """Let the script's faults of sockets happen, also while nothing is published."""
+        """Apply scripted socket faults, also while nothing is published."""
         if not self.venue.faults.waiting(*self.TICKING):
             return
         for connection in self.alive(None):
@@ -66,30 +66,30 @@ class FaultyTradeStream(TradeSessions[FaultyClient]):
                 self._socket_faults(connection)
 
     async def on_the_way(self, connection: FaultyClient) -> None:
-        """Let a message be under way for as long as the clock has it."""
+        """Delay a message by the clock's latency."""
         await self.venue.clock.on_the_way(f"trades {connection.key}", asked=False)
 
     async def read(self, connection: FaultyClient, data: str | bytes) -> None:
-        """One message of a client that is heard."""
+        """Handle one message of a client that is not mute."""
         if not connection.mute:
             await super().read(connection, data)
 
     def authenticate(self, connection: FaultyClient, fields: Json) -> None:
-        """Take the credentials, or say nothing more."""
+        """Check the credentials, or fall silent."""
         if self._takes("mute_after_auth", _of(connection, fields)):
             connection.mute = True
             return
         super().authenticate(connection, fields)
 
     def admitted(self, connection: FaultyClient, key: str, secret: str) -> str | None:
-        """The number of the account of these credentials, unless the script refuses them."""
+        """Return the account number of these credentials, unless the script refuses them."""
         number = super().admitted(connection, key, secret)
         if number is None or self._takes("auth_failed", {"stream": "trade", "key": connection.key or key}):
             return None
         return number
 
     def listen(self, connection: FaultyClient, fields: Json) -> None:
-        """Begin to send what an authenticated client listens to, or say nothing more."""
+        """Subscribe an authenticated client to its streams, or fall silent."""
         if connection.key and self._takes("mute_after_subscribe", _of(connection, fields)):
             connection.mute = True
             return
@@ -101,7 +101,7 @@ class FaultyTradeStream(TradeSessions[FaultyClient]):
     # --- from the server --------------------------------------------------------------------------------------------
 
     def publish(self, key: str, update: Json) -> None:
-        """Send a trade update to the account's listener, through all that the script has for it."""
+        """Send a trade update to the account's listener, under the scripted faults."""
         order = update["order"]
         context: dict[str, object] = {
             "stream": "trade",
@@ -157,11 +157,11 @@ class FaultyTradeStream(TradeSessions[FaultyClient]):
         self.send(key, frames)
 
     def send(self, key: str, frames: list[bytes]) -> None:
-        """Put frames (and what waited for a successor) on the account's sockets."""
+        """Send frames, and those that waited for a successor, to the account's listeners."""
         super().send(key, frames + self._held_back.pop(key, []))
 
     def hears(self, connection: FaultyClient) -> bool:
-        """Whether trade updates go to this client now."""
+        """Return whether trade updates are sent to this client now."""
         if not super().hears(connection) or connection.mute or connection.black:
             return False
         return not self._takes("socket_stall", {"stream": "trade", "key": connection.key})
@@ -176,7 +176,7 @@ class FaultyTradeStream(TradeSessions[FaultyClient]):
         elif (fault := faults.take("socket_black_hole", context)) is not None:
             self._black_hole(connection, float(fault.get("hold_s", self.venue.rules.dead_session_s)))
         elif faults.take("ping_silence", context) is not None:
-            connection.ws._autoping = False  # aiohttp has no public way to stop answering
+            connection.ws._autoping = False  # aiohttp has no public way to stop its answers to pings
 
     def _close(self, connection: FaultyClient, code: int) -> None:
         if code == WSCloseCode.ABNORMAL_CLOSURE:
@@ -188,7 +188,7 @@ class FaultyTradeStream(TradeSessions[FaultyClient]):
         closing.add_done_callback(lambda task: task.cancelled() or task.exception())
 
     def _black_hole(self, connection: FaultyClient, hold_s: float) -> None:
-        """Nothing is read or sent any more and no FIN goes out; the socket itself dies when the session does."""
+        """Stop reading and sending without a FIN; the socket is closed with the session."""
         connection.black = True
         self.hold(connection, hold_s)
         if connection.transport is not None:
@@ -211,7 +211,7 @@ SPOILERS = (
 
 
 def _spoil(fault: Fault, message: Json) -> Any:
-    """The message as `fault` makes it; bytes where it is no JSON any more."""
+    """Return the message changed by `fault`; bytes if it is no longer JSON."""
     data = message["data"]
     match fault.kind:
         case "data_null":
@@ -235,10 +235,10 @@ def _spoil(fault: Fault, message: Json) -> Any:
 
 
 def _asking(request: web.Request) -> dict[str, str]:
-    """The context of faults of an upgrade."""
+    """Return the context of faults of an upgrade."""
     return {"stream": "trade", "key": request.headers.get("APCA-API-KEY-ID", "")}
 
 
 def _of(connection: FaultyClient, fields: Json) -> dict[str, str]:
-    """The context of faults of a client's message."""
+    """Return the context of faults of a client's message."""
     return {"stream": "trade", "key": connection.key or credentials(fields)[0]}
