@@ -491,21 +491,30 @@ class Bookkeeper:
         self._do(ReadFills(order_id))
 
     def _amend(self, order_id: str, lines: Sequence[Json]) -> None:
-        """Replace an order's fills by those that stand after all its lines, busts and corrections included."""
+        """Replace an order's fills by those that stand after all its lines, busts and corrections included.
+
+        A line whose fill is not in the ledger yet is read again with the next report.
+        """
         books, order = self.books, self.books.order_by_id(order_id)
         if order is None and self.whole_until_ns is not None:
             return  # its rows were left out: its fills are read again after the report that restores it
-        books.amending.pop(order_id, None)
-        amending = [row for row in lines if amends(row)]
-        books.lines |= {str(row["id"]): (books.now_ns, {}) for row in amending}
+        amending: dict[str, tuple[int, dict[str, LinePart]]] = {
+            str(row["id"]): (books.now_ns, {}) for row in lines if amends(row)
+        }
         if order is None or order.base:
+            books.amending.pop(order_id, None)
+            books.lines |= amending
             self._do(Warn("gateway_fill_amended", f"order {order_id}: an older fill changed; it is compared"))
             return
         try:
             stands = standing(lines, order.amended_fills)
         except wire.Malformed as odd:
-            self._do(Warn("gateway_fill_amended", f"order {order.name}: {odd}"))
+            if (told := f"{order_id} {sorted(amending)}") not in books.lines:
+                books.lines[told] = (books.now_ns, {})
+                self._do(Warn("gateway_fill_amended", f"order {order.name}: {odd}"))
             return
+        books.amending.pop(order_id, None)
+        books.lines |= amending
         cumulatives = [ledger_fill(row).cumulative for row in lines if not amends(row)]
         amended_ns = max((amendment.time_ns for amendment in stands.amendments), default=order.amended_ns)
         change = books.amend(order, stands.fills, cumulatives, amended_ns)

@@ -1099,6 +1099,24 @@ def test_a_bust_is_read_until_it_is_booked() -> None:
     assert _report(machine, OPEN_NS + 4 * SECOND_NS, [order], [fill, bust]) == []
 
 
+def test_a_bust_that_the_ledger_has_before_its_fill_is_booked_with_the_fill_and_warned_of_once() -> None:
+    machine = _machine()
+    order: Json = {"id": "1", "client_order_id": "x", "symbol": "SPY", "side": "buy", "qty": "5", "filled_qty": "0"}
+    order |= {"status": "filled", "submitted_at": "2025-06-02T13:30:00Z", "updated_at": "2025-06-02T13:31:00Z"}
+    fill: Json = {"id": "20250602093000000::e1", "activity_type": "FILL", "order_id": "1", "symbol": "SPY"}
+    fill |= {"side": "buy", "qty": "5", "price": "100", "cum_qty": "5", "transaction_time": "2025-06-02T13:30:00Z"}
+    bust = {**fill, "id": "20250602093100000::e2", "status": "canceled", "cum_qty": "0"}
+    read, warned = [ReadFills("1")], []
+    for second in (1, 3):
+        assert _report(machine, OPEN_NS + second * SECOND_NS, [order], [bust]) == read
+        warned += machine.step(FillsRead(OPEN_NS + (second + 1) * SECOND_NS, "1", [bust]))
+    assert [effect.name for effect in warned if isinstance(effect, Warn)] == ["gateway_fill_amended"]
+    assert _report(machine, OPEN_NS + 5 * SECOND_NS, [order], [fill, bust]) == read
+    machine.step(FillsRead(OPEN_NS + 6 * SECOND_NS, "1", [fill, bust]))
+    assert (machine.books.main.quantity("SPY"), machine.books.main.cash) == (dec(0), dec(40000))
+    assert _report(machine, OPEN_NS + 7 * SECOND_NS, [order], [fill, bust]) == []
+
+
 def test_a_fill_of_nothing_changes_nothing() -> None:
     machine = _machine(SPY="5")
     order: Json = {"id": "1", "client_order_id": "x", "symbol": "SPY", "side": "buy", "qty": "5", "filled_qty": "0"}
