@@ -93,12 +93,27 @@ def own(name: str) -> OwnStrategy | None:
     return None
 
 
+def is_file(text: str) -> bool:
+    """Return whether this is the file of a strategy, rather than a name."""
+    return "/" in text or text.partition(":")[0].endswith(".py")
+
+
+def place_of(text: str) -> str:
+    """Return this file by its full path, behind all links; a name as it is. Imports nothing that it names."""
+    if not is_file(text):
+        return text
+    from strategies.kit.own.load import named_file
+
+    path, attribute = named_file(text)
+    return f"{path}:{attribute}" if attribute else str(path)
+
+
 def add(text: str) -> str:
     """Make the strategy that a user named usable, and return its name: a known name, or `path/to/file.py:NAME`.
 
     Raises ValueError for an unknown name, OwnStrategyError for a file that cannot be used, or whose name is taken.
     """
-    if "/" not in text and not text.partition(":")[0].endswith(".py"):
+    if not is_file(text):
         entry(text)
         return text
     from strategies.kit.own.load import of_file

@@ -35,7 +35,7 @@ from daemon.journal.rows import STRATEGY_FROM, STRATEGY_SPEC, JournalError, Snap
 from daemon.models.runtime import NO_MODEL
 from daemon.operator.alarm_command import tell_now
 from daemon.operator.log import Log
-from strategies.registry import stand_in
+from strategies.registry import is_file, place_of, stand_in
 
 WHOLE = ("desk", "paths", "alpaca", "clock")
 TRADING = tuple(name for name in Trading.__dataclass_fields__ if name in DeskSettings.model_fields)
@@ -115,17 +115,14 @@ def _whole(config: Path | None, overrides: Mapping[str, object]) -> DeskSettings
 def _stand_in(config: Path | None, overrides: Mapping[str, object], place: Path) -> dict[str, object]:
     """Replace the own strategy of this journal by a stand-in; return the keys of `[desk]` that name it.
 
-    None where the journal is no own strategy's, or another one is configured.
+    None where the journal is no own strategy's, or the configuration names another one. A file that cannot be imported
+    may be the journal's: an upgrade moves it, or points a link at the new one.
     """
     with suppress(StateDirError, JournalError, OSError, ValueError):
         meta = peek(place) or {}
         file, spec, symbols = meta.get(STRATEGY_FROM, ""), meta.get(STRATEGY_SPEC, ""), symbols_of(meta)
-        if spec and _strategy_asked_for(config, overrides) in (
-            "",
-            meta["strategy"],
-            file,
-            file.removesuffix(":STRATEGY"),
-        ):
+        asked = _strategy_asked_for(config, overrides)
+        if spec and (asked in ("", meta["strategy"]) or is_file(asked)):
             name = stand_in(file, spec, symbols)
             return {"desk.strategy": name, "desk.symbols": list(symbols), "desk.parameters": []}
     return {}
@@ -141,12 +138,11 @@ def watch_own_code(config: Path | None, overrides: Mapping[str, object]) -> None
 
 
 def _strategy_asked_for(config: Path | None, overrides: Mapping[str, object]) -> str:
-    """Return the configured strategy, a file by its full path; "" for the one in the journal."""
+    """Return the configured strategy, a file by its place; "" for the one in the journal."""
     text = overrides.get("desk.strategy") or os.environ.get("RLTRADER_DESK__STRATEGY")
     if not text and config is not None:
         text = tomllib.loads(config.read_text(encoding="utf-8")).get("desk", {}).get("strategy")
-    file, dot, name = str(text or "").partition(".py")
-    return f"{Path(file).resolve()}{dot}{name}" if dot else file
+    return place_of(str(text or ""))
 
 
 def _made_whole(

@@ -74,10 +74,7 @@ def of_file(text: str, *, named_by_user: bool = True) -> OwnStrategy:
     A file named by a state directory instead of by the user must belong to this user or to root, and nobody else may
     have write permission. Raises OwnStrategyError.
     """
-    match = _PLACE.fullmatch(text)
-    if match is None:
-        raise OwnStrategyError(f"{text}: expected a Python file: write path/to/file.py or path/to/file.py:Class")
-    path = Path(match["file"]).expanduser().resolve()
+    path, attribute = named_file(text)
     if not path.is_file():
         raise OwnStrategyError(f"{path}: no such file: correct the path, or name it with --strategy path/to/file.py")
     root, module_name = _module_of(path)
@@ -88,8 +85,19 @@ def of_file(text: str, *, named_by_user: bool = True) -> OwnStrategy:
     _refuse_name_clash(path, module_name)
     _let_libraries_in(path, root)
     module = _import(lambda: _module_at(path, module_name), path)
-    entry, name = _entry_of(module, match["name"] or "", path)
+    entry, name = _entry_of(module, attribute, path)
     return _make_strategy(entry, f"{path}:{name}", "", path, root)
+
+
+def named_file(text: str) -> tuple[Path, str]:
+    """Return the file, by its full path, and the name in it, "" for the usual one. Raises OwnStrategyError."""
+    match = _PLACE.fullmatch(text)
+    if match is None:
+        raise OwnStrategyError(f"{text}: expected a Python file: write path/to/file.py or path/to/file.py:Class")
+    try:
+        return Path(match["file"]).expanduser().resolve(), match["name"] or ""
+    except RuntimeError as error:  # no such user, or links in a circle
+        raise OwnStrategyError(f"{text}: {error}: correct the path") from error
 
 
 def of_package(name: str, points: tuple[EntryPoint, ...]) -> OwnStrategy:

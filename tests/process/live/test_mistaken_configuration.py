@@ -369,6 +369,47 @@ def test_a_strategy_of_one_s_own_that_cannot_be_used_leaves_what_it_holds_and_is
                 assert differences(own_desk.books(), own_desk.account) == []
 
 
+NAMED = {
+    "a link": "{0}/active.py",
+    "a link that moves on": "{0}/active.py",
+    "its class": "{0}/.python/one/mine.py:Mine",
+    "a path with .py": "{0}/.python/one/mine.py",
+}
+
+
+@pytest.mark.parametrize("named", NAMED)
+def test_however_a_strategy_s_file_is_named_what_it_holds_is_left_when_an_upgrade_breaks_it(
+    bundled: Tape, tmp_path: Path, named: str
+) -> None:
+    file, upgraded = (tmp_path / ".python" / release / "mine.py" for release in ("one", "two"))
+    for place in (file, upgraded):
+        place.parent.mkdir(parents=True)
+        place.write_text(MINE)
+    link = tmp_path / "active.py"
+    link.symlink_to(file)
+    with forgotten_again():
+        add(str(file))
+        models = lively_policy.store(tmp_path / "models", "mine_scalper")
+        own: Table = {"desk": {"strategy": NAMED[named].format(tmp_path)}}
+        with stage(bundled, DAY, "11:30", tmp_path / "desk", models, own) as desk:
+            daemon = desk.start()
+            desk.until_true(lambda: bool(desk.held()) and bool(desk.journaled("OrderFilled")), "something is held")
+            daemon.kill()
+            assert daemon.wait(10) == -signal.SIGKILL
+            if "moves" in named:
+                link.unlink()
+                link.symlink_to(upgraded)
+                file = upgraded
+            file.write_text("this is no Python\n")
+            orders = len(desk.posts())
+            desk.start()
+            desk.until_true(lambda: not desk.held(), "it is left")
+            (halt,) = [row for row in desk.read_log("halted") if row["reason"] == "configuration"]
+            assert f"{file}, line 1: " in str(halt)
+            assert desk.clock.now_ns() < new_york_ns(DAY, "12:56")
+            assert {post["side"] for post in desk.posts()[orders:]} == {"sell"}
+
+
 @pytest.mark.parametrize("file_text", ["this is no Python\n", ""], ids=["no Python", "gone"])
 def test_a_stopped_desk_whose_own_strategy_cannot_be_imported_is_told_to_leave_all_and_leaves(
     bundled: Tape, tmp_path: Path, file_text: str, capsys: pytest.CaptureFixture[str]
