@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from daemon.config.load import ConfigError
+from daemon.core.desks.guarded import blame
 from daemon.host.time.calendar import CalendarError
 from daemon.host.version import CommandLine
 from daemon.library.run_files import REPORT_PAGE
@@ -22,7 +23,7 @@ from training.export.shelf import ExportError
 from training.rules.desk import is_rule
 from training.rules.export import export_rule
 from training.rules.search import search
-from training.rules.trials import RuleStudy, RuleTask, folds_of, judged, played, values_text, write_study
+from training.rules.trials import RuleStudy, RuleTask, folds_of, judged, tried, values_text, write_study
 from training.runs.ledger import LedgerError
 from training.studies.grid import axis_of, cells_of
 from training.study.folds import HistoryError
@@ -87,6 +88,8 @@ def main(words: Sequence[str]) -> int:
         task = RuleTask(name, bars, chosen.models_dir, chosen.config, sweep_axes, chosen.folds)
         return _COMMANDS[what](task, chosen)
     except ERRORS as error:
+        if blame(error)[1]:  # the program's entry names the line
+            raise
         sys.stderr.write(f"train-and-export: {' '.join(str(error).split())}\n")
         return USAGE_ERROR
 
@@ -114,8 +117,10 @@ def _swept(task: RuleTask, chosen: argparse.Namespace) -> int:
     dates, folds = folds_of(task, _say)
     trials = []
     for place, values in enumerate(({}, *cells_of(axes))):
-        trials.append(played(task, values, dates))
-        _say(f"{place:>5}  {values_text(values)}")
+        trial, why = tried(task, values, dates)
+        if trial is not None:
+            trials.append(trial)
+        _say(f"{place:>5}  {values_text(values)} {why}".rstrip())
     return _print_study(judged(task, SWEEP, dates, folds, trials), SWEEP, chosen)
 
 

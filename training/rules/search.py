@@ -11,7 +11,7 @@ from rltrader.install import install_line
 from strategies.kit.parameters import Parameter
 from strategies.registry import entry
 from training.evidence.statistics import annual, sharpes
-from training.rules.trials import RuleStudy, RuleTask, RuleTrial, folds_of, judged, played
+from training.rules.trials import RuleStudy, RuleTask, RuleTrial, folds_of, judged, tried
 from training.studies.grid import OF_THE_STRATEGY, Value
 
 
@@ -44,11 +44,10 @@ def search(task: RuleTask, trials: int, seed: int, listen: Callable[[str], None]
     for place in range(trials):
         trial = study.ask()
         values = {f"{OF_THE_STRATEGY}{name}": _suggest(trial, name, parameter) for name, parameter in declared.items()}
-        try:
-            result = played(task, values if place else {}, dates)
-        except ValueError as error:  # incompatible values, such as a fast average longer than the slow one
+        result, why = tried(task, values if place else {}, dates)
+        if result is None:
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
-            listen(f"{place + 1:>5}  left out: {error}")
+            listen(f"{place + 1:>5}  {why}")
             continue
         worth = float(sharpes(np.array([result.returns])[:, earlier])[0])
         study.tell(trial, worth)

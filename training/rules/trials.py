@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 
 from daemon.config.load import ConfigError, DeskSettings, load
+from daemon.core.desks.guarded import blame
 from daemon.core.limits import Trading
 from daemon.core.strategy_rules import trading_for
 from daemon.host.whole_files import write_whole
@@ -142,6 +143,21 @@ def played(task: RuleTask, values: Mapping[str, Value], dates: Sequence[str]) ->
         returns=tuple(earned.get(date, 0.0) for date in dates),
         trades=sum(session.trades for session in sessions),
     )
+
+
+def tried(task: RuleTask, values: Mapping[str, Value], dates: Sequence[str]) -> tuple[RuleTrial | None, str]:
+    """Play as `played` does; without a trial the text says why these values are left out.
+
+    Incompatible ones are, such as a fast average longer than the slow one, and those at which the strategy fails.
+    Raises what the unchanged values raise: without them nothing is compared.
+    """
+    try:
+        return played(task, values, dates), ""
+    except Exception as error:
+        what, by_strategy = blame(error)
+        if not values or not (by_strategy or isinstance(error, ValueError)):
+            raise
+        return None, f"left out: {what if by_strategy else error}"
 
 
 def judged(

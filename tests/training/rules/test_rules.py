@@ -28,6 +28,7 @@ from training.desks.own.kind import load as with_torch
 from training.desks.registry import kind
 from training.evidence.wording import percent
 from training.export.shelf import ExportError
+from training.rules.command import main as rules
 from training.rules.command import of_rule
 from training.rules.desk import always, own_answer, rule_desk
 from training.rules.export import export_rule
@@ -182,6 +183,24 @@ def test_a_search_of_the_same_seed_tries_the_same(packages: Path, tmp_path: Path
     one, other = (search(task, 3, 7, lambda _: None) for _ in range(2))
     assert [trial.values for trial in one.trials] == [trial.values for trial in other.trials]
     assert one.trials[0].values == {}
+
+
+def test_values_at_which_a_rule_fails_are_left_out_with_the_line_and_the_others_are_judged(
+    packages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = (packages / "ru_session" / "ru_session.py").read_text(encoding="utf-8").replace("ru_session", "ru_fails")
+    line = "        choice"
+    assert source.count(line) == 1
+    number = source[: source.index(line)].count("\n") + 1
+    fails = source.replace(line, "        if self.fast == 20:\n            raise KeyError('fast')\n" + line)
+    (tmp_path / "ru_fails.py").write_text(fails, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    common = ["--strategy", "ru_fails.py", "--bars", str(packages / "ru_session" / "tape.csv.gz")]
+    assert rules(["sweep", *common, "--set", "parameters.fast=5,20"]) == 0
+    printed = capsys.readouterr()
+    assert f"left out: KeyError: 'fast' ({tmp_path / 'ru_fails.py'}, line {number + 1})" in printed.err
+    swept = json.loads(Path(printed.out.strip()).read_text(encoding="utf-8"))
+    assert [trial["values"] for trial in swept["trials"]] == [{}, {"parameters.fast": 5}]
 
 
 def test_what_is_a_rule_s_command_is_known_by_its_strategy(packages: Path) -> None:
