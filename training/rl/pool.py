@@ -19,6 +19,8 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from daemon.core.desks.guarded import blame
+
 T = TypeVar("T")
 POLL_S = 0.2
 TERMINATED = 128 + signal.SIGTERM
@@ -251,14 +253,27 @@ def _begin(prepare: Callable[[Any], Any], argument: Any, news: multiprocessing.Q
     unblock_stop_signals()
 
 
+@contextmanager
+def _blamed_here() -> Iterator[None]:
+    """Let a strategy's error leave in words: its frames do not reach the parent, and a class of its own may not."""
+    try:
+        yield
+    except Exception as error:
+        what, by_strategy = blame(error)
+        if by_strategy:
+            raise RuntimeError(f"the strategy failed: {what}: correct it there") from None
+        raise
+
+
 def _carry_out(work: Work[T], task: Any) -> T:
     _PROCESS["at_work"] = True
     try:
         if _PROCESS["flag"].is_set():
             raise Stopped("before it began")
-        if "prepared" not in _PROCESS:  # not in `_begin`, so that its exceptions reach the parent
-            _PROCESS["prepared"] = _PROCESS["prepare"](_PROCESS["argument"])
-        return work(_PROCESS["prepared"], task, _PROCESS["flag"], _PROCESS["news"].put)
+        with _blamed_here():
+            if "prepared" not in _PROCESS:  # not in `_begin`, so that its exceptions reach the parent
+                _PROCESS["prepared"] = _PROCESS["prepare"](_PROCESS["argument"])
+            return work(_PROCESS["prepared"], task, _PROCESS["flag"], _PROCESS["news"].put)
     finally:
         _PROCESS["at_work"] = False
         if _PROCESS["terminated"]:  # the parent may be gone

@@ -44,6 +44,16 @@ def test_a_task_that_fails_stops_the_ones_before_it_and_is_what_is_told(tmp_path
     assert not multiprocessing.active_children()
 
 
+def test_a_strategy_that_fails_in_a_process_is_named_with_its_line_whatever_it_raises(tmp_path: Path) -> None:
+    lines = (REPOSITORY / "tests" / "support" / "rl" / "pool_tasks.py").read_text(encoding="utf-8").splitlines()
+    line = 1 + next(place for place, text in enumerate(lines) if "raise NoRowError" in text)
+    text = (
+        rf"the strategy failed: NoRowError: no row of SPY on day 3 \(.*pool_tasks.py, line {line}\): correct it there"
+    )
+    with pytest.raises(RuntimeError, match=text):
+        through(tmp_path, ["wait 1", "ask"])
+
+
 def test_what_the_preparation_of_a_process_raises_is_what_is_told(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"is gone"):
         through(tmp_path, ["a", "b"], prepare=refuse)
