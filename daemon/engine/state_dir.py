@@ -20,7 +20,15 @@ import msgspec
 
 from daemon.core.state import State
 from daemon.engine.recover import Recovered, code_digest, left_out_count, libraries, snapshot_of
-from daemon.host.own_files import NotOwnError, StateDirError, become_owner, open_own, open_own_folder, open_plain
+from daemon.host.own_files import (
+    NotOwnError,
+    StateDirError,
+    become_owner,
+    hold_lock,
+    open_own,
+    open_own_folder,
+    open_plain,
+)
 from daemon.host.passing import MayPass, may_pass, retry_while_busy
 from daemon.host.whole_files import sync
 from daemon.journal.journal import FILE, READ_MODELS, SCHEMA, Journal
@@ -467,7 +475,7 @@ def _refuse_holder(path: Path, holder: str) -> None:
 
 def _lock(path: Path, lock: IO[str]) -> None:
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        hold_lock(lock)
     except BlockingIOError:
         lock.seek(0)
         holder = lock.read().strip() or "unknown"

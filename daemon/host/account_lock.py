@@ -18,7 +18,7 @@ from typing import IO
 
 import msgspec
 
-from daemon.host.own_files import FOLDER_MODE, StateDirError, open_own, open_own_folder, open_plain
+from daemon.host.own_files import FOLDER_MODE, StateDirError, hold_lock, open_own, open_own_folder, open_plain
 from daemon.host.passing import MayPass, may_pass
 
 SHARED = Path("/run/rltrader")  # the units' RuntimeDirectory, the same for every desk of a host
@@ -129,7 +129,7 @@ class AccountLock:
                 f"user's own in RUNTIME_DIRECTORY"
             ) from error
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            hold_lock(lock)
         except BlockingIOError:
             lock.seek(0)
             text = lock.read()

@@ -7,11 +7,14 @@ rights only. Reading many directories uses a child for each (`as_owner`).
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import pwd
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
+from weakref import WeakSet
 
 FOLDER_MODE = 0o700
 FILE_MODE = 0o640  # as by the unit's umask; locks and journals hold no secret
@@ -53,6 +56,30 @@ def _plain(folder: int, name: str, flags: int, owner: int | None) -> int:
         os.close(descriptor)
         raise NotOwnError(errno.EPERM, problem)
     return descriptor
+
+
+_locks: WeakSet[IO[str]] = WeakSet()
+
+
+def hold_lock(file: IO[str]) -> None:
+    """Lock the file for this process alone, until it is closed. Raises BlockingIOError where another one has it.
+
+    A child that the process forks, as a strategy's own code may, has no part in it: it could outlive the process.
+    """
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    _locks.add(file)
+
+
+def _let_go() -> None:
+    """In a forked child: put nothing in the place of each locked file, whose lock lasts while one process has it."""
+    nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for file in _locks:
+        if not file.closed:
+            os.dup2(nothing, file.fileno(), inheritable=False)
+    os.close(nothing)
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 def open_own_folder(path: Path, *, make_mode: int | None = None) -> int:

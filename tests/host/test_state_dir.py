@@ -115,6 +115,26 @@ def test_a_killed_holder_leaves_no_lock(tmp_path: Path) -> None:
     close(open_state_dir(tmp_path, WANTED, "e90c4"))
 
 
+def test_a_child_that_a_strategy_forked_and_that_outlives_the_daemon_holds_no_lock(tmp_path: Path) -> None:
+    program = (
+        "import os, signal; from pathlib import Path; from daemon.engine.state_dir import open_state_dir\n"
+        f"held = open_state_dir(Path({str(tmp_path)!r}), {WANTED!r}, 'e90c4')\n"
+        "if os.fork() == 0:\n"
+        "    print('forked', flush=True); os.read(0, 1); print('there', flush=True); os._exit(0)\n"
+        "signal.pause()"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "forked\n"
+    assert locked_by(tmp_path) == str(holder.pid)
+    holder.kill()
+    holder.wait()
+    assert locked_by(tmp_path) == ""
+    assert holder.communicate("x")[0] == "there\n"
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
