@@ -202,6 +202,9 @@ def _no_crossing(
             continue
         if by_call and other.account == MAIN:
             continue
+        if sibling:  # no fault of this sub-account, so its desk counts no rejection
+            words = f"{refusal('wash_trade').message}; another sub-account's {other.side} order works"
+            raise denial(f"{GATEWAY}{words}", reject_reason=reason)
         extra = {"existing_order_id": other.id} if other.account == account else {}
         raise refusal("wash_trade", **extra, reject_reason=reason)
     return tuple(sweeps)

@@ -53,12 +53,15 @@ async def test_an_exit_sweeps_a_siblings_entry_away(tmp_path: Path) -> None:
         assert s.verified().difference == ""
 
 
-async def test_where_a_sibling_rests_a_stop_a_purchase_is_refused_as_alpaca_would(tmp_path: Path) -> None:
+async def test_where_a_sibling_rests_a_stop_a_purchase_is_denied_by_the_gateway_s_words(
+    tmp_path: Path,
+) -> None:
     async with stage(tmp_path) as s:
         await s.place("a", 5)
         await s.until(lambda: s.held("a") == {"SPY": Decimal(5)})
         stop = await s.place("a", 5, "sell", type="stop", stop_price="450", time_in_force="gtc")
-        assert await s.refused("b", 1) == WASH
+        status, code, words = WASH
+        assert await s.refused("b", 1) == (status, code, f"gateway: {words}; another sub-account's sell order works")
         assert (await s.ask("a", "DELETE", f"/v2/orders/{stop['id']}"))[0] == 204
         await s.until(lambda: not s.books.orders[stop["client_order_id"]].open)
         await s.place("b", 1)
