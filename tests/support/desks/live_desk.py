@@ -117,7 +117,12 @@ class Daemon:
 
     @property
     def returncode(self) -> int | None:
-        """None while it runs; the exit code, or minus the signal that ended it."""
+        """None while it runs; the exit code, or minus the signal that ended it.
+
+        What it does after its last word with a virtual clock takes real time: hours of that clock would pass meanwhile.
+        """
+        if self._clock is not None and self._process.exitcode is None and self._clock.left(self.pid):
+            self._process.join(ENDING_S)
         return self._process.exitcode
 
     @property
@@ -166,10 +171,8 @@ class Daemon:
         if self._clock is None or self._killed:
             self._process.join(max(timeout_s, ENDING_S) if self._killed else timeout_s)
         else:
-            ended = self._clock.wait(self._process.join, lambda: self._process.exitcode is not None, timeout_s)
-            if not ended and self._clock.left(self.pid):
-                self._process.join(ENDING_S)
-        return self._process.exitcode
+            self._clock.wait(self._process.join, lambda: self._process.exitcode is not None, timeout_s)
+        return self.returncode
 
     def read_log(self) -> list[dict[str, Any]]:
         """The log's events so far; lines that are no JSON as `{"event": "", "text": line}`."""
