@@ -44,8 +44,10 @@ class RedisCheck:
 def examine(link: Link, secret: str, origin: str, desk: str, commands: Mapping[str, Tried]) -> list[RedisCheck]:
     """Connect, try these commands, and query the server's persistence; takes a few seconds at most.
 
-    Args: | secret: the password, and `origin` its source. | desk: name of the streams' desk. | commands: `DAEMON` or
-    `PUBLISHER`.
+    Args:
+        secret: the password, and `origin` its source.
+        desk: name of the streams' desk.
+        commands: `DAEMON` or `PUBLISHER`.
     """
     user = link.user or "default"
     with closing(link.client(secret)) as client:

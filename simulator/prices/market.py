@@ -15,7 +15,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Self
 
-from daemon.alpaca_api.wire import asset_id
+from daemon.alpaca_api.wire import ZERO, asset_id
 from daemon.core.instruments import option_market
 from daemon.core.limits import Paper
 from simulator.prices.corporate_actions import effective_day
@@ -28,7 +28,6 @@ from strategies.kit.units import MINUTE_NS, SECOND_NS
 POINT_NS = 15 * SECOND_NS  # four path points a minute: open, low and high in the order of the bar's direction, close
 BAR_DELAY_NS = SECOND_NS  # a minute's bar is known about one second after its end
 NEVER_NS = 2**63 - 1
-ZERO = Decimal(0)
 PENNY_SPREAD = Decimal("0.0001")  # of shares below 1.00 USD
 LISTINGS_KEPT = 3  # a listing is a megabyte
 EXPIRIES = 10  # expiry dates listed after a session's own
@@ -153,7 +152,7 @@ class Market:
         return cached_quote[1]
 
     def least_of_minute(self, symbol: str, now_ns: int) -> tuple[Decimal, int]:
-        """The lowest price of the minute under way of a share of daily prices, and when it ends; 0 outside of one."""
+        """Return the lowest price of the running minute of a share of daily prices, and its end; 0 outside of one."""
         index, start_ns = self.derived[symbol].last_at(now_ns)
         end_ns, path = start_ns + MINUTE_NS, self._paths.get(symbol)
         if path is None or path[0] != index or now_ns >= end_ns:

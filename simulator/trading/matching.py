@@ -164,7 +164,7 @@ class Matching:
         return price
 
     def _unreached_until(self, order: AlpacaOrder, at_ns: int) -> int:
-        """Until when no price of the minute under way touches a stop below a share; 0 where one may.
+        """Return the time before which no price of the running minute touches a stop that sells; 0 where one may.
 
         A minute's path is known with its first point, whatever a script or a company does in it; quotes lie above it.
         """

@@ -1083,13 +1083,19 @@ def test_after_a_start_with_a_clock_a_day_ahead_a_difference_is_seen_and_the_day
     assert machine.books.day == day
 
 
-def test_a_bust_is_read_until_it_is_booked() -> None:
-    machine = _machine()
+def _busted_purchase() -> tuple[Json, Json, Json]:
+    """A purchase of 5 SPY at 100 USD, its fill, and the fill's bust."""
     order: Json = {"id": "1", "client_order_id": "x", "symbol": "SPY", "side": "buy", "qty": "5", "filled_qty": "0"}
     order |= {"status": "filled", "submitted_at": "2025-06-02T13:30:00Z", "updated_at": "2025-06-02T13:31:00Z"}
     fill: Json = {"id": "20250602093000000::e1", "activity_type": "FILL", "order_id": "1", "symbol": "SPY"}
     fill |= {"side": "buy", "qty": "5", "price": "100", "cum_qty": "5", "transaction_time": "2025-06-02T13:30:00Z"}
     bust = {**fill, "id": "20250602093100000::e2", "status": "canceled", "cum_qty": "0"}
+    return order, fill, bust
+
+
+def test_a_bust_is_read_until_it_is_booked() -> None:
+    machine = _machine()
+    order, fill, bust = _busted_purchase()
     read = [ReadFills("1")]
     for second in (1, 2):  # it died before it had read them
         assert _report(machine, OPEN_NS + second * SECOND_NS, [order], [fill, bust]) == read
@@ -1101,11 +1107,7 @@ def test_a_bust_is_read_until_it_is_booked() -> None:
 
 def test_a_bust_that_the_ledger_has_before_its_fill_is_booked_with_the_fill_and_warned_of_once() -> None:
     machine = _machine()
-    order: Json = {"id": "1", "client_order_id": "x", "symbol": "SPY", "side": "buy", "qty": "5", "filled_qty": "0"}
-    order |= {"status": "filled", "submitted_at": "2025-06-02T13:30:00Z", "updated_at": "2025-06-02T13:31:00Z"}
-    fill: Json = {"id": "20250602093000000::e1", "activity_type": "FILL", "order_id": "1", "symbol": "SPY"}
-    fill |= {"side": "buy", "qty": "5", "price": "100", "cum_qty": "5", "transaction_time": "2025-06-02T13:30:00Z"}
-    bust = {**fill, "id": "20250602093100000::e2", "status": "canceled", "cum_qty": "0"}
+    order, fill, bust = _busted_purchase()
     read, warned = [ReadFills("1")], []
     for second in (1, 3):
         assert _report(machine, OPEN_NS + second * SECOND_NS, [order], [bust]) == read

@@ -15,7 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from daemon.core.desks.guarded import blame
+from daemon.core.desks.guarded import blame, strategy_failed
 from daemon.host.time.calendar import CalendarError
 from daemon.tapes.files import TapeError
 from training.desks.trial import Diverged
@@ -60,7 +60,7 @@ def add_models_dir(command: Any, text: str, former: str) -> None:
 def wrong(error: Exception) -> int:
     """Report a fault of a file or an argument as one line on standard error; returns the exit code."""
     what, by_strategy = blame(error)
-    text = f"the strategy failed: {what}: correct it there" if by_strategy else str(error)
+    text = strategy_failed(what) if by_strategy else str(error)
     text = " ".join(text.split()) or type(error).__name__  # one line, whatever a library raised
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         text = f"{error.filename}: {error.strerror}"

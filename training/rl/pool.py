@@ -19,7 +19,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from daemon.core.desks.guarded import blame
+from daemon.core.desks.guarded import blame, strategy_failed
 
 T = TypeVar("T")
 POLL_S = 0.2
@@ -261,7 +261,7 @@ def _blamed_here() -> Iterator[None]:
     except Exception as error:
         what, by_strategy = blame(error)
         if by_strategy:
-            raise RuntimeError(f"the strategy failed: {what}: correct it there") from None
+            raise RuntimeError(strategy_failed(what)) from None
         raise
 
 

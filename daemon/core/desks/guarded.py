@@ -202,6 +202,11 @@ def _text_of(error: Exception) -> str:
     return (text if len(text) <= TEXT_MOST else f"{text[: TEXT_MOST - 1]}…").encode(errors="backslashreplace").decode()
 
 
+def strategy_failed(what: str) -> str:
+    """Return the error of a strategy as a command reports it; `what` is its text as `blame` returns it."""
+    return f"the strategy failed: {what}: correct it there"
+
+
 def _keep(strategy: Any, draft: Draft, state: Any, call: str) -> None:
     """Store the new state as a start would read it back, so that a restart changes nothing for the strategy."""
     if state is None and draft.strategy is not None:
