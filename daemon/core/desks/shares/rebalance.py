@@ -73,8 +73,8 @@ PASSING = frozenset(("not_reconciled", "account_blocked", "market_closed", "blin
 
 LEAVE_SALES = frozenset(("claim_broken",))
 """Gates on additional risk only: the sales of a basket that they deny go on."""
-LEAVE_CAP = LEAVE_SALES | {"turnover"}
-"""Gates that do not block the sales by which the risk overlay returns to its cap."""
+LEAVE_CAP = LEAVE_SALES | {"turnover", "model_not_promoted", "model_other_feed"}
+"""Gates that do not block the sales by which the risk overlay returns to its cap: they last as long as a setting."""
 
 
 def works_of(

@@ -153,6 +153,24 @@ def test_a_limit_of_turnover_keeps_no_sale_of_the_cap_back_and_denies_the_rest()
 
 
 @pytest.mark.parametrize(
+    ("promoted", "feed", "gate"), [(False, "sip", "model_not_promoted"), (True, "iex", "model_other_feed")]
+)
+def test_a_model_that_may_take_no_risk_keeps_no_sale_of_the_cap_back(promoted: bool, feed: str, gate: str) -> None:
+    """A target that is lowered ends a promotion by a stated risk: 90 AAA would stay above both caps."""
+    d = with_shares(account := Account(), AAA=90, BBB=9)
+    start = ev.RunStarted(d.at(-19), "live", "desk-1", "shelf", "e1", "code", "sip", OVERLAY)
+    model = ev.ModelVerified(d.at(-19), "v1", "d", promoted=promoted, feed=feed)
+    d.put(start, model, account.report(d.at(-18.5)))
+    know(d, **dict.fromkeys(SYMBOLS, closes()))
+    assert changes_after(d, KEEP, 0, 5) == [("AAA", -40)]
+    assert json.loads(d.decisions()[-1].gates or "")[gate]
+    d = with_shares(account := Account(), AAA=40, BBB=9)
+    d.put(start, model, account.report(d.at(-18.5)))
+    know(d, **dict.fromkeys(SYMBOLS, closes()))
+    assert changes_after(d, KEEP, 0, 5) == []  # the model's own sale is no sale of the cap
+
+
+@pytest.mark.parametrize(
     ("held", "goals", "expected"),
     [
         ((1.0, KEEP), (1.505, 0.5, 0.015), {"AAA": "0.2534", "BBB": "0.2509"}),  # CCC: 0.0075 of the 51.18 USD left
