@@ -238,6 +238,34 @@ def test_without_a_former_version_the_passive_policy_answers_and_without_one_not
         assert pointer_text(shelf, CURRENT) == (expected or "v2")
 
 
+def test_with_real_money_a_former_version_that_is_promoted_under_other_rules_is_not_gone_back_to(
+    warm: Path, tmp_path: Path
+) -> None:
+    """The lifecycle refuses such a version on a live account: the pointer would name one that never answers."""
+    store = put_models(tmp_path / "store")
+    shutil.copy(warm / "tape.csv", tmp_path)
+    publish(store, "v1", CLAIM)
+    publish(store, "v2", CLAIM)
+    publish(store, "idle", passive=True)
+    for version, rules in (("v1", {DIGEST: "others"}), ("v2", {}), ("idle", {})):
+        path = store / SWITCHER / version / MANIFEST_FILE
+        manifest = decode(path.read_bytes())
+        path.write_bytes(encode(msgspec.structs.replace(manifest, promoted=True, rules={**manifest.rules, **rules})))
+    for version in ("v1", "v2"):
+        name(store, version, strategy=SWITCHER)
+
+    async def play(live_desk: Watched) -> None:
+        state = live_desk.run.engine.machine.state
+        identity = msgspec.structs.replace(state.identity, account="live")
+        live_desk.run.engine.machine.state = msgspec.structs.replace(state, identity=identity)
+        await until_broken(live_desk)
+        assert live_desk.run.models.running.version == "idle"
+
+    run_desk(tmp_path, play, "former_version")
+    assert [verdict.former for verdict in verdicts(tmp_path)] == ["idle"]
+    assert pointer_text(store / SWITCHER, CURRENT) == "idle"
+
+
 def test_a_former_version_that_no_check_passes_is_not_gone_back_to(warm: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(warm, tmp_path / "desk")
     policy = folder / "store" / SWITCHER / "v1" / "policy.onnx"
