@@ -6,7 +6,7 @@ import glob
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -33,7 +33,8 @@ def write_whole(path: Path, data: bytes, mode: int = 0o644, *, exact: bool = Fal
             os.fsync(file.fileno())
         part.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # a disk that is read-only
+            part.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from error  # a write error has no file name
     except BaseException:
         part.unlink(missing_ok=True)
@@ -49,7 +50,11 @@ def whole_text(path: Path, text: str) -> None:
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """Yield a file to write to; it becomes `path` at the end, durably; a failure removes it."""
+    """Yield a file to write to; it becomes `path` at the end, durably; a failure removes it.
+
+    Raises:
+        OSError: the disk is full or not writable; `filename` is never the part's.
+    """
     part = path.with_suffix(".part" if path.suffix in (".json", ".sqlite") else f"{path.suffix}.part")
     _remove(part)  # of a process that was killed
     try:
@@ -57,8 +62,10 @@ def whole(path: Path) -> Iterator[Path]:
         yield part
         sync(part)
         part.replace(path)
-    except BaseException:
+    except BaseException as error:
         _remove(part)
+        if isinstance(error, OSError) and error.filename in (part, str(part)):
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
 from datetime import datetime
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -91,3 +94,14 @@ def test_a_file_in_place_of_the_folder_is_named(
     (tmp_path / "t.parquet").write_text("")
     assert ctl.main(["export", "tables", "--state-dir", str(state), "--out", str(tmp_path / "t.parquet")]) == 2
     assert f"{tmp_path / 't.parquet'}: a file; expected a folder" in capsys.readouterr().err
+
+
+def test_a_folder_on_a_disk_that_is_read_only_is_named_by_the_file_that_was_wanted(
+    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def read_only(path: Path, **_: object) -> NoReturn:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr(Path, "touch", read_only)
+    assert ctl.main(["export", "tables", "--state-dir", str(state), "--out", str(tmp_path)]) != 0
+    assert f"Read-only file system: '{tmp_path / 'decisions.parquet'}'" in capsys.readouterr().err

@@ -350,6 +350,24 @@ def test_a_store_that_cannot_be_written_is_told_without_a_cure_for_another_troub
     assert (code, "Read-only file system" in error, "move it aside" in error) == (EXIT_CODE, True, False)
 
 
+def test_a_hold_on_a_disk_that_is_read_only_names_the_file_of_holds(
+    run: Run, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(path: str | Path, *_: object, **__: object) -> NoReturn:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    made = os.open
+    monkeypatch.setattr(Path, "unlink", read_only)  # Linux refuses it there for a missing file too
+    monkeypatch.setattr(
+        os,
+        "open",
+        lambda path, flags, *mode, **more: read_only(path) if flags & os.O_CREAT else made(path, flags, *mode, **more),
+    )
+    code, _, error = run("hold", "b", "--reason", "x")
+    assert code == EXIT_CODE
+    assert f"Read-only file system: '{store / 'option_scalper' / 'holds.json'}'" in error
+
+
 def test_versions_are_held_back_and_learning_is_frozen_with_who_and_why(run: Run, store: Path) -> None:
     shelf = store / "option_scalper"
     assert run("hold", "b", "--reason", "too new", "--who", "alice")[0] == 0
