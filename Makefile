@@ -276,6 +276,8 @@ install: .venv/bin/python
 	@install -m 644 systemd/README.md $(HERE)/systemd
 	@for part in systemd/*.conf; do sed 's|/opt/rltrader|$(PREFIX)|g' "$$part" > "$(HERE)/$$part"; chmod 644 "$(HERE)/$$part"; done
 	@umask 022; cp -rn --no-preserve=mode onnx_models/. $(HERE)/onnx_models
+	@for manifest in onnx_models/*/*/manifest.json; do cmp -s "$$manifest" "$(HERE)/$$manifest" || \
+	  echo "== $(PREFIX)/$${manifest%/manifest.json} is another version of this name, and stays"; done
 	@install -d $(DESTDIR)/usr/local/bin
 	@ln -sfn $(PREFIX)/current/venv/bin/rltrader $(DESTDIR)/usr/local/bin/rltrader
 	@ln -sfn $(PREFIX)/current/venv/bin/rltraderd $(DESTDIR)/usr/local/bin/rltraderd

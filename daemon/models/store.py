@@ -426,7 +426,10 @@ def _manifest(path: Path, data: bytes) -> Manifest:
 
 def _check_manifest(path: Path, manifest: Manifest, strategy: AnyStrategy, version: str) -> None:
     spec = strategy.spec
-    cure_by_export = "export the model again with this code, or run the code it was exported with"
+    cure_by_export = (
+        "let a version answer that fits (rltraderctl models list), export the model again with this code, or "
+        "run the code it was exported with"
+    )
     own_config = msgspec.json.decode(spec.config) if spec.config else {}
     if differs := _config_differs(manifest.model_config, own_config, _parameter_defaults(spec)):
         raise ModelError(

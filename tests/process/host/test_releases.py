@@ -107,6 +107,18 @@ def test_the_manual_s_way_back_leads_to_the_former_release_and_an_install_forwar
     assert (code(host, "current"), code(host, "former")) == ("second", "first")
 
 
+def test_a_shipped_version_of_a_name_that_is_there_stays_as_it_is_and_is_named(source: Path, host: Path) -> None:
+    for word in ("first", "second"):
+        (source / "onnx_models/desk" / word).mkdir(parents=True)
+        (source / "onnx_models/desk" / word / "manifest.json").write_text("one")
+    assert "stays" not in make(source, host)
+    (source / "onnx_models/desk/first/manifest.json").write_text("other")
+    printed = make(source, host)
+    assert "/onnx_models/desk/first is another version of this name, and stays" in printed
+    assert printed.count("stays") == 1
+    assert (host / "onnx_models/desk/first/manifest.json").read_text() == "one"
+
+
 def test_an_install_that_fails_leaves_the_current_release_and_the_next_one_makes_it_whole(
     source: Path, host: Path
 ) -> None:
