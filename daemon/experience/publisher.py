@@ -222,14 +222,17 @@ class Publisher:
         while self._waiting and self._checked:
             batch = [self._waiting[place] for place in range(min(BATCH, len(self._waiting)))]
             self._checked = False
+            ids = [b"%d-0" % experience.row for experience, _ in batch]
             pipeline = self._redis.pipeline(transaction=True)
             after_id, exists = self._last_sent, self._exists
-            for experience, row_hash in batch:
-                entry = to_entry(experience, after_id, row_hash)
-                pipeline.xadd(self._stream, entry, id=b"%d-0" % experience.row, nomkstream=exists)
+            for (experience, row_hash), entry_id in zip(batch, ids, strict=True):
+                pipeline.xadd(self._stream, to_entry(experience, after_id, row_hash), id=entry_id, nomkstream=exists)
                 after_id, exists = experience.row, True
-            if None in pipeline.execute():  # the stream was deleted
+            answers = pipeline.execute()
+            if None in answers:  # the stream was deleted
                 return
+            if answers != ids:
+                raise ResponseError(f"the answers {answers!r} are those of another request, expected {ids!r}")
             for _ in batch:
                 self._waiting.popleft()
             self._last_sent, self._exists, self._checked = after_id, True, True
@@ -294,7 +297,8 @@ class Publisher:
     # --- failures -----------------------------------------------------------------------------------------------------
 
     def _note_failure(self, error: Exception) -> float:
-        """Log a problem; returns the wait before the next attempt."""
+        """Log a problem; returns the wait before the next attempt, on a new connection: this one's answers may lag."""
+        self._redis.connection_pool.disconnect()
         self._checked, self._tidied_s = False, 0.0
         self._failures += 1
         self._delayed |= self._report_problem(error)

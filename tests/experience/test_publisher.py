@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from redis.client import Pipeline
 
 from daemon.core.effects import AskPolicy
 from daemon.core.events import PolicyAnswered
@@ -242,6 +243,23 @@ def test_an_emptied_redis_gets_again_what_the_trainer_has_not_acknowledged(
     assert entries(client)[0][1] == rows[19]
     line = logged.lines("experience_resent")[0]
     assert (line["after"], line["until"]) == (rows[19], rows[-1])
+
+
+def test_what_an_answer_to_another_request_seems_to_confirm_is_sent_again(
+    publisher: Publisher, client: Any, state: Path, logged: Logged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute, foreign = Pipeline.execute, deque(range(3))
+
+    def answered(pipeline: Pipeline, **options: object) -> object:
+        if pipeline.command_stack and foreign:
+            foreign.pop()
+            return [b"1-0"] * len(pipeline.command_stack)
+        return execute(pipeline, **options)
+
+    monkeypatch.setattr(Pipeline, "execute", answered)
+    publish_all(publisher)
+    is_whole(client, state)
+    assert len(logged.lines("experience_delayed")) == 1
 
 
 def test_a_redis_emptied_between_two_requests_is_noticed(
