@@ -239,8 +239,8 @@ class Draft:
     def halt(self, reason: str, detail: str) -> bool:
         """Take no new risk until resumed: set the state, end what the policy began, notify the operator.
 
-        The first reason stays first unless a later one is more urgent. A less urgent one is kept behind it, with an
-        alarm once for each case. Returns whether an alarm was raised.
+        The first reason stays first unless a later one is more urgent. A less urgent one is kept behind it. What comes
+        in other words raises an alarm once for each case. Returns whether an alarm was raised.
         """
         new, is_raised = Halt(reason, detail, self.now_ns), False
         halts = tuple([_repeat_halt(halt, new) for halt in self.risk.halts])
@@ -251,7 +251,7 @@ class Draft:
             is_raised = True
         else:
             self._put_halts((*halts, new))
-            is_raised = former.reason != reason and self.alarm(reason, detail, once=True, about=wording(detail))
+            is_raised = not _repeats(former, new) and self.alarm(reason, detail, once=True, about=wording(detail))
         self.end_trading(leaving=bool(self.leaves_for()))
         return is_raised
 
@@ -514,6 +514,13 @@ def _repeat_halt(halt: Halt, new: Halt) -> Halt:
         return halt
     others_ns = halt.others_ns if _person(halt.detail) == _person(new.detail) else new.since_ns
     return replace(halt, again_ns=new.since_ns, others_ns=others_ns)
+
+
+def _repeats(halt: Halt, new: Halt) -> bool:
+    """Whether a new halt says what a standing one does: the same reason in the same words, or of the same person."""
+    person = _person(new.detail)
+    same = wording(halt.detail) == wording(new.detail) or (person and _person(halt.detail) == person)
+    return halt.reason == new.reason and bool(same)
 
 
 def _person(detail: str) -> str:

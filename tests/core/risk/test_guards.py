@@ -172,6 +172,14 @@ def test_a_second_halt_keeps_the_first_reason_and_is_told_once() -> None:
     assert d.put(HaltRequested(d.at(3), "operator", "still lunch", "ann")) == []
 
 
+def test_a_new_problem_of_the_reason_that_halts_already_is_an_alarm_once_and_its_figures_are_not() -> None:
+    d = desk()
+    d.put(HaltRequested(d.at(1), "quarantine", "event 7 raised", "engine"))
+    assert alarms(d.put(HaltRequested(d.at(2), "quarantine", "event 8 raised", "engine"))) == []
+    others = HaltRequested(d.at(3), "quarantine", "the strategy ended its process", "rltraderd")
+    assert (alarms(d.put(others)), alarms(d.put(others))) == (["quarantine"], [])
+
+
 def test_a_halt_ends_only_by_a_command_that_states_a_reason() -> None:
     d = desk()
     d.put(HaltRequested(d.at(1), "operator", "lunch", "ann"))
