@@ -39,6 +39,7 @@ from strategies.kit.units import SECOND_NS
 
 WAITING_MOST = 200  # messages kept that are not grave, and grave ones of one name; older ones are only counted
 NAMED_MOST = 8  # kinds of messages named in a summary
+TOGETHER_MOST = 1800  # characters of grave messages that go out as one: what every service takes
 AGAIN_S, AGAIN_MOST_S = 10.0, 300.0  # wait between two tries of grave messages that no service took, doubling
 TRIES_MOST = 10  # tries of a grave message while others are taken: no service will take this one
 RECENT_S = 300.0  # before a start: a grave alarm raised in this time may have been missed
@@ -91,7 +92,7 @@ class Outgoing:
         """Send what the rate allows now: messages one by one, and with the last one a summary of the rest."""
         while (self._grave or self._waiting) and not self._bucket.wait_ns():
             self._bucket.take()
-            if self._bucket.wait_ns() and (len(self._waiting) + bool(self._grave) > 1 or self._drops):
+            if self._bucket.wait_ns() and (len(self._waiting) + len(self._grave) > 1 or self._drops):
                 self._summary()
                 return
             self._out((self._grave or self._waiting).popleft())
@@ -100,13 +101,13 @@ class Outgoing:
             self._out(*self._untaken.popleft())
 
     def _summary(self) -> None:
-        """Send one message in full, the oldest grave one or the newest of the most urgent, with a count of the others.
+        """Send one message in full, the oldest grave ones or the newest of the most urgent, with a count of the others.
 
-        Further grave messages wait for their own turn.
+        Grave messages of other names wait for their own turn.
         """
         waiting, self._waiting = list(self._waiting), deque()
         if self._grave:
-            first = self._grave.popleft()
+            first = self._grave_together()
         else:
             first = max(reversed(waiting), key=_urgency)  # the newest of equals
             waiting.remove(first)
@@ -118,6 +119,20 @@ class Outgoing:
             more = len(counts) - NAMED_MOST
             body += f"\nHeld back: {', '.join(parts + [f'{more} other kinds'] * (more > 0))}"
         self._out(first._replace(body=body))
+
+    def _grave_together(self) -> Notification:
+        """Take the oldest grave message and those of its name, as many as fit: one message with each in full."""
+        first = self._grave.popleft()
+        bodies, length = [first.body], len(first.body)
+        for message in [other for other in self._grave if other.what == first.what]:
+            length += len(message.body) + 1
+            if length > TOGETHER_MOST:
+                break
+            self._grave.remove(message)
+            bodies.append(message.body)
+        if len(bodies) == 1:
+            return first
+        return first._replace(title=f"{first.title}, {len(bodies)} times", body="\n".join(bodies))
 
     def _out(self, message: Notification, tries: int = 0, taken_before: int | None = None) -> None:
         """Send a message; keep a grave one that no service took."""
@@ -155,7 +170,7 @@ class _Untaken(NamedTuple):
 
 def _urgency(message: Notification) -> int:
     """Return a message's urgency: an alarm's by the table, any other's below every alarm."""
-    return urgency_of(message.what) if message.kind == ALARMS else min(Urgency) - 1
+    return urgency_of(message.what, halts=None) if message.kind == ALARMS else min(Urgency) - 1
 
 
 CREDENTIAL = "NOTIFY_URLS"

@@ -20,7 +20,7 @@ from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader, reading
 from daemon.journal.rows import Entry, JournalError
 from daemon.notify.trade_news import DAILY, MERGE_S, QUIET, TradeNews
-from daemon.operator.urgency import Urgency, urgency_of
+from daemon.operator.urgency import HALTED, Urgency, urgency_of
 from daemon.reports.gather import read_day
 from daemon.reports.record import find_session
 from daemon.reports.words import first_sentence, further_sentences
@@ -34,6 +34,7 @@ KINDS = {
     MODELS: "a model that was activated or refused",
 }
 DETAIL_MOST = 600  # characters
+HALTED_TEXT = "The desk is halted: no new risk until it is resumed."
 DAMAGED = "damaged_row"
 _UNREADABLE = (sqlite3.DatabaseError, UnicodeDecodeError)  # the latter where SQLite's message quotes damaged bytes
 _MessageKey = tuple[str, str, str]  # what, title without the desk, body
@@ -114,7 +115,7 @@ class NewsReader:
                         messages += [
                             Notification(ALARMS, name, f"{self.desk}: {title}", body)
                             for name, title, body in _alarms(entry, reader)
-                            if urgency_of(name) == Urgency.GRAVE
+                            if urgency_of(name, halts=None) == Urgency.GRAVE
                         ]
         return messages
 
@@ -230,7 +231,7 @@ def of_alarm(line: str) -> Notification:
         )
     name, more = _text(alarm["alarm"]), []
     if alarm.get("halted") is True:
-        more.append("The desk is halted: no new risk until it is resumed.")
+        more.append(HALTED_TEXT)
     if isinstance(missed_count := alarm.get("missed"), int) and missed_count > 0:
         more.append(f"{missed_count} earlier alarm{'s' * (missed_count != 1)} had no message of their own.")
     body = "\n".join((_text(alarm["detail"]), *more, _text(alarm["time"])))
@@ -243,7 +244,8 @@ def _alarms(entry: Entry, _: JournalReader) -> Iterator[_MessageKey]:
     for effect in effects if isinstance(effects, list) else ():
         if effect.get("type") == "RaiseAlarm":
             name = _text(effect.get("name"))
-            yield name, name, f"{_text(effect.get('detail'))}\n{_when(entry)}"
+            lines = (_text(effect.get("detail")), *(HALTED_TEXT,) * (name in HALTED), _when(entry))
+            yield name, name, "\n".join(lines)
 
 
 def _fills(entry: Entry, _: JournalReader) -> Iterator[_MessageKey]:
@@ -280,4 +282,4 @@ def _when(entry: Entry) -> str:
 
 
 def _text(value: object) -> str:
-    return printable("" if value is None else str(value))[:DETAIL_MOST]
+    return printable("" if value is None else str(value), DETAIL_MOST)

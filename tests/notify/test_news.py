@@ -198,6 +198,30 @@ def test_the_line_of_the_alarm_command_becomes_a_message_that_commands_no_termin
     assert len(of_alarm(json.dumps(LINE)).body.splitlines()) == 2
 
 
+def test_a_long_detail_shows_that_it_is_cut() -> None:
+    first, _ = of_alarm(json.dumps(LINE | {"detail": "SPY: 100 " * 100})).body.splitlines()
+    assert first.endswith("…")
+    assert ("SPY: 100 " * 100).startswith(first[:-1])
+
+
+def test_a_halt_is_grave_and_says_what_it_stops_in_what_the_journal_tells_too(state: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(state, copy)
+    raised = [
+        {"type": "RaiseAlarm", "name": name, "detail": "d"} for name in ("fill_mismatch", "foreign_order", "blind")
+    ]
+    with closing(sqlite3.connect(copy / FILE)) as db, db:
+        db.execute("UPDATE events SET effects = ? WHERE id = (SELECT max(id) FROM events)", (json.dumps(raised),))
+    messages = NewsReader(copy, (ALARMS,)).grave_since(0)[-3:]
+    assert [message.what for message in messages] == ["fill_mismatch", "foreign_order", "blind"]
+    halted = "The desk is halted: no new risk until it is resumed."
+    assert [halted in message.body.splitlines() for message in messages] == [
+        True,
+        False,
+        False,
+    ]  # these two may be alone
+
+
 @pytest.mark.parametrize("line", ["", "[]", '{"desk": "a"}', "no json"])
 def test_another_line_is_refused(line: str) -> None:
     with pytest.raises(ValueError, match=r"standard input has .*; expected the line of an alarm"):

@@ -75,6 +75,36 @@ def test_grave_alarms_go_first_and_each_in_full_whatever_came_before() -> None:
     assert stage.out[1:] == [("desk: exit_stuck", held_back), ("desk: not_flat", "its detail")]
 
 
+def test_fifty_grave_alarms_of_two_names_are_a_few_messages_with_each_detail_once() -> None:
+    stage = Stage(6)
+    stuck = [
+        Notification(ALARMS, "exit_stuck", "desk: exit_stuck", f"10 S{n:02d}: refused twice\nnoon") for n in range(48)
+    ]
+    stage.put(*stuck, alarm("not_flat"), alarm("not_flat"))
+    assert [title for title, _ in stage.out[:5]] == ["desk: exit_stuck"] * 5
+    titles = [title for title, _ in stage.out[5:]] + stage.after(60)
+    assert titles == ["desk: exit_stuck, 43 times", "desk: not_flat, 2 times"]
+    lines = "\n".join(body for _, body in stage.out).split("\n")
+    assert [lines.count(f"10 S{n:02d}: refused twice") for n in range(48)] == [1] * 48
+
+
+def test_grave_alarms_that_are_too_long_for_one_message_take_several() -> None:
+    stage = Stage(1)
+    stage.put(*(Notification(ALARMS, "blind", "desk: blind", f"{n}" * 500) for n in range(8)))
+    stage.after(300)
+    assert [title for title, _ in stage.out] == [*["desk: blind, 3 times"] * 2, "desk: blind, 2 times"]
+    assert max(len(body) for _, body in stage.out) <= 2000 - 100  # Discord takes 2,000 characters
+    assert [sum(body.count(f"{n}") for _, body in stage.out) for n in range(8)] == [500] * 8
+
+
+def test_an_alarm_that_may_be_a_halt_goes_out_as_one_and_is_tried_again() -> None:
+    stage = Stage(6)
+    stage.refused = ["tgram"]
+    stage.put(alarm("foreign_order"))
+    stage.refused = []
+    assert stage.after(60) == ["desk: foreign_order"]
+
+
 def test_a_summary_shows_the_newest_of_the_most_urgent() -> None:
     stage = Stage(1)
     stage.put(alarm("bar_rejected"), alarm("disk_low"), fill(0), alarm("wal_large"), fill(1), alarm("bar_rejected"))
