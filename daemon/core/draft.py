@@ -38,6 +38,7 @@ CLOSED_BY_HAND = "closed_by_hand"  # reason of a person's exit from one position
 BY_OPERATOR = "operator"  # reason of a person's exit from all positions
 LEAVING = frozenset(("daily_loss", "blind", "disk_full", "flatten"))  # the halts that also leave every position
 URGENCY = {"cash_difference": -1, "daily_loss": 1, "blind": 1, "disk_full": 2, "flatten": 2, "panic": 3}  # 0 for others
+LASTING = frozenset({"blind", "blind_hold"})  # what more is lost meanwhile is no problem of its own
 CASES_MAX = 20  # most cases of one alarm in a session
 CASE_LETTERS = 200
 _FIGURES = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d+(\.\d+)?")
@@ -517,10 +518,10 @@ def _repeat_halt(halt: Halt, new: Halt) -> Halt:
 
 
 def _repeats(halt: Halt, new: Halt) -> bool:
-    """Whether a new halt says what a standing one does: the same reason in the same words, or of the same person."""
+    """Whether a new halt says what a standing one does: its reason lasts, in the same words, or of the same person."""
     person = _person(new.detail)
     same = wording(halt.detail) == wording(new.detail) or (person and _person(halt.detail) == person)
-    return halt.reason == new.reason and bool(same)
+    return halt.reason == new.reason and (new.reason in LASTING or bool(same))
 
 
 def _person(detail: str) -> str:

@@ -16,7 +16,7 @@ from daemon.core.broker.fills import clamp_times, is_ours
 from daemon.core.broker.foreign import settle_disputes
 from daemon.core.broker.protection import is_guarded, lift_fence, lift_fence_at_start
 from daemon.core.broker.sending import has_lapsed
-from daemon.core.draft import BY_OPERATOR, CLOSED_BY_HAND, EXIT, Draft, while_held, wording
+from daemon.core.draft import BY_OPERATOR, CLOSED_BY_HAND, EXIT, Draft, names_of, while_held, wording
 from daemon.core.effects import AskBroker
 from daemon.core.events import ClockReset, SessionScheduled, ShadowAnswered, ShadowFailed
 from daemon.core.instruments.option_market import meant_by, root_of
@@ -207,7 +207,8 @@ def on_close(draft: Draft, event: ev.CloseRequested) -> None:
         _refuse_close(draft, symbol, event.who, f"nothing is sent after a panic; first: {ACCEPT}")
         return
     if not quantity or (quantity < 0 and draft.desk.holds.by_basket):
-        holdings_text = ", ".join(f"{p.quantity} {p.symbol}" for p in draft.book.positions.values()) or "nothing"
+        meant = [draft.book.positions[name] for name in symbols] or draft.book.positions.values()
+        holdings_text = names_of([f"{p.quantity} {p.symbol}" for p in meant]) or "nothing"
         cure = f"; it buys no shares back: buy them at the broker, then {ACCEPT}" if quantity else ""
         _refuse_close(draft, symbol, event.who, f"this desk holds {holdings_text}{cure}")
         return

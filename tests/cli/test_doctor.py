@@ -652,6 +652,14 @@ def test_a_model_that_is_not_there_fails_and_the_rest_is_examined(desk: Desk) ->
     assert desk.checks["keys"][0] == "ok"
 
 
+def test_a_first_model_that_a_new_desk_waits_for_fails_nothing(desk: Desk) -> None:
+    """What the manual of such a desk says that it does, and the cure of a wrong path would mislead."""
+    waiting: Table = {"policy": {"wait_for_first": True}, "paths": {"models_dir": str(desk.folder / "nowhere")}}
+    desk.check(waiting, code=0)
+    verdict, text = desk.checks["model"]
+    assert (verdict, text.startswith("none yet; policy.wait_for_first = true")) == ("warn", True)
+
+
 HOLDS_ELSEWHERE = "it holds with [basket] auction = false (this desk: true)"
 
 

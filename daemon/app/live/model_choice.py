@@ -221,7 +221,7 @@ def wait_for_first(
     Raises:
         ConfigError: the settings name no strategy.
     """
-    if not settings.policy.wait_for_first or standing(settings.paths.state_dir).exists():
+    if not waits(settings):
         return
     strategy, problem_told, alarms = strategy_of(settings), "", _Alarms(settings, log)
     shelf = settings.paths.models_dir / strategy.spec.name
@@ -235,6 +235,11 @@ def wait_for_first(
         service.watchdog()
         trainer.look(trainer.read())
         pause(LOOK_S)
+
+
+def waits(settings: DeskSettings) -> bool:
+    """Whether a start would wait where the store has no first model yet."""
+    return settings.policy.wait_for_first and not standing(settings.paths.state_dir).exists()
 
 
 class _Alarms:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 
 from daemon.app.live.feed_choice import FeedUnknown, choose_feed
+from daemon.app.live.model_choice import WANTED, waits
 from daemon.app.live.prepare import DRY_RUN, Live, prepare_live
 from daemon.brokers.api import Broker, alone
 from daemon.brokers.registry import broker_of
@@ -172,6 +174,9 @@ def _model(settings: DeskSettings, keys: Credentials, *, dry_run: bool) -> tuple
     try:
         live = prepare_live(settings, keys, dry_run=dry_run)
     except (ModelError, CalendarError) as error:
+        named = settings.paths.models_dir / strategy_of(settings).spec.name / settings.policy.version
+        if waits(settings) and not os.path.lexists(named):
+            return None, CheckLine("model", WARN, f"none yet; {WANTED}")
         return None, CheckLine("model", FAIL, str(error))
     if live.model.version == NO_MODEL:
         return live, CheckLine("model", WARN, f"it starts halted (no_model), with exits by rules alone: {live.refused}")

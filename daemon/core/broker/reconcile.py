@@ -255,9 +255,8 @@ def accept(draft: Draft, event: BrokerReported) -> None:
     held_now = ", ".join(f"{p.quantity} {p.symbol}" for p in draft.book.positions.values()) or "nothing"
     foreign_text = f"; {names_of(cannot)}: a person's from now on, this desk cannot hold that" if cannot else ""
     foreign_text += f"; {names_of(given)}: a person's from now on, by broker.foreign_orders" if given else ""
-    draft.alarm(
-        "broker_accepted", f"holds {held_now}, cash {event.cash} USD (book before: {old_book.cash} USD){foreign_text}"
-    )
+    cash_text = f"cash {event.cash} USD (book before: {old_book.cash} USD)"
+    draft.alarm("broker_accepted", f"{cash_text}{foreign_text}; holds {held_now}")
 
 
 def _accept_splits(draft: Draft, event: BrokerReported) -> None:

@@ -293,7 +293,8 @@ def _report_no_agreement(draft: Draft, from_ns: int) -> None:
     if not late_orders and (draft.risk.reconciled or draft.broker.agreed_ns > late_ns):
         return
     suspicion = draft.broker.suspicion
-    words = [*(suspicion.differences if suspicion else ()), *late_orders] or ["no report agreed"]
+    late_texts = [f"the broker has not answered for {order_id}" for order_id in late_orders]
+    words = [*(suspicion.differences if suspicion else ()), *late_texts] or ["no report agreed"]
     text = f"for {UNRECONCILED_NS // MINUTE_NS} minutes or more: {'; '.join(words)}"
     draft.alarm("unreconciled", text, once=True, about=" ".join(late_orders))
 

@@ -180,6 +180,14 @@ def test_a_new_problem_of_the_reason_that_halts_already_is_an_alarm_once_and_its
     assert (alarms(d.put(others)), alarms(d.put(others))) == (["quarantine"], [])
 
 
+def test_what_more_a_blind_desk_loses_is_no_further_alarm() -> None:
+    d = desk()
+    d.put(HaltRequested(d.at(1), "blind", "bars lost for 5 minutes while SPY is held", "engine"))
+    assert (
+        d.put(HaltRequested(d.at(2), "blind", "bars and quotes lost for 5 minutes while SPY is held", "engine")) == []
+    )
+
+
 def test_a_halt_ends_only_by_a_command_that_states_a_reason() -> None:
     d = desk()
     d.put(HaltRequested(d.at(1), "operator", "lunch", "ann"))

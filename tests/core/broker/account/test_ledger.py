@@ -297,7 +297,7 @@ def test_an_adjusted_contract_is_told_with_what_to_do_and_is_a_person_s_once_acc
     assert (d.halted(), sent_sales(d), d.state.risk.reconciled) == ("reconciliation", [], False)
     d.put(ev.AcceptBrokerRequested(d.at(3), "adjusted", "ann"), account.report(d.at(4)))
     (accepted,) = [alarm.detail for alarm in of(d.effects, RaiseAlarm) if alarm.name == "broker_accepted"]
-    assert accepted.endswith(f"; 9 {new}: a person's from now on, this desk cannot hold that")
+    assert accepted.endswith(f"; 9 {new}: a person's from now on, this desk cannot hold that; holds nothing")
     assert (d.held, d.state.broker.foreign_held, d.state.book.cash) == ({}, {new: 9}, account.cash)
 
 
@@ -315,7 +315,7 @@ def test_contracts_of_a_split_that_an_acceptance_leaves_to_others_are_named() ->
     d.put(ev.AcceptBrokerRequested(d.at(3), "adjusted", "ann"), account.report(d.at(4)))
     (accepted,) = [alarm.detail for alarm in of(d.effects, RaiseAlarm) if alarm.name == "broker_accepted"]
     assert (d.held, d.state.broker.foreign_held) == ({}, {new: 18})
-    assert accepted.endswith(f"; 18 {new}: a person's from now on, by broker.foreign_orders")
+    assert accepted.endswith(f"; 18 {new}: a person's from now on, by broker.foreign_orders; holds nothing")
     d.put(ev.AcceptBrokerRequested(d.at(5), "again", "ann"), account.report(d.at(6)))
     last = [alarm.detail for alarm in of(d.effects, RaiseAlarm) if alarm.name == "broker_accepted"][-1]
     assert new not in last  # told before
