@@ -39,7 +39,7 @@ from strategies.kit.units import SECOND_NS
 
 WAITING_MOST = 200  # messages kept that are not grave, and grave ones of one name; older ones are only counted
 NAMED_MOST = 8  # kinds of messages named in a summary
-TOGETHER_MOST = 1800  # characters of grave messages that go out as one: what every service takes
+TOGETHER_MOST = 1500  # characters of grave messages that go out as one: Discord takes 2,000 with title and summary
 AGAIN_S, AGAIN_MOST_S = 10.0, 300.0  # wait between two tries of grave messages that no service took, doubling
 TRIES_MOST = 10  # tries of a grave message while others are taken: no service will take this one
 RECENT_S = 300.0  # before a start: a grave alarm raised in this time may have been missed

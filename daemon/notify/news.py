@@ -20,6 +20,7 @@ from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader, reading
 from daemon.journal.rows import Entry, JournalError
 from daemon.notify.trade_news import DAILY, MERGE_S, QUIET, TradeNews
+from daemon.operator.log_events import LOG_EVENTS
 from daemon.operator.urgency import HALTED, Urgency, urgency_of
 from daemon.reports.gather import read_day
 from daemon.reports.record import find_session
@@ -229,7 +230,8 @@ def of_alarm(line: str) -> Notification:
         raise ValueError(
             f"standard input has {line[:80]!r}; expected the line of an alarm, as docs/MONITORING.md has it"
         )
-    name, more = _text(alarm["alarm"]), []
+    name = _text(alarm["alarm"])
+    more = _meaning(name)
     if alarm.get("halted") is True:
         more.append(HALTED_TEXT)
     if isinstance(missed_count := alarm.get("missed"), int) and missed_count > 0:
@@ -238,13 +240,20 @@ def of_alarm(line: str) -> Notification:
     return Notification(ALARMS, name, f"{_text(alarm['desk'])}: {name}", body)
 
 
+def _meaning(name: str) -> list[str]:
+    """Return what an alarm of the log means: its detail may be figures alone."""
+    event = LOG_EVENTS.get(name)
+    return [event.meaning] if event is not None and event.alarm else []
+
+
 def _alarms(entry: Entry, _: JournalReader) -> Iterator[_MessageKey]:
     """Yield the alarms of a row's step; a skipped row has marks instead."""
     effects = json.loads(entry.effects)
     for effect in effects if isinstance(effects, list) else ():
         if effect.get("type") == "RaiseAlarm":
             name = _text(effect.get("name"))
-            lines = (_text(effect.get("detail")), *(HALTED_TEXT,) * (name in HALTED), _when(entry))
+            halted = [HALTED_TEXT] * (name in HALTED)
+            lines = (_text(effect.get("detail")), *_meaning(name), *halted, _when(entry))
             yield name, name, "\n".join(lines)
 
 

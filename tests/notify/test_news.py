@@ -192,14 +192,16 @@ def test_the_line_of_the_alarm_command_becomes_a_message_that_commands_no_termin
     message = of_alarm(json.dumps(LINE | {"halted": True, "missed": 2}))
     assert message.title == "paper-1: wal_large"
     assert message.body.splitlines() == [
-        "mib 300\\x1b[8m", "The desk is halted: no new risk until it is resumed.",
+        "mib 300\\x1b[8m", "The journal's write-ahead log is long: a reader holds on to an old view of it.",
+        "The desk is halted: no new risk until it is resumed.",
         "2 earlier alarms had no message of their own.", "2023-11-14T22:13:20+00:00",
     ]  # fmt: skip
-    assert len(of_alarm(json.dumps(LINE)).body.splitlines()) == 2
+    assert len(of_alarm(json.dumps(LINE)).body.splitlines()) == 3
+    assert len(of_alarm(json.dumps(LINE | {"alarm": "exit_stuck"})).body.splitlines()) == 2  # its detail is in words
 
 
 def test_a_long_detail_shows_that_it_is_cut() -> None:
-    first, _ = of_alarm(json.dumps(LINE | {"detail": "SPY: 100 " * 100})).body.splitlines()
+    first, *_ = of_alarm(json.dumps(LINE | {"detail": "SPY: 100 " * 100})).body.splitlines()
     assert first.endswith("…")
     assert ("SPY: 100 " * 100).startswith(first[:-1])
 
