@@ -425,6 +425,7 @@ class _Init:
             account = f"--accounts {entry(name).desk}" if name in STRATEGIES else strategy_option
             commands.append(("start its broker", f"{in_this_shell('rltrader-simulator')} {account} --env sim.env"))
             commands.append(("run it, in a second terminal", f". ./sim.env.{entry(name).desk}; {run}"))
+            commands.append(("before each new simulator", f"rm -r {state_of(kind)}"))  # it knows nothing of the book
         else:
             keys = f"CREDENTIALS_DIRECTORY={FOLDER} " if self.kept in (FILE, FOLDER) else ""
             money = "real money" if kind == LIVE else "play money"

@@ -65,12 +65,13 @@ class Choices:
 def config_text(choices: Choices) -> str:
     """Return the configuration: only the keys that differ from their defaults, each with its reason."""
     account, spec, live = choices.account, choices.spec, choices.account == LIVE
+    of_one = ", and so has each start of the simulator" if account == NONE else ""
     lines = [
         Line("desk.name", "live-1" if live else "paper-1", "in logs and messages"),
         Line("desk.strategy", choices.strategy, f"{about(spec)}; its journal is bound to it"),
         Line("desk.account", LIVE if live else "paper", "real money"),
         Line("desk.account_number", choices.number, "keys of any other account are refused"),
-        Line("paths.state_dir", str(state_of(account)), "its journal; a dry run has a folder of its own"),
+        Line("paths.state_dir", str(state_of(account)), f"its journal; a dry run has a folder of its own{of_one}"),
         Line("broker.foreign_orders", choices.foreign, "what others hold or order in the account"),
         *(Line(f"alpaca.{key}", address, "of live accounts") for key, address in LIVE_ADDRESSES.items() if live),
     ]
