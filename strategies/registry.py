@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar, cast
 from msgspec.structs import replace
 
 from strategies.kit.contract import AnyStrategy, DailyStrategy, ShareStrategy, Spec, Strategy
-from strategies.kit.entry import GROUP, INSTALLED, OwnStrategyError, StrategyEntry
+from strategies.kit.entry import GROUP, INSTALLED, OwnStrategyError, StrategyEntry, told
 from strategies.kit.parameters import values_of
 
 if TYPE_CHECKING:  # imported when a strategy that is not shipped is looked up
@@ -248,6 +248,11 @@ def daily_strategy(name: str, symbols: tuple[str, ...] = ()) -> DailyStrategy:
 
 def _make(name: str, symbols: tuple[str, ...], config: str = "") -> AnyStrategy:
     strategy_entry = entry(name)
+    with told("make"):
+        return _made(name, strategy_entry, symbols, config)
+
+
+def _made(name: str, strategy_entry: StrategyEntry, symbols: tuple[str, ...], config: str) -> AnyStrategy:
     if strategy_entry.with_config is not None:
         return strategy_entry.with_config(config, symbols)
     if strategy_entry.with_parameters is not None and not symbols:

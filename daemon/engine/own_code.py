@@ -14,21 +14,25 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from daemon.engine.state_dir import enter, peek
-from daemon.host.hang import ENDS_MAX, UNSTOPPED_MAX, CallMark
+from daemon.host.hang import ENDS_MAX, UNSTOPPED_MAX, CallMark, HangGuard, last_hang, shown_stack
 from daemon.host.own_files import StateDirError
 from daemon.journal.rows import STRATEGY_FROM, JournalError
 from strategies.kit.entry import told_of_calls
 from strategies.registry import STRATEGIES
 
 START_FILE = "start_call"  # in the state directory, until the desk runs
+START_STACK = "start_hung"  # the stack of a start that hung or crashed in a call
 RUN_FILE = "own_runs"  # number of the day's runs that ended unstopped
+CALL_MOST_S = 180.0  # for one call in a start: more than an import has, and enough for a whole golden tape
 _marks: list[CallMark] = []
+_guards: list[HangGuard] = []
 _run_marks: list[CallMark] = []  # one at most
 
 
 def watch_start(place: Path, strategy: str = "") -> None:
     """Note the calls of own code until `end_watch`; refuse its import if it ended two processes today.
 
+    A call that takes longer than `CALL_MOST_S` ends this process with exit code 1.
     `strategy` is the configured one, a file by its full path; "" for that of the journal in `place`.
     """
     with contextlib.suppress(StateDirError, JournalError, OSError, ValueError):
@@ -44,15 +48,21 @@ def watch_start(place: Path, strategy: str = "") -> None:
     _run_marks[:] = [run_mark]
     told_of_calls.append(mark.note)
     if mark.times >= ENDS_MAX:
+        last = shown_stack(last_hang(place, START_STACK), f"{strategy.rpartition('.py')[0]}.py")
         refuse_imports(
-            f"{strategy}: its code ended the process in {mark.times} starts, without an error: correct it, or remove "
-            f"{place / START_FILE} to try it again"
+            f"{strategy}: its code ended the process in {mark.times} starts, without an error"
+            f"{f', the last in {last}' if last else ''}: correct it, or remove {place / START_FILE} to try it again"
         )
     elif run_mark.unstopped >= UNSTOPPED_MAX:
         refuse_imports(
             f"{strategy}: {run_mark.unstopped} runs of this day ended after calls of its code, and nobody stopped "
             f"them: look at the log and at dmesg, correct it, or remove {place / RUN_FILE} to try it again"
         )
+    else:
+        guard = HangGuard(place, CALL_MOST_S, lambda: mark.under_way, START_STACK)
+        guard.forget()
+        guard.start()
+        _guards.append(guard)
 
 
 def unstopped_runs() -> int:
@@ -73,7 +83,9 @@ def end_run() -> None:
 
 
 def end_watch(place: Path, *, passed: bool) -> None:
-    """End the notes. `passed`: own code completed the start, and earlier ends are forgotten."""
+    """End the notes and the guard. `passed`: own code completed the start, and earlier ends are forgotten."""
+    while _guards:
+        _guards.pop().close()
     for mark in _marks:
         told_of_calls.remove(mark.note)
         mark.close()

@@ -39,17 +39,17 @@ class HangGuard:
 
     `stepping` returns a number that differs from step to step, 0 between two steps. Only looks at the same step count,
     so a process that was stopped or suspended meanwhile does not count as hanging. A crash leaves the same record as a
-    hang, unless Python's own `-X faulthandler` writes it elsewhere. Where its file in `folder` cannot be opened,
+    hang, unless Python's own `-X faulthandler` writes it elsewhere. Where `file` in `folder` cannot be opened,
     `unrecorded` says why, and the next start learns nothing of a hang.
     """
 
-    def __init__(self, folder: Path, limit_s: float, stepping: Callable[[], int]) -> None:
+    def __init__(self, folder: Path, limit_s: float, stepping: Callable[[], int], file: str = FILE) -> None:
         self._stepping, self._looks = stepping, max(1, round(limit_s / LOOK_S))
         self.unrecorded = ""
         try:
-            self._file = _record(folder, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            self._file = _record(folder, os.O_WRONLY | os.O_CREAT | os.O_APPEND, file)
         except OSError as error:
-            self.unrecorded = f"{folder / FILE}: {error.strerror}"
+            self.unrecorded = f"{folder / file}: {error.strerror}"
             self._file = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
         self._ends = threading.Event()
         self._records_crashes = False
@@ -119,7 +119,7 @@ class CallMark:
         """Whether the last run ended after a call without being stopped."""
         self.unstopped = 0
         """Number of this day's runs that did, since a `forget`."""
-        self._call, self._stopped = "", False
+        self._call, self._stopped, self._calls = "", False, 0
         try:
             self._file = _record(folder, os.O_RDWR | os.O_CREAT, file)
             if alone:
@@ -141,9 +141,15 @@ class CallMark:
 
     def note(self, call: str) -> None:
         """Note the call that begins; "" once it returned or raised."""
+        self._calls += bool(call)
         if not self._stopped:
             self._call = call
             self._put(call or _AFTER)
+
+    @property
+    def under_way(self) -> int:
+        """The number of the call under way, 0 between two calls."""
+        return self._calls if self._call else 0
 
     def stopped(self) -> None:
         """Note that the process was asked to end, so that its end is not blamed on a call, except one under way."""
@@ -194,11 +200,11 @@ def _record(folder: Path, flags: int, name: str = FILE) -> int:
         os.close(directory)
 
 
-def last_hang(folder: Path) -> str:
+def last_hang(folder: Path, file: str = FILE) -> str:
     """Return the stack in which the last run hung, innermost frame first; "" without a hang."""
     try:
-        with os.fdopen(_record(folder, os.O_RDONLY), errors="replace") as file:
-            return file.read()[-100_000:]
+        with os.fdopen(_record(folder, os.O_RDONLY, file), errors="replace") as record:
+            return record.read()[-100_000:]
     except OSError:
         return ""
 

@@ -542,8 +542,8 @@ class LiveDesk:
         if self._served_answers is not None:
             self._served_answers.start()
         self.operator.start()
+        self._calls.start()  # ends the guard of the start, and Python has one such guard at a time
         self._hang.start()
-        self._calls.start()
         try:
             await self._tasks(began_ns)
             self._calls.end()

@@ -386,7 +386,9 @@ def _check(entry: StrategyEntry, path: Path) -> str:
             strategy = entry.make()
     except (Exception, SystemExit) as error:
         raise OwnStrategyError(f"{path}: the strategy cannot be made: {type(error).__name__}: {error}") from error
-    if fault := strategy_fault(entry, strategy):
+    with told("start"):
+        fault = strategy_fault(entry, strategy)
+    if fault:
         raise OwnStrategyError(f"{path}: {fault}")
     if bool(entry.parameters) != (entry.with_parameters is not None):
         raise OwnStrategyError(

@@ -24,7 +24,7 @@ from daemon.operator.log import Log
 from rltrader import module_command
 from strategies.registry import add
 from tests.support.desks import lively_policy
-from tests.support.desks.live_desk import differences
+from tests.support.desks.live_desk import another_release, differences
 from tests.support.desks.stage import KEYS, Stage, Table, Tape, new_york_ns, stage
 from tests.support.own.files import TOY, forgotten_again
 from tests.support.paths import REPOSITORY
@@ -496,3 +496,34 @@ def test_a_strategy_of_one_s_own_that_ends_two_starts_is_left_out_of_the_third_w
             with forgotten_again():
                 assert desk.books().state.risk.halt is None
                 assert differences(desk.books(), desk.account) == []
+
+
+METHOD = MINE.replace("\n\nSTRATEGY", "\n    def {}:\n        __import__('time').sleep(600)\n\n\nSTRATEGY")
+HANGS = {"its constructor": "__init__(self)", "its start": "start(self)", "its golden tape": "observe(self, *_)"}
+
+
+@pytest.mark.parametrize("call", HANGS)
+def test_a_strategy_of_one_s_own_that_hangs_in_two_starts_is_left_out_of_the_third_which_leaves_what_is_held(
+    bundled: Tape, tmp_path: Path, call: str
+) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(MINE)
+    quick = another_release(tmp_path / "quick", "CALL_MOST_S = 180.0", "CALL_MOST_S = 2.0", "daemon/engine/own_code.py")
+    with forgotten_again():
+        add(str(file))
+        models = lively_policy.store(tmp_path / "models", "mine_scalper")
+        own: Table = {"desk": {"strategy": str(file)}}
+        with stage(bundled, DAY, "11:30", tmp_path / "desk", models, own) as desk:
+            daemon = desk.start(release=quick)
+            desk.until_true(lambda: bool(desk.held()) and bool(desk.journaled("OrderFilled")), "something is held")
+            daemon.kill()
+            assert daemon.wait(10) == -signal.SIGKILL
+            file.write_text(METHOD.format(HANGS[call]))
+            for _ in range(2):
+                assert desk.start(release=quick).wait(60) == 1
+            desk.start(release=quick)
+            desk.until_true(lambda: not desk.held(), "it is left")
+            assert desk.clock.now_ns() < new_york_ns(DAY, "12:56")
+            (halt,) = [row for row in desk.read_log("halted") if row["reason"] == "configuration"]
+            line = len(METHOD[: METHOD.index("sleep")].splitlines())
+            assert f"in 2 starts, without an error, the last in mine.py:{line} " in str(halt["detail"])
