@@ -30,7 +30,7 @@ from training.study.folds import HistoryError
 
 SEARCH, SWEEP = "search", "sweep"
 PROGRAM = "train-and-export"
-DONE, USAGE_ERROR, SHOWN = 0, 2, 15
+DONE, USAGE_ERROR, STOPPED, SHOWN = 0, 2, 130, 15
 ERRORS = (
     TapeError, CalendarError, HistoryError, LedgerError, ConfigError, ModelError, ExportError, OSError, ValueError,
 )  # fmt: skip
@@ -74,7 +74,7 @@ def _parser(what: str) -> argparse.ArgumentParser:
 
 
 def main(words: Sequence[str]) -> int:
-    """Run the command: 0, 2 for a file or an argument at fault."""
+    """Run the command: 0, 2 for a file or an argument at fault, 130 stopped."""
     what = words[0] if words and not words[0].startswith("-") else ""
     options = _parser(what)
     chosen = options.parse_args(list(words[1:] if what else words))
@@ -87,6 +87,9 @@ def main(words: Sequence[str]) -> int:
         sweep_axes = tuple(word for word in chosen.parameters.split(",") if word.strip())
         task = RuleTask(name, bars, chosen.models_dir, chosen.config, sweep_axes, chosen.folds)
         return _COMMANDS[what](task, chosen)
+    except KeyboardInterrupt:
+        _say(f"{PROGRAM}: stopped; the same command begins anew")
+        return STOPPED
     except ERRORS as error:
         if blame(error)[1]:  # the program's entry names the line
             raise

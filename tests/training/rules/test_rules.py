@@ -203,6 +203,20 @@ def test_values_at_which_a_rule_fails_are_left_out_with_the_line_and_the_others_
     assert [trial["values"] for trial in swept["trials"]] == [{}, {"parameters.fast": 5}]
 
 
+def test_a_search_that_a_person_stops_says_that_the_next_one_begins_anew(
+    packages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = (packages / "ru_session" / "ru_session.py").read_text(encoding="utf-8").replace("ru_session", "ru_stops")
+    stops = source.replace("        choice", "        __import__('signal').raise_signal(2)\n        choice")
+    (tmp_path / "ru_stops.py").write_text(stops, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    common = ["--strategy", "ru_stops.py", "--bars", str(packages / "ru_session" / "tape.csv.gz")]
+    assert rules(["search", *common, "--trials", "2"]) == 130
+    printed = capsys.readouterr()
+    assert (printed.out, "begins anew" in printed.err, "go on" in printed.err) == ("", True, False)
+    assert not (tmp_path / "runs").exists()
+
+
 def test_what_is_a_rule_s_command_is_known_by_its_strategy(packages: Path) -> None:
     path = str(packages / "ru_session" / "ru_session.py")
     assert of_rule(["--strategy", path, "--bars", "x"])
