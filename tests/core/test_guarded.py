@@ -18,6 +18,7 @@ from daemon.core.draft import Draft
 from daemon.core.effects import CancelOrder, LiftFence, SubmitOrder
 from daemon.core.limits import Trading
 from daemon.core.orders import ACCEPTED
+from daemon.core.records import FillRow
 from daemon.core.state import Identity
 from daemon.operator.heartbeat import heartbeat_of
 from tests.support.core.desk import MINUTE, MONDAY, SESSIONS, of
@@ -91,6 +92,28 @@ def test_a_stop_of_the_guard_that_sold_meanwhile_is_booked_at_its_price() -> Non
     assert desk.state.book.cash == cash + 540
     moves = [row for row in step.rows if type(row).__name__ == "MoveRow"]
     assert [(row.reason, row.quantity) for row in moves] == [("resting_stop", -10)]  # type: ignore[union-attr]
+    assert (desk.halted(), desk.state.risk.reconciled) == ("", True)
+
+
+def test_each_fill_of_a_guard_s_stop_has_its_row_and_a_bust_gives_the_shares_back() -> None:
+    """Four at 54.00 and three at 53.50; the exchange busts the second trade."""
+    desk = bare()
+    cash, name = desk.state.book.cash, by_guard(desk, "SPY", 10, desk.at(20))
+    desk.account.fill(name, 4, "54.00", desk.at(30))
+    desk.account.fill(name, 3, "53.50", desk.at(31))
+    desk.put(ev.RunStarted(desk.at(60), "live", "d", "share_bars", "e1", "c", "sip", GUARDED))
+    step = desk.core.step(desk.state, desk.account.report(desk.at(60, 1)))
+    desk.state = step.state
+    fills = [row for row in step.rows if isinstance(row, FillRow)]
+    assert [(row.quantity, row.price) for row in fills] == [(4, "54.00"), (3, "53.50")]
+    order, was_free = desk.account.orders[name], desk.account.positions["SPY"]
+    desk.account.orders[name] = with_fields(order, filled=Decimal(4), average_price=Decimal(54))
+    desk.account.positions["SPY"], desk.account.cash = (6, was_free[1]), desk.account.cash - Decimal("160.50")
+    stands = ev.OrderFilled(
+        desk.at(62), name, "SPY", -1, Decimal(54), desk.at(62), 4, Decimal(216), Decimal(0), 0, correction=1
+    )
+    desk.put(with_fields(desk.account.report(desk.at(62)), fills=(stands,)))
+    assert (desk.state.book.positions["SPY"].quantity, desk.state.book.cash) == (6, cash + 216)
     assert (desk.halted(), desk.state.risk.reconciled) == ("", True)
 
 

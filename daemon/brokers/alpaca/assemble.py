@@ -443,7 +443,8 @@ class AlpacaConnection:
     def trading(self, desk: TradingDesk) -> BrokerLink:
         """Return the link for the account's orders; its client is the only one that can send while the desk runs."""
         settings, scale = self._settings, self._scale
-        ours, closings = wire.is_ours(desk.identity.epoch, desk.identity.strategy), Closings()
+        owner, closings = (desk.identity.epoch, desk.identity.strategy), Closings()
+        ours = wire.is_ours(*owner)
         return BrokerLink(
             self._clock,
             desk.put,
@@ -453,7 +454,7 @@ class AlpacaConnection:
             Reporter(
                 self._reads,
                 self._clock,
-                ours,
+                wire.is_ours(*owner, settings.guard.prefix),
                 self._log,
                 desk.clocks,
                 agreed_ns=lambda: desk.broker().agreed_ns,

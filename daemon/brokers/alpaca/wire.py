@@ -106,10 +106,11 @@ class Malformed(BrokerUnreadable):
     """Unreadable broker data; the text names the key and the value."""
 
 
-def is_ours(epoch: str, strategy: str) -> Callable[[str], bool]:
-    """Return a test whether a client order id is of this journal and strategy: `{epoch}-{strategy}-…`."""
-    prefix = name_prefix(epoch, strategy)
-    return lambda name: name.startswith(prefix)
+def is_ours(epoch: str, strategy: str, guard_prefix: str = "") -> Callable[[str], bool]:
+    """Return a test whether a client order id is of this journal and strategy, or of its guard if one is named."""
+    guards = (f"{guard_prefix}-",) if guard_prefix else ()
+    prefixes = (name_prefix(epoch, strategy), *guards)
+    return lambda name: name.startswith(prefixes)
 
 
 # --- single values ------------------------------------------------------------------------------------------------

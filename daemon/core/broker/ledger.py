@@ -16,7 +16,7 @@ from msgspec import UnsetType
 from msgspec.structs import replace
 
 from daemon.core.book import COST_GRID, OPTION_MULTIPLIER, move_shares, rescale, without_income
-from daemon.core.broker.fills import transfer
+from daemon.core.broker.fills import is_ours, transfer
 from daemon.core.broker.foreign import (
     cash_of_the_desk,
     contracts_of_the_desk,
@@ -277,10 +277,11 @@ def _book_other_line(draft: Draft, line: Activity) -> None:
 def _amend_fill(draft: Draft, line: Activity) -> None:
     """Book the bust or correction of a fill whose order is forgotten; a known order's totals are set instead.
 
+    A forgotten order of the guard may be an earlier journal's: the comparison judges it.
     While a purchase is held, its cost changes. What is no longer held is realised, by the position to which the fill
     belonged.
     """
-    if draft.find_order(line.order) is not None:
+    if draft.find_order(line.order) is not None or not is_ours(draft, line.order):
         return
     book, contract, quantity = draft.book, parse_occ(line.symbol), exact(line.quantity)
     empty_position = Position(line.symbol, 0, 0, ZERO, 1, line.time_ns, "")

@@ -732,7 +732,8 @@ def _take_over_lines(draft: Draft, event: BrokerReported) -> None:
         draft.broker, moved=old_broker.moved, filled=old_broker.filled, touched={**touch_times, **old_broker.touched}
     )  # keep the times of fills that came after the request; foreign trades wait for the next report
     for fill in event.fills:
-        if is_ours(draft, fill.client_order_id) and draft.find_order(fill.client_order_id) is not None:
+        known = draft.find_order(fill.client_order_id)
+        if known is not None and known.purpose != "foreign":
             take_fill(draft, fill)
             settle_cost(draft, fill)
     drop_sold_shares(draft)
