@@ -333,6 +333,7 @@ class AccountLook:
     positions: tuple[BrokerPosition, ...]
     orders: tuple[BrokerOrder, ...]
     changed: frozenset[str] | None  # symbols with a split, spin-off or merger on the days asked for; None: not known
+    next_open_ns: int = 0  # 0: not known
 
 
 class GuardedAccount(Protocol):

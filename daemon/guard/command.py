@@ -99,6 +99,7 @@ class Guard:
         self._settings, self._life, self._counter = settings, clock.now_ns(), 0
         self._unread = ""  # problem with heartbeats that this release cannot read
         self._ahead_ns = 0  # by which the broker's clock is ahead of this host's
+        self._opens_ns = 0  # when a closed market opens; 0: it is open, or not known
         paths: list[MqttPath | FolderPath] = []
         if mqtt.enabled:
             paths.append(MqttPath(MqttBroker.of(mqtt), password, mqtt.prefix, self._desk, key, self, table.beat_s))
@@ -210,7 +211,8 @@ class Guard:
         beat, asked_s = self.watch.beat, self._now_s()
         silent = self.watch.silent_s(asked_s) >= self._rules.alarm_s
         since_ns = self._broker_ns() if beat is None else beat.time_ns - FRESH_NS
-        days = changed_days(beat.time_ns, self._broker_ns()) if beat is not None and silent else ()
+        until_ns = max(self._broker_ns(), self._opens_ns)  # a stop of the night meets the prices of the next session
+        days = changed_days(beat.time_ns, until_ns) if beat is not None and silent else ()
         try:
             look = await self._account.look(since_ns, beat.orders if beat is not None else (), days)
         except BrokerError as error:
@@ -218,6 +220,7 @@ class Guard:
             self.watch.note_no_look(f"{error}: {self._settings.right_keys}" if wrong_keys else str(error))
             return
         self._ahead_ns = round(look.ahead_s * SECOND_NS)
+        self._opens_ns = 0 if look.market_open else look.next_open_ns
         self.watch.take_look(look, asked_s)
 
     async def _act_on(self) -> None:

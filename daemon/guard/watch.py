@@ -23,6 +23,7 @@ from daemon.core.effects import SubmitOrder
 from daemon.core.events import BrokerOrder, BrokerPosition
 from daemon.core.instruments.option_market import parse_occ, root_of
 from daemon.core.orders import ENDED, guard_stem, is_desks
+from daemon.core.session import new_york_date
 from daemon.operator.heartbeat import FRESH_NS, FRESH_S, Heartbeat
 from strategies.kit.quantity import Quantity, exact, whole_of
 from strategies.kit.units import SECOND_NS
@@ -395,10 +396,9 @@ class Watch:
                 actions += [Alarm("guard_acts", detail), Fence(True)]
             self.state = "fenced" if look.fenced or self.fenced else "silent"
             return actions
-        positions, holds = look.positions and former.positions, any(self._desk_holdings(look).values())
-        closing = (
-            rules.act == "close" and holds and not shared and bool(positions) and look.market_open and not beat.leaving
-        )
+        positions = look.positions and former.positions
+        may_close = rules.act == "close" and not shared and not beat.leaving
+        closing = may_close and bool(positions) and look.market_open and self._may_hold(look)
         again = self._close_again_s > 0
         stops, bare = self._missing(look, former, now_s) if again or not closing else ([], {})
         if closing and not stops and now_s - self._closed_s >= self._close_again_s:
@@ -535,6 +535,23 @@ class Watch:
             if filled_in_beat is not None or (ours and order.submitted_ns > beat.time_ns - FRESH_NS):
                 holdings[order.symbol] += order.side * (exact(order.filled) - (filled_in_beat or 0))
         return holdings
+
+    def _may_hold(self, look: AccountLook) -> bool:
+        """Return whether the desk may hold something: not what others sold, nor a contract that ended without shares.
+
+        What is gone without either may be there under another name.
+        """
+        account, sales, names = _account_holdings(look), defaultdict[str, Quantity](int), self._names()
+        today = new_york_date(look.broker_ns).isoformat()
+        for order in look.orders:
+            if order.side < 0 and not order.client_order_id.startswith(names):
+                sales[order.symbol] += exact(order.filled)
+        for symbol, quantity in self._desk_holdings(look).items():
+            contract = parse_occ(symbol)
+            ended = contract is not None and contract.expiry <= today and contract.root not in account
+            if quantity > 0 and (symbol in account or not (ended or sales[symbol] >= quantity)):
+                return True
+        return False
 
     def _call_sales(self, look: AccountLook, symbol: str, holding: Quantity) -> Quantity:
         """Return how much of this desk's `holding` the broker's close call may have sold without news of it.

@@ -8,7 +8,9 @@ import hashlib
 import hmac
 import io
 import json
+import time
 from collections.abc import Collection, Sequence
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, cast
@@ -257,6 +259,32 @@ async def test_its_own_message_that_comes_back_twice_is_one_echo(host: Host) -> 
     assert host.guard.watch.blind(host.now_s) == ["folder"]
     host.guard.take_echo("folder", host.guard.own_beat())
     assert host.guard.watch.blind(host.now_s) == []
+
+
+@pytest.mark.parametrize(("is_open", "days"), [(False, ("2026-11-30", "2026-11-29", "2026-11-28")), (True, ())])
+async def test_before_a_stop_rests_over_night_the_actions_of_the_next_session_are_asked_for(
+    is_open: bool, days: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The desk died on Friday, the 27th of November, in its session; the next one is on Monday."""
+    host = Host(tmp_path)
+    host.clock = Clock.simulated(time.time(), ns_of("2026-11-27T22:00"), 1.0)
+    host.guard = host.started()
+    asked: list[object] = []
+
+    async def look(since_ns: int, names: Collection[str], days: Sequence[str] | None) -> AccountLook:
+        asked.append(days)
+        return AccountLook("PA1", 0, 0.0, is_open, False, (), (), frozenset(), ns_of("2026-11-30T14:30"))
+
+    monkeypatch.setattr(host.account, "look", look)
+    guard = host.silent()
+    await guard.look()
+    await guard.look()
+    assert asked[1] == days
+
+
+def ns_of(text: str) -> int:
+    """UTC in nanoseconds."""
+    return int(datetime.fromisoformat(f"{text}+00:00").timestamp()) * SECOND
 
 
 class Announcements:

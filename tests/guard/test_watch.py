@@ -241,6 +241,42 @@ def test_of_a_flat_desk_s_dead_host_a_person_s_shares_are_not_closed() -> None:
     assert world.broker.positions == {"SPY": 5, "VOO": 500}
 
 
+def test_what_a_person_holds_is_not_closed_once_a_person_sold_what_the_dead_desk_held() -> None:
+    world = World(replace(RULES, act="close"))
+    world.broker.positions |= {"VOO": 500}
+    world.run(60)
+    dead(world)
+    world.run(120)
+    assert world.broker.put(SubmitOrder("by-hand", "SPY", -1, 10, None, "", 0), world.now_ns)
+    world.broker.fill("by-hand", 10)
+    world.run(HOUR)
+    assert world.guard.acts() == []
+    assert world.broker.positions == {"VOO": 500}
+
+
+@pytest.mark.parametrize(
+    ("contract", "left", "closes"),
+    [
+        ("SPY270115C00500000", {"VOO": 500}, False),  # it ended worthless on the day of the death
+        ("SPY270115C00500000", {"VOO": 500, "SPY": 300}, True),  # it was exercised
+        ("SPY270119C00500000", {"VOO": 500}, True),  # it has days to go, and is there under another name
+    ],
+)
+def test_what_a_person_holds_is_closed_where_a_contract_of_the_dead_desk_may_be_there_and_else_not(
+    contract: str, left: dict[str, Quantity], closes: bool
+) -> None:
+    """The world begins on Friday, the 15th of January 2027."""
+    world = World(replace(RULES, act="close"), held=0)
+    world.desk.holds = {contract: Held(3, 0, Decimal("1.10"), None)}
+    world.broker.positions = {contract: 3, "VOO": 500}
+    world.run(60)
+    dead(world)
+    world.run(120)
+    world.broker.positions = dict(left)
+    world.run(HOUR)
+    assert (Close() in world.guard.acts()) is closes
+
+
 def test_a_desk_that_a_person_stopped_is_protected_and_neither_closed_nor_fenced() -> None:
     world = World(replace(RULES, act="close"))
     world.desk.leaving = True

@@ -56,6 +56,7 @@ class AlpacaGuarded:
             positions=positions,
             orders=tuple(orders.values()),
             changed=await self._changes(days),
+            next_open_ns=clock.next_open_ns,
         )
 
     async def _orders_of_names(self, names: set[str]) -> list[BrokerOrder]:
