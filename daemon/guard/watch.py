@@ -549,7 +549,8 @@ class Watch:
         for symbol, quantity in self._desk_holdings(look).items():
             contract = parse_occ(symbol)
             ended = contract is not None and contract.expiry <= today and contract.root not in account
-            if quantity > 0 and (symbol in account or not (ended or sales[symbol] >= quantity)):
+            there = account.get(symbol, 0) if type(quantity) is not int else whole_of(account.get(symbol, 0))
+            if quantity > 0 and (there or not (ended or sales[symbol] >= quantity)):
                 return True
         return False
 
