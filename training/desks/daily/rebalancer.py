@@ -181,10 +181,17 @@ PRESETS: Mapping[str, Preset] = {
     ),
     "shared": Preset(
         "for the network of this name, from one that buys all stocks, each action judged by what its stock earns: 32 "
-        "environments of 32 steps, batch 128, 4 epochs, 1e-3: looks five sessions ahead",
-        65_536,
+        "environments of 32 steps, batch 256, 4 epochs, 1e-3, entropy 0.001: looks five sessions ahead",
+        131_072,
         Coefficients(
-            learning_rate=1e-3, discount=0.8, gae_lambda=0.8, environments=32, rollout_steps=32, batch=128, epochs=4
+            learning_rate=1e-3,
+            discount=0.8,
+            gae_lambda=0.8,
+            entropy=0.001,
+            environments=32,
+            rollout_steps=32,
+            batch=256,
+            epochs=4,
         ),
         PASSIVE,
     ),
@@ -196,7 +203,9 @@ validation sessions of 2020 with 4 epochs than with 10, at this rate as at 1e-4 
 far an update moves fifty actions, so their number counts: 31 updates at 3e-4 ended 0.01 nats from the passive policy,
 196 at 1e-3 end 2 to 14 away. A desk can sell on the next day what it bought, so discount and lambda make a decision's
 horizon about ten sessions: on planted markets one seed then leads by 0.11 to 0.13 % a session, with 0.99 and 0.95 by
-0.05 %."""
+0.05 %. `shared` was chosen on seven planted markets with edges across stocks that no study uses, one seed each: half of
+the steps in minibatches of 128 without an entropy earn 71 % of what the rule does, either change alone 74 % and 87 %,
+both 104 %; at the entropy of 0.002 as at 0.001 and 0.004, and less at 0.002 with minibatches of 128."""
 
 
 ABLATIONS: Mapping[str, Arm] = {
