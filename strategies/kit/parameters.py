@@ -10,10 +10,12 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import sys
 from collections.abc import Iterable, Mapping
 
 import msgspec
 
+FLOAT_MAX = sys.float_info.max
 Value = bool | int | float
 Values = Mapping[str, Value]
 
@@ -53,11 +55,13 @@ class Parameter(msgspec.Struct, frozen=True):
                 return None
         if kind is bool or isinstance(value, bool):
             return value if kind is bool and isinstance(value, bool) else None
-        if not isinstance(value, int | float) or not math.isfinite(value) or not self.low <= value <= self.high:
+        if not isinstance(value, int | float) or not -FLOAT_MAX <= value <= FLOAT_MAX:
+            return None
+        if not self.low <= value <= self.high:
             return None
         if kind is int:
             return int(value) if value == int(value) else None
-        return float(value)
+        return float(value) + 0.0  # -0.0 is 0.0
 
 
 def text_of(parameters: Mapping[str, Parameter], values: Mapping[str, object]) -> str:

@@ -36,10 +36,12 @@ def patch() -> Iterator[pytest.MonkeyPatch]:
         ("fast", "61", None),
         ("fast", "true", None),
         ("fast", "x", None),
+        ("fast", "9" * 400, None),
         ("edge", "1", 1.0),
         ("edge", "nan", None),
         ("edge", "NaN", None),
         ("edge", "1.1", None),
+        ("edge", "9" * 400, None),
         ("short", "true", True),
         ("short", "1", None),
     ],
@@ -55,6 +57,7 @@ def test_the_canonical_text_has_what_differs_in_one_order() -> None:
     assert text_of(DECLARED, {"fast": "10", "edge": 0.5, "short": False}) == ""
     one = text_of(DECLARED, given_by(("short=true", "fast = 20")))
     assert one == text_of(DECLARED, {"fast": 20, "short": True}) == '{"fast":20,"short":true}'
+    assert text_of(DECLARED, {"edge": "-0.0"}) == text_of(DECLARED, {"edge": "0"}) == '{"edge":0.0}'
     assert values_of(DECLARED, one) == {"fast": 20, "edge": 0.5, "short": True}
     assert words_of(DECLARED, one) == "fast 20 (default 10), edge 0.5, short True (default False)"
 
