@@ -40,6 +40,5 @@ def own_env(
         raise ValueError(f"{name} has a training object of its own kind: expected one of own_kind")
     (fold,) = single(tuple(data.days))
     span = Span({"train": fold.train, "validate": fold.validate, "test": fold.test}[split], "", data.trading)
-    make = data.hooks.environment
-    environment: gymnasium.Env[Any, Any] = data.desk_env(span) if make is None else make(data, span)
+    environment: gymnasium.Env[Any, Any] = data.gym_env(span)
     return environment

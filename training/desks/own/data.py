@@ -26,7 +26,15 @@ from strategies.kit.contract import AnyStrategy, DailySpec, DailyStrategy, Float
 from training.data.daily_table import DailyTable
 from training.desks.daily.task_data import OneAccountOfDays
 from training.desks.kind import Compared, EnvSettings, Evaluator, Info, Learner, Span
-from training.desks.own.environment import DeskEnv, Episode, GymEnvironments, Outcome, gain
+from training.desks.own.environment import (
+    DeskEnv,
+    Episode,
+    GymEnvironments,
+    Outcome,
+    check_made,
+    check_repeats,
+    gain,
+)
 from training.evaluate import days as daily
 from training.evaluate.bars import BarDesk, SessionStart
 from training.evaluate.days import dry_run
@@ -119,6 +127,16 @@ class Common:
         """The desk on these sessions as a gymnasium environment, with the strategy's reward."""
         return DeskEnv(self.spec, lambda number: self.episode(span, number), len(span.dates), self.hooks.reward)
 
+    def gym_env(self, span: Span) -> gymnasium.Env[Any, Any]:
+        """The strategy's own environment on these sessions, or the desk. Raises ValueError for other spaces."""
+        data: Any = self
+        if data.hooks.environment is None:
+            desk: gymnasium.Env[Any, Any] = data.desk_env(span)
+            return desk
+        made: gymnasium.Env[Any, Any] = data.hooks.environment(data, span)
+        check_made(made, data.spec)
+        return made
+
     def network(self: OwnData, _name: str, seed: int, _train: Sequence[str]) -> Learner:
         """See `PpoData`."""
         return learner(self.spec, seed, self.hooks)
@@ -126,9 +144,9 @@ class Common:
     def environment(self, span: Span, settings: EnvSettings) -> Environment:
         """See `PpoData`."""
         data: Any = self
-        make = data.hooks.environment
-        make_env = (lambda: data.desk_env(span)) if make is None else (lambda: make(data, span))
-        return GymEnvironments(make_env, settings.count, settings.seed)
+        if data.hooks.environment is not None:
+            check_repeats(data.gym_env(span), data.spec, settings.seed)
+        return GymEnvironments(lambda: data.gym_env(span), settings.count, settings.seed)
 
     def evaluator(self: OwnData, span: Span, _device: str) -> Evaluator:
         """See `TaskData`."""

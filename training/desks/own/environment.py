@@ -5,6 +5,7 @@ A step is a decision. It is the real desk, so it is slower than a tensor market,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Iterable
 from typing import Any, NamedTuple
 
@@ -104,11 +105,68 @@ class DeskEnv(gymnasium.Env[Float32Array, Any]):
         )
         over = self._question is None
         following = observation if self._question is None else self._observation(self._question)
-        return following, float(self._reward(outcome)), over, False, {"equity_usd": outcome.equity_after}
+        return following, _number(self._reward(outcome)), over, False, {"equity_usd": outcome.equity_after}
 
     def _observation(self, question: AskPolicy) -> Float32Array:
         observation: Float32Array = question.observation.array().astype(np.float32)
         return observation
+
+
+def _number(reward: Any) -> float:
+    """Return a reward as a number. Raises ValueError for what is none, or not finite."""
+    try:
+        number = float(reward)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"a reward is {reward!r:.100}, expected a finite number: correct the reward of the training")
+    return number
+
+
+REPLAYED_STEPS = 256
+
+
+def check_made(environment: Any, spec: Spec) -> None:
+    """Raise ValueError where what a strategy's own function made is no environment with the spaces of its spec."""
+    made = f"the environment of {spec.name}"
+    if not isinstance(environment, gymnasium.Env):
+        found = type(environment).__name__
+        raise ValueError(f"{made} is {found}, expected a gymnasium.Env: correct what it returns")  # noqa: TRY004
+    seen, actions, count = environment.observation_space, environment.action_space, len(spec.actions)
+    fits = isinstance(actions, Box) and actions.shape == (count,) if spec.continuous else actions == Discrete(count)
+    if not fits or seen.shape != spec.observation_shape:
+        expected = f"Box of shape ({count},)" if spec.continuous else f"Discrete({count})"
+        raise ValueError(
+            f"{made} has observations of shape {seen.shape} and the actions {actions}, expected those of the spec: "
+            f"{spec.observation_shape} and {expected}"
+        )
+
+
+def check_repeats(environment: gymnasium.Env[Any, Any], spec: Spec, seed: int) -> None:
+    """Raise ValueError where an episode, played twice, differs: a stopped training could not go on with it."""
+    first, again = (_played(environment, spec, seed) for _ in range(2))
+    for place, (before, after) in enumerate(zip(first, again, strict=False)):
+        if before != after:
+            raise ValueError(
+                f"the environment of {spec.name} does not repeat an episode of one seed and the same actions (step "
+                f"{place}), as a stopped training does to go on: keep nothing from episode to episode, and draw from "
+                "the seed alone; instead of NormalizeReward divide by a constant"
+            )
+
+
+def _played(environment: gymnasium.Env[Any, Any], spec: Spec, seed: int) -> list[tuple[bytes, float, bool]]:
+    """The start of an episode: each observation, reward, and whether it ended."""
+    drawn, count = np.random.default_rng(seed), len(spec.actions)
+    observation, over = environment.reset(seed=seed)[0], False
+    played = [(np.asarray(observation, dtype=np.float32).tobytes(), 0.0, over)]
+    while not over and len(played) <= REPLAYED_STEPS:
+        action: Any = (
+            drawn.uniform(-1.0, 1.0, count).astype(np.float32) if spec.continuous else int(drawn.integers(count))
+        )
+        observation, reward, terminated, truncated, _ = environment.step(action)
+        over = bool(terminated or truncated)
+        played.append((np.asarray(observation, dtype=np.float32).tobytes(), _number(reward), over))
+    return played
 
 
 def answer_of(spec: Spec, action: Any) -> tuple[float, ...]:
@@ -157,7 +215,7 @@ class GymEnvironments:
             self._taken[place].append(action)
             observation, reward, terminated, truncated, _ = self._envs[place].step(_of_gym(action))
             last_observations.append(np.asarray(observation, dtype=np.float32))
-            rewards.append(float(reward))
+            rewards.append(_number(reward))
             ends.append(bool(terminated))
             limits.append(bool(truncated))
             if terminated or truncated:

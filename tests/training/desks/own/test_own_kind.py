@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import msgspec
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box, Discrete
+from gymnasium.wrappers import NormalizeReward
 from torch import Tensor
 
 from daemon.cli import ctl
@@ -64,6 +70,26 @@ def environment(data, span):
 PRESET = Preset("tiny", 64, Coefficients(environments=2, rollout_steps=16, batch=16, epochs=1))
 KIND = own_kind(SPEC, reward=reward, network=network, environment=environment, presets={"tiny": PRESET})
 '''
+
+
+class SeenTwice(gymnasium.ObservationWrapper[Any, Any, Any]):
+    """Sees everything twice."""
+
+    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+        super().__init__(env)
+        self.observation_space = Box(-np.inf, np.inf, (2 * prod(env.observation_space.shape or ()),), np.float32)
+
+    def observation(self, observation: Any) -> Any:
+        """See `ObservationWrapper`."""
+        return np.tile(observation.ravel(), 2)
+
+
+class Fewer(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Lacks the last action."""
+
+    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+        super().__init__(env)
+        self.action_space = Discrete(3)
 
 
 @pytest.fixture(scope="module")
@@ -183,13 +209,43 @@ def test_an_own_reward_network_and_environment_are_what_ppo_trains_with(tmp_path
         version = exported(*arguments, "--models-dir", str(tmp_path / "store"), "--run-dir", str(tmp_path / "run"))
         import hooks  # type: ignore[import-not-found]
 
-        assert hooks.USED["environment"] == 2
-        assert hooks.USED["reward"] == 64
+        assert hooks.USED["environment"] == 3  # one is tried first
+        assert hooks.USED["reward"] > 64
         assert hooks.USED["network"] >= 1
     manifest = decode((version / MANIFEST_FILE).read_bytes())
     assert manifest.strategy == "mine_hooked"
     weights = msgspec.json.encode(manifest.hyperparameters).decode()
     assert "own" in weights
+
+
+NO_ENVIRONMENTS: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "NormalizeReward": (NormalizeReward, "does not repeat an episode of one seed and the same actions"),
+    "nothing": (lambda _: None, "is NoneType, expected a gymnasium.Env"),
+    "observations": (SeenTwice, r"observations of shape \(8,\) .* expected those of the spec: \(4,\)"),
+    "actions": (Fewer, r"the actions Discrete\(3\), expected .* Discrete\(4\)"),
+}
+
+
+@pytest.mark.parametrize("made", NO_ENVIRONMENTS)
+def test_an_environment_with_which_no_stopped_training_can_go_on_or_of_other_spaces_is_refused(
+    packages: Path, made: str
+) -> None:
+    data = loaded(packages, "env_session_shares")
+    span = Span(tuple(data.days)[:40], "", data.trading)
+    wrapper, error = NO_ENVIRONMENTS[made]
+    other = replace(data, hooks=data.hooks._replace(environment=lambda data, span: wrapper(data.desk_env(span))))
+    with pytest.raises(ValueError, match=f"the environment of env_session_shares .*{error}"):
+        other.environment(span, EnvSettings(count=2, seed=5, discount=0.99, device="cpu"))
+
+
+@pytest.mark.parametrize("reward", [None, float("nan"), float("inf"), np.ones(2), "much"], ids=str)
+def test_a_reward_that_is_no_finite_number_is_named(packages: Path, reward: Any) -> None:
+    data = loaded(packages, "env_session_shares")
+    span = Span(tuple(data.days)[:5], "", data.trading)
+    env = replace(data, hooks=data.hooks._replace(reward=lambda _: reward)).desk_env(span)
+    env.reset(seed=1)
+    with pytest.raises(ValueError, match=re.escape(f"a reward is {reward!r}, expected a finite number")):
+        env.step(0)
 
 
 def test_stable_baselines3_trains_on_the_desk_and_its_model_is_imported(packages: Path, tmp_path: Path) -> None:
