@@ -33,7 +33,7 @@ from daemon.models.ladder.cards import HoldReasons, card_of, figures_of, holds_o
 from daemon.models.ladder.replay_gate import Replaying
 from daemon.models.ladder.rules import CANARY, CHAMPION, CLIMBING, REFUSED, REPLAY, ROLLED_BACK, SHADOW, LadderMove
 from daemon.models.lifecycle import WatchedDesk
-from daemon.models.pointer import CURRENT, JUDGED, MISSING, ModelError, canary_of, changes, point, version_of_pointer
+from daemon.models.pointer import CURRENT, MISSING, ModelError, canary_of, changes, point, version_of_pointer
 from daemon.models.runtime import NO_MODEL
 from daemon.models.shadow import Shadow
 from daemon.models.store import Sight, load, sight
@@ -44,8 +44,10 @@ FAILURES: tuple[type[Exception], ...] = (Exception,)  # of one check: none may e
 REASON_MOST = 500  # characters of a problem that are logged
 TOLD_MOST = 100  # problems remembered as logged: several versions may wait for their files at once
 GAINED, PEAK, ASKED, FAILED, TRADED = "gained", "gained_peak", "asked_to", "failed_to", "traded_to"
+UNUSABLE = "unusable_to"
 """Figures of a canary: USD that the desk had gained when it was promoted, the most since, the newest question, how many
-had no answer up to it, and when the newest session opened that was judged (ns, 0 before the first)."""
+had no answer up to it, when the newest session opened that was judged (ns, 0 before the first), and how many answers
+up to that question could not be used."""
 
 UNKNOWN = "current names it as a canary, and this journal knows nothing of its climb"
 
@@ -68,7 +70,7 @@ class Climber:
         self._load_failures: dict[str, Sight] = {}  # versions that this check could not load
         self._load_failures_before: dict[str, Sight] = {}  # those of the check before
         self._rightful = ""  # the answering version, if it is no canary of another journal
-        self._kept_back = ""  # the champion that cannot answer again, as reported
+        self._kept_back = ("", "")  # version and step that `current` cannot follow, as reported
         self._replaying = Replaying(
             desk.models_dir, journal, rules.replay_sessions, desk.public_key, self._wake.set, desk.log
         )
@@ -377,6 +379,10 @@ class Climber:
         figures = {**ladder.figures, PEAK: max(self._peak, ladder.figures[PEAK]), **now}
         questions = int(now[ASKED] - ladder.figures.get(ASKED, -1.0))
         failures = int(now[FAILED] - ladder.figures.get(FAILED, now[FAILED]))
+        unusable = int(now[UNUSABLE] - ladder.figures.get(UNUSABLE, now[UNUSABLE]))
+        if broken := rules_of.unusable(questions, unusable, self._rules):
+            await self._record_session(ladder, ladder.sessions, figures, broken)
+            return
         if reason := rules_of.idle(state.risk, state.now_ns, questions, failures, self._rules):
             await self._left_out(ladder, figures, reason)
             return
@@ -443,7 +449,8 @@ class Climber:
                 now = await self._put_back(ladder)
             running = self._answers()
             if self._desk.lifecycle.pinned == ladder.version:
-                self._report_kept_back(ladder, f"policy.version is {ladder.version}: let it name another, and restart")
+                pinned = f"policy.version is {ladder.version}: let it name another, and restart"
+                self._report_kept_back(ladder, f"it cannot take the place of {ladder.version}, which fell: {pinned}")
             if running not in ("", ladder.version) and now not in ("", ladder.version):
                 await self._submit(
                     ladder, ROLLED_BACK, 0, {**ladder.figures, "left": 1.0}, "left", f"{running} answers"
@@ -461,17 +468,28 @@ class Climber:
     async def _name_canary(self, ladder: LadderState, now: str) -> None:
         """Set `current` from `now` to the challenger, unless a person chose another version since the shadow.
 
-        A challenger that is not the judged version is refused.
+        A challenger that is gone or not the judged version is refused. A store that cannot be read or written is an
+        alarm, and the next check tries again.
         """
-        if chosen := await asyncio.to_thread(self._chosen_by_hand, ladder, now):
-            await self._move(ladder, LadderMove(ROLLED_BACK, "by_hand", chosen))
-            return
         try:
-            await self._point(ladder, ladder.version, ladder.manifest, canary=True)
-        except ModelError as error:
-            if error.check != JUDGED:
-                raise
-            await self._move(ladder, LadderMove(REFUSED, "version_changed", str(error)))
+            if chosen := await asyncio.to_thread(self._chosen_by_hand, ladder, now):
+                await self._move(ladder, LadderMove(ROLLED_BACK, "by_hand", chosen))
+            else:
+                await self._point(ladder, ladder.version, ladder.manifest, canary=True)
+        except (ModelError, OSError) as error:
+            if reason := await asyncio.to_thread(self._fault, ladder):
+                await self._move(ladder, LadderMove(REFUSED, reason, str(error)))
+            else:
+                self._report_kept_back(ladder, f"it cannot give its place to {ladder.version}: {error}")
+
+    def _fault(self, ladder: LadderState) -> str:
+        """Return why the store has no longer the version that was judged; "" where it has, or cannot be read at all."""
+        if not self._desk.shelf.is_dir():
+            return ""
+        digest = sight(self._desk.models_dir, self._desk.strategy.spec.name, ladder.version).manifest_digest
+        if not digest:
+            return "verification"
+        return "" if ladder.manifest in ("", digest) else "version_changed"
 
     def _chosen_by_hand(self, ladder: LadderState, now: str) -> str:
         """Return how a person lets another version than the challenger answer, "" if not."""
@@ -490,15 +508,14 @@ class Climber:
         try:
             await self._point(ladder, ladder.champion, ladder.champion_manifest, rollback=True)
         except (ModelError, OSError) as error:
-            self._report_kept_back(ladder, str(error))
+            self._report_kept_back(ladder, f"it cannot take the place of {ladder.version}, which fell: {error}")
             return ""
         return ladder.champion
 
-    def _report_kept_back(self, ladder: LadderState, why: str) -> None:
-        """Raise an alarm, once, that the fallen version still answers."""
-        if self._kept_back != ladder.champion:
-            self._kept_back = ladder.champion
-            reason = f"it cannot take the place of {ladder.version}, which fell: {why}"
+    def _report_kept_back(self, ladder: LadderState, reason: str) -> None:
+        """Raise an alarm, once, that `current` cannot follow the journal: another version than it says answers."""
+        if self._kept_back != (case := (ladder.version, ladder.step)):
+            self._kept_back = case
             self._desk.lifecycle.report_refused(ladder.champion, reason)
 
     async def _point(
@@ -513,7 +530,12 @@ class Climber:
 
 def _questions(state: State[Any]) -> dict[str, float]:
     """Return the counts from which a canary's questions are counted."""
-    return {ASKED: float(state.decision), FAILED: float(rules_of.unanswered_questions(state.stats))}
+    stats = state.stats
+    return {
+        ASKED: float(state.decision),
+        FAILED: float(rules_of.unanswered_questions(stats)),
+        UNUSABLE: float(rules_of.unusable_answers(stats)),
+    }
 
 
 def _session_end_at_start(state: State[Any]) -> tuple[State[Any], ...]:

@@ -24,7 +24,8 @@ REFUSED, ROLLED_BACK = "refused", "rolled_back"
 CANARY = {"canary_10": 0.10, "canary_25": 0.25, "canary_50": 0.50, "canary_100": 1.0}
 """The steps at which a challenger trades, and their parts of the size."""
 OWN_HALTS = ("daily_loss", "drawdown")
-UNANSWERED = ("answer_not_finite", "served_late")  # gates that deny when there is no usable answer
+UNUSABLE = "answer_not_finite"  # gate that denies when the version's answer cannot be used
+UNANSWERED = (UNUSABLE, "served_late")  # gates that deny when there is no usable answer
 CLIMBING = (REPLAY, SHADOW, *CANARY)
 LOSS_MOST = 2.0  # x stake²: most that a card may allow for the tails of its sessions
 
@@ -116,6 +117,13 @@ def after_canary(step: str, sessions: int, evidence: float, rules: LadderTable) 
     return LadderMove(steps[steps.index(step) + 1], "canary_passed", f"{sessions} sessions without a breach")
 
 
+def unusable(questions: int, answers: int, rules: LadderTable) -> LadderMove | None:
+    """Judge a canary's session by the answers that nothing could use, which are its own fault as no late one is."""
+    if answers <= rules.shadow_failures_max * questions:
+        return None
+    return LadderMove(ROLLED_BACK, "canary_failed", f"{answers} of {questions} questions without a usable answer")
+
+
 def total_gain(book: Book) -> float:
     """Return the desk's total profit, USD, realised and not, which no transfer changes."""
     return float(book.realized + book.equity - at_cost(book))
@@ -134,6 +142,11 @@ def drawdown(gain: float, peak: float, capital: float, share: float, rules: Ladd
 def unanswered_questions(stats: Stats) -> int:
     """Return how many questions had no usable answer since the journal began."""
     return sum(stats.denials.get(gate, 0) for gate in UNANSWERED)
+
+
+def unusable_answers(stats: Stats) -> int:
+    """Return how many answers could not be used since the journal began."""
+    return stats.denials.get(UNUSABLE, 0)
 
 
 def idle(risk: RiskState, now_ns: int, questions: int, failures: int, rules: LadderTable) -> str:

@@ -439,23 +439,17 @@ def test_a_shadow_does_not_pass_while_its_desk_is_paused(tmp_path: Path) -> None
     assert idle == [("paused: a quiet day (by alice): it does not count", None)]
 
 
-def test_a_canary_does_not_climb_by_sessions_in_which_its_questions_had_no_answer(tmp_path: Path) -> None:
+def test_a_canary_whose_answers_cannot_be_used_gives_its_place_back_after_the_session(tmp_path: Path) -> None:
     async def play(climb: Climb) -> None:
         with_card(tmp_path / "store", CARD)
         await climb.settle()
         await climb.session()
-        models = climb.run.models
-        answers, models._policy = models._policy, NoPolicy(1, "planted")
-        for policy in (models._policy, answers):
-            models._policy = policy
-            await climb.session()
-            stood.append(climb.step)
+        climb.run.models._policy = NoPolicy(1, "logits [nan], expected finite ones")
+        await climb.session()
+        assert (climb.step, climb.run.models.running.version) == ("v2 rolled_back", "v1")
 
-    stood: list[str] = []
-    moves = climbed(tmp_path, play)
-    assert stood == ["v2 canary_10", "v2 canary_25"]
-    (idle,) = (move.detail for move in moves if move.reason == "idle")
-    assert idle.endswith("questions without an answer: it does not count")
+    assert steps(climbed(tmp_path, play))[-1] == ("rolled_back", "canary_failed")
+    assert alarms(tmp_path / "state").count("ladder_rolled_back") == 1
 
 
 def without_model(climb: Climb) -> None:
@@ -625,6 +619,35 @@ def test_a_canary_that_never_answered_is_not_what_a_start_would_take(tmp_path: P
     ]
 
 
+def challenger_is_gone(shelf: Path) -> None:
+    shutil.rmtree(shelf / "v2")
+
+
+def manifest_is_gone(shelf: Path) -> None:
+    (shelf / "v2" / MANIFEST_FILE).unlink()
+
+
+@pytest.mark.parametrize("harm", [challenger_is_gone, manifest_is_gone])
+def test_a_challenger_that_was_removed_in_its_shadow_leaves_the_ladder_to_the_next_one(
+    tmp_path: Path, harm: Callable[[Path], None]
+) -> None:
+    store = tmp_path / "store"
+
+    async def play(climb: Climb) -> None:
+        with_card(store, CARD)
+        await climb.settle()
+        harm(store / "option_scalper")  # what answers in shadow is in memory
+        await climb.session()
+        assert (climb.step, climb.run.models.running.version) == ("v2 refused", "v1")
+        with_card(store, msgspec.structs.replace(CARD, version="v3"), seed=3)
+        await climb.settle()
+        assert climb.step == "v3 shadow"
+
+    moves = climbed(tmp_path, play)
+    assert [(move.to_step, move.reason) for move in moves if move.version == "v2"][-1] == ("refused", "verification")
+    assert alarms(tmp_path / "state").count("ladder_refused") == 1
+
+
 def test_a_rollback_after_a_canary_fell_goes_behind_it(tmp_path: Path) -> None:
     store = tmp_path / "store"
 
@@ -683,6 +706,30 @@ def test_a_canary_that_fell_gives_way_or_an_alarm_says_that_it_answers_on(
     assert climbed(tmp_path, play)[-1].share == (1.0 if answers == "v1" else 0.1)
     refused = [event.version for event in events(tmp_path / "state", "CandidateRefused")]
     assert refused.count("v1") == (answers == "v2")
+
+
+@pytest.mark.parametrize("harm", [history_cannot_be_written, store_is_no_folder])
+def test_a_challenger_that_a_store_keeps_from_answering_is_an_alarm_and_goes_on_once_it_is_mended(
+    tmp_path: Path, harm: Callable[[Path], None]
+) -> None:
+    store = tmp_path / "store"
+
+    async def play(climb: Climb) -> None:
+        with_card(store, CARD)
+        await climb.settle()
+        whole = shutil.copytree(store, tmp_path / "whole")
+        harm(store / "option_scalper")
+        for _ in range(2):
+            await climb.session()
+        assert climb.run.models.running.version == "v1"
+        shutil.rmtree(store) if store.is_dir() else store.unlink()
+        whole.rename(store)
+        await climb.settle()
+        assert (climb.step, climb.run.models.running.version) == ("v2 canary_10", "v2")
+
+    climbed(tmp_path, play)
+    told = [event.reason for event in events(tmp_path / "state", "CandidateRefused") if event.version == "v1"]
+    assert [reason.partition(":")[0] for reason in told] == ["it cannot give its place to v2"]
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from daemon.models.ladder.rules import (
     evidence_of,
     idle,
     judge_card,
+    unusable,
 )
 from strategies.kit.card import FORMAT, Card, Lead
 from training.evidence.off_policy.card import card_of
@@ -161,6 +162,14 @@ def test_the_drawdown_of_a_canary_is_a_part_of_the_one_at_the_full_size() -> Non
 )
 def test_a_session_without_new_risk_shows_nothing_about_a_canary(risk: RiskState, questions: int, reason: str) -> None:
     assert idle(risk, 1_000, questions, 3, RULES) == reason
+
+
+def test_one_answer_in_a_hundred_may_be_of_no_use() -> None:
+    assert unusable(300, 3, RULES) is None
+    move = unusable(299, 3, RULES)
+    assert move is not None
+    assert (move.to_step, move.reason) == (ROLLED_BACK, "canary_failed")
+    assert unusable(0, 0, RULES) is None
 
 
 def test_a_bet_is_worked_out_by_hand() -> None:
