@@ -125,7 +125,7 @@ def test_every_shipped_model_carries_a_reference_and_is_still_the_one_that_was_e
     reference, maker = manifest.reference, strategy(name)
     assert reference is not None
     assert manifest.contract_hash == contract_hash(maker)
-    assert manifest.policy_sha256.startswith(folder.name.rpartition("-")[2])
+    assert manifest.policy_sha256[:8] in folder.name.split("-")
     assert [f.name for f in reference.features] == [quantity.name for quantity in kind(name).inputs]
     for distribution in (*reference.features, reference.actions):
         assert len(distribution.shares) == len(distribution.edges) + 1
