@@ -223,8 +223,9 @@ CRITERIA: tuple[Criterion, ...] = (
 )
 """The criteria for real money of a policy that claims a lead."""
 
-LEAD_PROOF = tuple(criterion for criterion in CRITERIA if criterion.name in {"lead", "deflated lead"})
-"""The criteria that prove a lead: its lower bound, and a correction for the number of trials on these sessions."""
+LEAD_PROOF = tuple(criterion for criterion in CRITERIA if criterion.name in {"trades", "lead", "deflated lead"})
+"""The criteria that prove a lead: its lower bound, a correction for the number of trials on these sessions, and trades
+enough: who bought once and kept earns what the passive policy does, and a lead of nothing passed the other two."""
 
 TURNOVER, COST = 12.0, 0.01  # largest turnover (multiple of the equity) and cost (part of the equity) a year
 FALLS = 0.25  # least reduction of the spread of volatility
