@@ -1,13 +1,13 @@
 """Trained markets with a planted edge, and of noise: is an edge proven, and does training add a bias?
 
-`python -m bench.planted.study [--strategy NAME …] [--short] [--markets N] [--processes N] [--into FILE]`, `make bench-planted`.
-Each market is a made-up file (`bench.planted.markets`) and a whole run on it by the preset that the shipped
-versions are made with (`--short`: by one with fewer steps, for a made-up rule that needs fewer): three seeds
-(`forecast_ensemble`: one), the choice on validation, tests through the dry run, the criteria of promotion. An edge is
-to be proven, as a claim of a lead is (`LEAD_PROOF`): the lower bound of the lead over the best baseline that nothing
-trained is above 0 (one-sided, 99 %), no luck of so many trials, and not of a policy that hardly trades. Noise is not,
-and the interval of its mean lead reaches down to 0 at least. Not judged are the criteria that no made-up market can
-meet: data, seeds, length, recorded options. The last line is JSON.
+`python -m bench.planted.study [--strategy NAME …] [--short] [--markets N] [--processes N] [--into FILE]`,
+`make bench-planted`. Each market is a made-up file (`bench.planted.markets`) and a whole run on it by the preset
+that the shipped versions are made with (`--short`: by one with fewer steps, for a made-up rule that needs fewer): three
+seeds (`forecast_ensemble`: one), the choice on validation, tests through the dry run, the criteria of promotion. An
+edge is to be proven, as a claim of a lead is (`LEAD_PROOF`): the lower bound of the lead over the best baseline that
+nothing trained is above 0 (one-sided, 99 %), no luck of so many trials, and not of a policy that hardly trades. Noise
+is not, and the interval of its mean lead reaches down to 0 at least. Not judged are the criteria that no made-up
+market can meet: data, seeds, length, recorded options. The last line is JSON.
 """
 
 from __future__ import annotations
