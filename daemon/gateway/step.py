@@ -509,8 +509,8 @@ class Bookkeeper:
         try:
             stands = standing(lines, order.amended_fills)
         except wire.Malformed as odd:
-            if (told := f"{order_id} {sorted(amending)}") not in books.lines:
-                books.lines[told] = (books.now_ns, {})
+            if (case := f"{order_id} {sorted(amending)}") not in books.lines:
+                books.lines[case] = (books.now_ns, {})
                 self._do(Warn("gateway_fill_amended", f"order {order.name}: {odd}"))
             return
         books.amending.pop(order_id, None)

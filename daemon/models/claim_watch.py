@@ -18,14 +18,12 @@ from daemon.core.limits import Trading
 from daemon.core.risk import claim as rules
 from daemon.core.state import BrokenClaim, ClaimState, LadderState, State
 from daemon.core.step import Step
-from daemon.core.strategy_rules import promoted_under
 from daemon.host.printable import printable
 from daemon.models.ladder.cards import holds_of
 from daemon.models.lifecycle import WatchedDesk
 from daemon.models.pointer import CURRENT, ModelError, former_version, point, pointer_text
-from daemon.models.store import check_rules, is_passive, load, versions
+from daemon.models.store import check_promoted, check_rules, is_passive, load, versions
 from daemon.pacing import look_again
-from strategies.registry import configured
 
 WHO = "claim"
 FAILURES: tuple[type[Exception], ...] = (Exception,)  # of one check: the next one tries again
@@ -123,12 +121,11 @@ class ClaimWatch:
         try:
             model = load(self._desk.models_dir, self._desk.strategy, version, self._desk.public_key)
             check_rules(model, self._desk.strategy, self._trading)
+            if state.identity.account == "live":
+                check_promoted(model, self._desk.models.running, self._desk.strategy, self._trading)
         except ModelError:
             return False
-        running, symbols = self._desk.models.running.manifest, configured(self._desk.strategy.spec)
-        real = state.identity.account == "live" and promoted_under(running, self._trading, symbols)
-        promoted = not real or promoted_under(model.manifest, self._trading, symbols)
-        return promoted and (is_passive(model.manifest) or not passive)
+        return is_passive(model.manifest) or not passive
 
     async def _align(self) -> None:
         """Set `current` to the former version if the answering one broke its claim, unless a person set it."""

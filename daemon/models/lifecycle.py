@@ -16,12 +16,12 @@ from typing import Literal, Protocol
 from daemon.core.events import CandidateRefused, Event, ModelPromoted, ReloadRequested
 from daemon.core.limits import Trading
 from daemon.core.step import Step
-from daemon.core.strategy_rules import not_promoted_words, promoted_under
+from daemon.core.strategy_rules import promoted_under
 from daemon.engine.engine import IntakeFull
 from daemon.host.printable import printable
 from daemon.models.pointer import CANDIDATE, CURRENT
 from daemon.models.runtime import Models, OnnxPolicy, Provider
-from daemon.models.store import LoadedModel, ModelError, Sight, check_rules, load, sight, stated_claim
+from daemon.models.store import LoadedModel, ModelError, Sight, check_promoted, check_rules, load, sight, stated_claim
 from daemon.models.trial import TrialProcess
 from daemon.operator.submitter import Submitter
 from daemon.pacing import look_again
@@ -190,7 +190,8 @@ class Lifecycle:
         trial = TrialProcess(self._trial_s)
         try:
             model = await asyncio.to_thread(self._load, version, self._judged_digest if role == "shadow" else "")
-            self._check_promoted(role, model)
+            if role == "live" and self._submitter.state.identity.account == "live":
+                check_promoted(model, self._models.running, self._strategy, self._trading)
             spec = self._strategy.spec
             await asyncio.to_thread(trial.run, model, configured(spec), spec.config)
             return await asyncio.to_thread(self._open, model), model
@@ -201,18 +202,6 @@ class Lifecycle:
         model = load(self._models_dir, self._strategy, version, self._public_key, judged_digest)
         check_rules(model, self._strategy, self._trading)
         return model
-
-    def _check_promoted(self, role: Role, model: LoadedModel) -> None:
-        """With real money, refuse to replace a version that may open positions by one that may not."""
-        running, real = self._models.running, self._submitter.state.identity.account == "live"
-        symbols = configured(self._strategy.spec)
-        denial = not_promoted_words(model.manifest, self._trading, symbols)
-        if role == "live" and real and denial and promoted_under(running.manifest, self._trading, symbols):
-            raise ModelError(
-                "not promoted",
-                f"{model.version}: {denial}, and {running.version} may trade: on a live account it would deny every "
-                f"entry; promote it by its report (train-and-export promote), or name another",
-            )
 
     # --- results ------------------------------------------------------------------------------------------------------
 

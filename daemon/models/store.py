@@ -22,7 +22,7 @@ from msgspec import UNSET, UnsetType
 
 from daemon.core.events import RiskClaim
 from daemon.core.limits import Trading
-from daemon.core.strategy_rules import DIGEST, lines_to_claim, other_rules, unkept
+from daemon.core.strategy_rules import DIGEST, lines_to_claim, not_promoted_words, other_rules, promoted_under, unkept
 from daemon.models.pointer import (
     CURRENT,
     MANIFEST_BYTES_MAX,
@@ -321,6 +321,22 @@ def check_rules(model: LoadedModel, strategy: AnyStrategy, trading: Trading) -> 
             raise ModelError(
                 "rules", f"{key} is {value}, the model {model.version} was trained with {expected}: set {key} to that"
             )
+
+
+def check_promoted(model: LoadedModel, running: LoadedModel, strategy: AnyStrategy, trading: Trading) -> None:
+    """Check, for real money, that a model which may not open positions replaces none that may.
+
+    Raises:
+        ModelError: the running one may trade under these rules, and the model may not.
+    """
+    symbols = configured(strategy.spec)
+    denial = not_promoted_words(model.manifest, trading, symbols)
+    if denial and promoted_under(running.manifest, trading, symbols):
+        raise ModelError(
+            "not promoted",
+            f"{model.version}: {denial}, and {running.version} may trade: on a live account it would deny every entry; "
+            "promote it by its report (train-and-export promote), or name another",
+        )
 
 
 def other_symbols(manifest: Manifest, spec: Spec) -> str:

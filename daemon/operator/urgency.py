@@ -48,14 +48,15 @@ ladder_refused resume_refused stream_busy trading_status repair_abandoned histor
 volatility_unknown fraction_beside
 """,
 }
+_BY_HALT = dict.fromkeys(_HALTS.split(), Urgency.GRAVE)
 _BY_ALARM = {name: urgency for urgency, names in _ALARMS.items() for name in names.split()}
-URGENCY: dict[str, Urgency] = dict.fromkeys(_HALTS.split(), Urgency.GRAVE) | _BY_ALARM
+URGENCY: dict[str, Urgency] = _BY_HALT | _BY_ALARM
 """Urgency of halts and alarms by name, the headings of docs/OPERATIONS.md."""
-HALTED = URGENCY.keys() - _BY_ALARM.keys()
+HALTED = _BY_HALT.keys() - _BY_ALARM.keys()
 """Names that only a desk has that is halted."""
 
 
 def urgency_of(name: str, *, halts: bool | None = False) -> Urgency:
     """Return how urgent an alarm is; `halts`: a halt began with it, None where that is not known."""
-    may_halt = halts is None and name in _HALTS.split()
+    may_halt = halts is None and name in _BY_HALT
     return Urgency.GRAVE if halts or may_halt else URGENCY.get(name, Urgency.WARNING)

@@ -20,7 +20,6 @@ from daemon.cli.arguments import lead_on
 from daemon.cli.models.shown import held_back, show_all, show_one
 from daemon.cli.models.store import ModelStore, NotPossible, store_of
 from daemon.config.load import EXIT_CODE
-from daemon.core.strategy_rules import not_promoted_words, promoted_under
 from daemon.host.ed25519 import KeyProblem, keygen
 from daemon.host.own_files import person
 from daemon.host.printable import result_of
@@ -39,10 +38,9 @@ from daemon.models.pointer import (
     version_of_pointer,
 )
 from daemon.models.signature import SIGNATURE_FILE, sign
-from daemon.models.store import ALLOW_PASSIVE, LoadedModel, never_traded
+from daemon.models.store import ALLOW_PASSIVE, LoadedModel, check_promoted, never_traded
 from daemon.models.store import load as load_model
 from strategies.kit.manifest import MANIFEST_FILE
-from strategies.registry import configured
 
 REFUSED = 1
 STORE = ("models_dir", "strategy", "config")
@@ -222,21 +220,13 @@ def _name(
 
 def _check_promotion(store: ModelStore, model: LoadedModel) -> None:
     """Refuse to replace a promoted version by an unpromoted one on a live account."""
-    trading = store.settings.trading()
-    symbols = configured(store.strategy.spec)
-    denial = not_promoted_words(model.manifest, trading, symbols)
-    if store.settings.desk.account != "live" or not denial:
+    if store.settings.desk.account != "live":
         return
     try:
         running = load_model(store.models_dir, store.strategy, CURRENT)
     except ModelError:
         return  # there is none to replace
-    if promoted_under(running.manifest, trading, symbols):
-        raise ModelError(
-            "not promoted",
-            f"{model.version}: {denial}, and {running.version} may trade: on a live account it would deny every entry; "
-            f"promote it by its report (train-and-export promote), or name another",
-        )
+    check_promoted(model, running, store.strategy, store.settings.trading())
 
 
 def _holds(store: ModelStore, options: argparse.Namespace, console: Console) -> int:
