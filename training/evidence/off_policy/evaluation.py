@@ -2,7 +2,7 @@
 
 Three estimators with intervals over sessions; the lead of the challenger is paired, by the same resampled sessions. No
 figure is given where the log has no exploration, where a policy takes actions that the log does not, or where the
-effective sample is too small.
+effective sample is too small. `card_of` puts the figures into the card of a version.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import math
 import msgspec
 import numpy as np
 
+from strategies.kit.card import DEVIATIONS_MOST, FORMAT, STAKES, Card, Lead
 from training.evidence.off_policy.estimators import (
     EpisodeRows,
     Figure,
@@ -26,7 +27,7 @@ from training.evidence.off_policy.estimators import (
     wis,
 )
 from training.evidence.resampling import Interval, pooled_intervals
-from training.evidence.statistics import Series
+from training.evidence.statistics import Series, checked
 
 DRAWS = 2_000
 SUM_OFF_MOST = 1e-6  # of the probabilities of one decision
@@ -178,3 +179,54 @@ def _check(logged: Logged, *targets: Series) -> None:
     action_probabilities = logged.behaviour[np.arange(count), logged.actions]
     if not action_probabilities.min() > 0.0 or not math.isfinite(float(logged.rewards.sum() + logged.features.sum())):
         raise ValueError("an action of the log has the probability 0, or a reward or feature is not finite")
+
+
+def card_of(
+    result: OffPolicy,
+    session_returns: Series,
+    *,
+    version: str,
+    parent: str,
+    trainer: str,
+    stream: str = "",
+    rows: tuple[int, int] = (0, 0),
+) -> Card:
+    """Return the card. `session_returns` are the version's on sessions kept apart, parts of the equity at full size.
+
+    Raises:
+        ValueError: fewer than two session returns, or one that is not finite.
+    """
+    returns = checked(session_returns)
+    if len(returns) < 2:
+        raise ValueError(f"{len(returns)} session returns, expected at least 2: their deviation sets the band")
+    return Card(
+        format=FORMAT,
+        version=version,
+        parent=parent,
+        trainer=trainer,
+        stream=stream,
+        first_row=rows[0],
+        last_row=rows[1],
+        decisions=result.decisions,
+        sessions=result.sessions,
+        exploration=result.exploration,
+        overlap=result.overlap,
+        effective=result.effective,
+        leads={
+            estimate.name: Lead(estimate=estimate.lead.estimate, low=estimate.lead.low, high=estimate.lead.high)
+            for estimate in result.estimates
+        },
+        cannot_be_said=result.cannot_be_said,
+        session_mean=float(returns.mean()),
+        session_deviation=float(returns.std(ddof=1)),
+        band=_band(returns),
+    )
+
+
+def _band(returns: Series) -> tuple[float, ...]:
+    """Return for each stake b the log of the mean of exp(-b z) over the sessions, at least its value for a normal z."""
+    deviation = float(returns.std(ddof=1))
+    if deviation <= 0.0:
+        return ()
+    z = np.clip((returns - returns.mean()) / deviation, -DEVIATIONS_MOST, DEVIATIONS_MOST)
+    return tuple(max(float(np.log(np.exp(-stake * z).mean())), stake * stake / 2.0) for stake in STAKES)
