@@ -43,9 +43,9 @@ from training.desks.scalper.data import Data, load
 from training.desks.scalper.market import Market
 from training.desks.scalper.network import IDENTITY, build
 from training.rl.coefficients import Coefficients
+from training.rl.dqn.dqn import DqnTrainer
 from training.rl.dqn.presets import RECIPES as DQN_RECIPES
 from training.rl.dqn.presets import build as dqn_of
-from training.rl.dqn.trainer import DqnTrainer
 from training.rl.kernels import how_computed
 from training.rl.off_policy.presets import RECIPES
 from training.rl.off_policy.presets import build as agent_of

@@ -41,9 +41,9 @@ from tests.support.planted.flipping import INPUTS, Flipping, FlippingMarket, sha
 from tests.support.planted.market import TensorVecEnv
 from training.desks.scalper.network import ACTIONS, FEATURES, WINDOW
 from training.rl.dqn.coefficients import DqnCoefficients, PqnCoefficients
+from training.rl.dqn.dqn import DqnTrainer
 from training.rl.dqn.pqn import PqnTrainer
 from training.rl.dqn.presets import RECIPES, build, build_pqn
-from training.rl.dqn.trainer import DqnTrainer
 from training.rl.kernels import fast_precision, use_fast_float32
 from training.rl.ppo import make_deterministic
 from training.rl.process_group import ProcessGroup, run_group

@@ -43,9 +43,8 @@ from tests.support.rl.planted_sizing import PlantedSizing, SizingVecEnv
 from tests.support.rl.planted_sizing import share_of_optimum as share_of_sizing
 from training.rl import ppo
 from training.rl.coefficients import Coefficients
-from training.rl.dqn.dqn import Dqn
+from training.rl.dqn.dqn import Dqn, DqnTrainer
 from training.rl.dqn.replay import ChoiceReplay
-from training.rl.dqn.trainer import DqnTrainer
 from training.rl.kernels import fast_precision, use_fast_float32
 from training.rl.layers import Adam
 from training.rl.off_policy.coefficients import OffPolicyCoefficients

@@ -36,7 +36,7 @@ from training.rl.dqn.coefficients import DqnCoefficients
 from training.rl.dqn.dqn import Dqn
 from training.rl.dqn.networks import QNetwork
 from training.rl.dqn.online import OnlineLearner
-from training.rl.dqn.replay_disk import DiskReplay
+from training.rl.dqn.replay import DiskReplay
 from training.rl.kernels import use_fast_float32
 from training.rl.ppo import make_deterministic
 

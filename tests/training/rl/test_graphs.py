@@ -24,9 +24,9 @@ from training.desks.scalper.history import price_table, read_history
 from training.desks.scalper.market import Market
 from training.desks.scalper.network import IDENTITY, build
 from training.rl.coefficients import Coefficients
+from training.rl.dqn.dqn import DqnTrainer
 from training.rl.dqn.presets import RECIPES as DQN_RECIPES
 from training.rl.dqn.presets import build as dqn_of
-from training.rl.dqn.trainer import DqnTrainer
 from training.rl.graphs import NotRecordableError, Recorded, keep_places
 from training.rl.off_policy.presets import RECIPES
 from training.rl.off_policy.presets import build as agent_of

@@ -18,8 +18,7 @@ from training.desks.online.market.online_market import OnlineMarket
 from training.desks.online.network import COLD_PRESETS, ColdPreset, network_of
 from training.rl.dqn.networks import QNetwork, explore
 from training.rl.dqn.pqn import Pqn, PqnTrainer
-from training.rl.dqn.replay import ChoiceReplay, Choices, OneStep, Returns
-from training.rl.dqn.replay_disk import DiskReplay
+from training.rl.dqn.replay import ChoiceReplay, Choices, DiskReplay, OneStep, Returns
 from training.study.folds import HistoryError
 from training.study.study import SessionResult, as_metrics, figures
 

@@ -1,4 +1,4 @@
-"""The network of DQN and PQN: Q values of a few actions, and heads that predict what follows.
+"""The network of DQN and PQN: Q values of a few actions, and heads that predict what follows, with their labels.
 
 The sources are those of `training.rl.dqn.coefficients`.
 """
@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from training.rl.off_policy.learner import Layers, activated
+from training.rl.protocols import Environment
 
 KINDS = ("probability", "positive")
 
@@ -130,3 +132,25 @@ def explore(values: Tensor, epsilon: float | Tensor, generator: torch.Generator)
     drawn = torch.randint(actions, (count,), generator=generator, device=values.device)
     uniform = torch.rand(count, generator=generator, device=values.device) < epsilon
     return torch.where(uniform, drawn, values.argmax(dim=1))
+
+
+@runtime_checkable
+class Labelled(Protocol):
+    """An environment whose observations have labels."""
+
+    def labels(self) -> Tensor:
+        """The target of each head for the current observations, float32 (n, heads); NaN where unknown."""
+
+
+def labels_of(environment: Environment, heads: int, observations: Tensor) -> Tensor:
+    """The labels of `observations`, float32 (n, heads).
+
+    Raises:
+        ValueError: there are heads, and the environment has no labels for as many.
+    """
+    if not heads:
+        return observations.new_empty(len(observations), 0)
+    labels = environment.labels() if isinstance(environment, Labelled) else torch.empty(len(observations), 0)
+    if labels.shape != (len(observations), heads):
+        raise ValueError(f"the environment has labels of {tuple(labels.shape)}: expected {(len(observations), heads)}")
+    return labels

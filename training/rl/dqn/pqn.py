@@ -12,8 +12,7 @@ from torch import Tensor
 
 from training.rl.dqn.coefficients import PqnCoefficients, epsilon_at
 from training.rl.dqn.dqn import QLearner, into_taken, values_at
-from training.rl.dqn.labels import labels_of
-from training.rl.dqn.networks import QNetwork, explore, head_loss
+from training.rl.dqn.networks import QNetwork, explore, head_loss, labels_of
 from training.rl.off_policy.learner import EXPLAINED, Average, explained
 from training.rl.off_policy.trainer import Figures, Part, Rounds, last_of
 from training.rl.protocols import Environment

@@ -13,12 +13,11 @@ from torch import Tensor
 
 from tests.support.rl.tabular import ACTIONS, STATES, Tabular
 from training.rl.dqn.coefficients import DqnCoefficients, PqnCoefficients
-from training.rl.dqn.dqn import Dqn, conservative_loss, divergence
+from training.rl.dqn.dqn import Dqn, DqnTrainer, conservative_loss, divergence
 from training.rl.dqn.networks import Head, QNetwork, explore, head_loss
 from training.rl.dqn.pqn import PqnTrainer, trace_returns
 from training.rl.dqn.presets import RECIPES, build, build_pqn
 from training.rl.dqn.replay import Choices
-from training.rl.dqn.trainer import DqnTrainer
 from training.rl.ppo import make_deterministic
 
 QUICK = DqnCoefficients(

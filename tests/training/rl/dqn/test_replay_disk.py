@@ -12,8 +12,7 @@ import pytest
 import torch
 
 from tests.support.paths import REPOSITORY
-from training.rl.dqn.replay import ChoiceReplay, Choices
-from training.rl.dqn.replay_disk import DiskReplay
+from training.rl.dqn.replay import ChoiceReplay, Choices, DiskReplay
 
 
 def numbered(number: int) -> Choices:
@@ -76,7 +75,7 @@ KILLED = """
 import sys, torch
 from pathlib import Path
 from training.rl.dqn.replay import Choices
-from training.rl.dqn.replay_disk import DiskReplay
+from training.rl.dqn.replay import DiskReplay
 folder = Path(sys.argv[1])
 replay = DiskReplay(folder / "replay", 8, 1, spare=4, heads=1, priority=0.7)
 for number in range(17):

@@ -15,12 +15,12 @@ from torch import Tensor
 from tests.support.rl.tabular import ACTIONS, STATES, Tabular
 from training.rl.coefficients import NotFiniteError
 from training.rl.dqn.coefficients import DqnCoefficients, PqnCoefficients, epsilon_at
+from training.rl.dqn.dqn import DqnTrainer
 from training.rl.dqn.networks import Head
 from training.rl.dqn.online import Agreement, OnlineCoefficients, OnlineLearner
 from training.rl.dqn.pqn import PqnTrainer
 from training.rl.dqn.presets import RECIPES, build, build_pqn
 from training.rl.dqn.replay import ChoiceReplay, Choices, OneStep, Returns
-from training.rl.dqn.trainer import DqnTrainer
 from training.rl.ppo import make_deterministic
 from training.rl.protocols import Step
 
