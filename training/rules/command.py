@@ -22,8 +22,7 @@ from training.evidence.wording import number
 from training.export.shelf import ExportError
 from training.rules.desk import is_rule
 from training.rules.export import export_rule
-from training.rules.search import search
-from training.rules.trials import RuleStudy, RuleTask, folds_of, judged, tried, values_text, write_study
+from training.rules.trials import RuleStudy, RuleTask, folds_of, judged, search, tried, values_text, write_study
 from training.runs.ledger import LedgerError
 from training.studies.grid import axis_of, cells_of
 from training.study.folds import HistoryError

@@ -1,13 +1,14 @@
 """A rule as a version of the model store: a graph that takes the last numbers of an observation, and its manifest.
 
-Its figures and its page are of the last fold's test sessions. The whole report is what `train-and-export` writes where
-torch is installed; the graph answers the same.
+Its figures and its page are of the last fold's test sessions; `report.html` has the page's order and words. The whole
+report is what `train-and-export` writes where torch is installed, with resampled intervals, costs twice as high and
+answers a day late; the graph answers the same.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,18 +19,22 @@ from onnx import TensorProto, helper
 from daemon.core.strategy_rules import DIGEST, desk_keys, rules_digest
 from daemon.host.whole_files import write_whole
 from daemon.library.run_files import REPORT_PAGE
+from daemon.page_kit.plots import Curve, Figure, equity, in_both_widths
+from daemon.page_kit.render import render
 from strategies.golden import check_golden, contract_hash, golden_observations
 from strategies.kit.contract import Spec
 from strategies.kit.manifest import FORMAT, MANIFEST_FILE, POLICY_FILE, Golden, Manifest, Training, answer_name, encode
+from training.evidence.statistics import session_returns
 from training.evidence.wording import number, percent
 from training.export.shelf import put_version, refuse_to_replace
 from training.rules.desk import always, own_answer, rule_desk
-from training.rules.report import OWN, rule_page
 from training.rules.trials import RuleTask, count_test, folds_of
-from training.study.study import figures
+from training.study.study import SessionFigures, SessionResult, figures
 
 OPSET, IR_VERSION = 20, 9
 ALL = 2**31 - 1
+TEMPLATE = Path(__file__).with_name("report.html")
+OWN = "the rule"
 
 
 def graph_of(spec: Spec) -> bytes:
@@ -133,3 +138,64 @@ def export_rule(task: RuleTask, feed: str, listen: Callable[[str], None]) -> tup
         return manifest.version
 
     return put_version(shelf, write), verdict
+
+
+def rule_page(
+    manifest: Manifest,
+    played: Mapping[str, Sequence[SessionResult]],
+    earned: Mapping[str, SessionFigures],
+    best: str,
+    capital_usd: float,
+) -> str:
+    """The whole document.
+
+    Args:
+        manifest: the version's.
+        played: the test sessions by player, `OWN` first.
+        earned: the figures of each.
+        best: the baseline that is drawn beside it.
+        capital_usd: at the begin.
+    """
+    training = manifest.training
+    rows = []
+    for name, result in earned.items():
+        rows.append(
+            [
+                name,
+                percent(result.net_return),
+                number(result.sharpe_annual),
+                percent(-result.max_drawdown),
+                f"{result.trades:,}",
+                f"{result.fees_usd:,.2f} USD",
+                f"{100 * result.exposure:.1f} %",
+            ]
+        )
+    facts = [
+        ("bars", f"{training.file}{', made up' if training.synthetic else ''}, SHA-256 {training.file_sha256[:12]}"),
+        *((f"sessions to {name}", f"{first} to {end}") for name, (first, end) in training.splits.items()),
+        ("capital", f"{capital_usd:,.0f} USD"),
+        ("contract", manifest.contract_hash[:12]),
+        *((name, str(value)) for name, value in sorted(manifest.model_config.items())),
+    ]
+    return render(
+        TEMPLATE,
+        strategy=manifest.strategy,
+        version=manifest.version,
+        verdict=manifest.note,
+        course=_course({name: played[name] for name in (OWN, best)}, capital_usd),
+        players=rows,
+        facts=facts,
+    )
+
+
+def _course(played: Mapping[str, Sequence[SessionResult]], capital_usd: float) -> Figure:
+    curves = []
+    for (name, results), style in zip(played.items(), ("rule", "other"), strict=True):
+        points, total = [(0.0, 0.0)], 1.0
+        for place, earned in enumerate(session_returns(results, capital_usd).tolist(), 1):
+            total *= 1.0 + earned
+            points.append((float(place), total - 1.0))
+        curves.append(Curve(name, style, points))
+    dates = [session.date for session in next(iter(played.values()))]
+    marks = [(0.0, dates[0]), (float(len(dates)), dates[-1])]
+    return in_both_widths(lambda width: equity(curves, None, marks, width, "Return over the test sessions"))

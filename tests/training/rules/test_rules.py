@@ -177,7 +177,7 @@ def small_tape(path: Path, factors: dict[str, str]) -> Path:
 
 
 def test_a_search_of_the_same_seed_tries_the_same(packages: Path, tmp_path: Path) -> None:
-    from training.rules.search import search
+    from training.rules.trials import search
 
     task = task_of(packages, "session", tmp_path)
     one, other = (search(task, 3, 7, lambda _: None) for _ in range(2))
