@@ -14,10 +14,9 @@ import pytest
 from playwright.sync_api import expect
 
 from daemon.dashboard.pages.runs import POINTS_MOST, RunShelf, thinned_course
-from daemon.library.compare import compare
+from daemon.library.compare import compare, comparison_page
 from daemon.library.library import chosen_run, library_of
 from daemon.library.listed import Course
-from daemon.library.page import comparison_page
 from daemon.library.run_files import Progress, write_progress
 from tests.support.browser import CONTRAST, PHONE, SMALL, Watched, chromium, dashboard, picture
 from tests.support.dashboards import Played, Served, serving

@@ -14,10 +14,9 @@ from rich.text import Text
 
 from daemon.cli.arguments import print_table, write_out
 from daemon.host.printable import printable
-from daemon.library.compare import FEWEST, MOST, Comparison
+from daemon.library.compare import FEWEST, MOST, Comparison, comparison_page
 from daemon.library.compare import compare as compared
 from daemon.library.library import chosen_run, library_of
-from daemon.library.page import comparison_page
 from daemon.reports.performance.words import share
 
 LETTERS = "ABCDE"
