@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from daemon.cli.runs.change import removal
 from daemon.cli.runs.command import main
-from daemon.cli.runs.removal import removal
 from daemon.journal.journal import FILE
 from daemon.library.library import LibraryError
 from tests.support.library_runs import dry_run, play, training
