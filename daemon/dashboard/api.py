@@ -18,7 +18,7 @@ from daemon.dashboard.pages.chart import PANES_MOST, Wish, chart_page
 from daemon.dashboard.pages.decisions import FILTERS, LINES_MOST, decision_page, decision_row, decisions_page
 from daemon.dashboard.pages.health import health_page
 from daemon.dashboard.pages.history import DecisionHistory, Lookup, Transition
-from daemon.dashboard.pages.learning import learning_page
+from daemon.dashboard.pages.learning import decision_wanted, learning_page, transition_page
 from daemon.dashboard.pages.models import models_page
 from daemon.dashboard.pages.now import followed, now_of
 from daemon.dashboard.pages.occlusion import Explainer, Unexplained
@@ -27,7 +27,6 @@ from daemon.dashboard.pages.price import NotThere, equity_page, price_page, spar
 from daemon.dashboard.pages.risk import risk_page
 from daemon.dashboard.pages.trades import LINES_MOST as TRADES_MOST
 from daemon.dashboard.pages.trades import around_page, trades_file, trades_page
-from daemon.dashboard.pages.transitions import decision_wanted, transition_page
 from daemon.dashboard.queries import (
     DATE,
     Query,
