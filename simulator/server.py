@@ -26,9 +26,9 @@ from simulator.faults import NESTED, Fault, Faults, respelt
 from simulator.prices.market import Market
 from simulator.trading import rest as trading_rest
 from simulator.trading.account import Account
-from simulator.trading.activity_stream import FaultyActivityStream
 from simulator.trading.backend import Trading
 from simulator.trading.matching import Matching
+from simulator.trading.rest import FaultyActivityStream
 from simulator.trading.settlement import BackOffice
 from simulator.trading.trade_stream import FaultyTradeStream
 from simulator.trading.venue import Brokerage, Rules
