@@ -22,7 +22,7 @@ import struct
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -31,12 +31,12 @@ from typing import Any
 import msgpack
 import msgspec
 import numpy as np
+import requests
 import uvloop
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
+from websockets.asyncio.client import connect
 
-from bench.live.load import load
-from bench.live.references import answer_echoes, serve_echoes
 from bench.tapes import recorded_minutes, synthetic_minutes
 from strategies.kit.units import SECOND_NS
 
@@ -65,6 +65,7 @@ STAGES = {
 }
 SESSIONS = ("as_it_is", "loaded", "idle_hours")
 Stamps = dict[str, dict[str, float]]
+ECHOES, ECHO_EVERY_S = 300, 0.3  # through nearly the whole session: the machine treats both alike
 
 
 def percentiles(seconds: list[float]) -> dict[str, float]:
@@ -371,6 +372,91 @@ def main() -> None:
     for session, least in (("as_it_is", 300), ("loaded", 150)):
         if session in figures and (orders := figures[session]["orders"]) < least:
             sys.exit(f"bench: {orders} orders prove little, {session}; expected {least} or more")
+
+
+# --- a busy machine, and what the daemon is compared with -------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def load(folder: Path) -> Iterator[None]:
+    """A machine with other work: a process for each core that computes, and one that writes and syncs 256 KiB."""
+    spawn = multiprocessing.get_context("spawn")
+    works = [spawn.Process(target=_compute, daemon=True) for _ in range(os.cpu_count() or 1)]
+    works.append(spawn.Process(target=_write, args=(str(folder / "load"),), daemon=True))
+    for work in works:
+        work.start()
+    try:
+        yield
+    finally:
+        for work in works:
+            work.kill()
+            work.join()
+
+
+def _compute() -> None:
+    while True:
+        sum(range(100_000))
+
+
+def _write(path: str) -> None:
+    with Path(path).open("wb", buffering=0) as file:
+        while True:
+            file.seek(0)
+            file.write(bytes(1 << 18))
+            os.fsync(file.fileno())
+
+
+def serve_echoes(pipe: Connection) -> None:
+    asyncio.run(_echo(pipe))
+
+
+async def _echo(pipe: Connection) -> None:
+    """A bare server: a short message over a websocket now and then, and the time at which each POST for it came."""
+    sent: dict[int, float] = {}
+    took: list[float] = []
+
+    async def stream(request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        for number in range(ECHOES):
+            await asyncio.sleep(ECHO_EVERY_S)
+            sent[number] = time.monotonic()
+            await socket.send_bytes(msgpack.packb([{"T": "b", "S": "SPY", "n": number, "o": 1.5, "h": 1.5, "l": 1.5}]))
+        await asyncio.sleep(5 * ECHO_EVERY_S)
+        await socket.close()
+        return socket
+
+    async def order(request: web.Request) -> web.Response:
+        number = json.loads(await request.text())["n"]
+        took.append(time.monotonic() - sent[number])
+        return web.json_response({"id": number})
+
+    app = web.Application()
+    app.router.add_routes([web.get("/stream", stream), web.post("/orders", order)])
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    pipe.send(runner.addresses[0][1])
+    await asyncio.to_thread(pipe.recv)
+    await runner.cleanup()
+    pipe.send(took)
+
+
+async def answer_echoes(port: int, folder: Path) -> list[float]:
+    """The bare client: a message in, a POST out; then, on its own, a block to the disk, of which the seconds return."""
+    took, session, block = [], requests.Session(), bytes(4096)
+    session.trust_env = False
+    with (folder / "block").open("wb", buffering=0) as file:
+        async with connect(f"ws://127.0.0.1:{port}/stream", proxy=None, ping_interval=None) as socket:
+            async for frame in socket:
+                number = msgpack.unpackb(frame)[0]["n"]
+                body = {"n": number, "symbol": "SPY", "qty": 1, "side": "buy", "type": "limit", "limit_price": "1.50"}
+                session.post(f"http://127.0.0.1:{port}/orders", json=body, timeout=5)
+                began = time.monotonic()
+                file.write(block)
+                os.fsync(file.fileno())
+                took.append(time.monotonic() - began)
+    return took
 
 
 if __name__ == "__main__":
