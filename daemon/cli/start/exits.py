@@ -1,16 +1,19 @@
-"""Exit codes of `rltraderd`, and the log line of each failure."""
+"""How `rltraderd` ends: exit codes, the log line of each failure, and suggested next commands, ready to be typed."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from daemon.config.load import EXIT_CODE, ConfigError
 from daemon.host.own_files import StateDirError
 from daemon.host.passing import MayPass
 from daemon.host.time.calendar import CalendarError
+from daemon.host.version import in_this_shell
 from daemon.journal.rows import JournalError, WriteFailed
 from daemon.models.store import ModelError
 from daemon.operator.log import Log
@@ -20,6 +23,19 @@ TROUBLE = 1
 LEAVE_S = 10.0  # for threads that outlive the work: below systemd's watchdog, and its wait for a stop
 MEND = "what was committed is intact; make room or mend the disk or the owner of its files, then start again"
 REFUSALS = (ConfigError, TapeError, CalendarError, ModelError, StateDirError, JournalError)
+REPLAYED = {  # after a replay
+    "how it did": "rltraderctl report --range ALL",
+    "its trades": "rltraderctl trades",
+    "why it decided so": "rltraderctl decisions",
+    "proof of the run": "rltraderctl verify",
+    "its page": "rltrader-dashboard",
+}
+TRADED = {  # after the stop of a desk at a broker
+    "what it holds": "rltraderctl status",
+    "its trades": "rltraderctl trades",
+    "the day": "rltraderctl report",
+    "its page": "rltrader-dashboard",
+}
 
 
 def refuse(log: Log, problem: str) -> int:
@@ -69,3 +85,12 @@ class ThreadsLeft:
 
     def _left(self) -> list[threading.Thread]:
         return [thread for thread in threading.enumerate() if not thread.daemon and thread not in self._before]
+
+
+def what_next(commands: Mapping[str, str], state_dir: Path) -> str:
+    """Return one line per command for this state directory, each with its line break."""
+    wide = max(map(len, commands)) + 1
+    where = shlex.quote(str(state_dir))
+    return "".join(
+        f"{label + ':':{wide}}  {in_this_shell(command)} --state-dir {where}\n" for label, command in commands.items()
+    )

@@ -13,8 +13,7 @@ import uvloop
 from daemon.app.live.desk import run_live
 from daemon.app.live.model_choice import wait_for_first
 from daemon.app.live.prepare import prepare_live
-from daemon.cli.start.exits import TROUBLE, exit_code, refuse
-from daemon.cli.start.what_next import TRADED, what_next
+from daemon.cli.start.exits import TRADED, TROUBLE, exit_code, refuse, what_next
 from daemon.config.load import Credentials, DeskSettings
 from daemon.host.service import Service
 from daemon.host.time.virtual_time import VirtualLoop

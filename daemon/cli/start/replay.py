@@ -18,8 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from daemon.app.replay import run_replay
 from daemon.app.replay_start import prepare_replay
-from daemon.cli.start.exits import TROUBLE, exit_code
-from daemon.cli.start.what_next import REPLAYED, what_next
+from daemon.cli.start.exits import REPLAYED, TROUBLE, exit_code, what_next
 from daemon.config.load import DeskSettings
 from daemon.core.state import State
 from daemon.journal.journal import FILE
