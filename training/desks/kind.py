@@ -21,7 +21,7 @@ from strategies.kit.contract import Float32Array
 from strategies.kit.manifest import Training
 from training.data.quotes.source import QuoteSource
 from training.desks.trial import Control, Listener, Request, Trained
-from training.evidence.claims import StrategyClaims
+from training.evidence.findings import StrategyClaims
 from training.export.reference import Input, Watched
 from training.rl.dimensions import Plan
 from training.rl.presets import AS_THE_DESK, PASSIVE, Practice, Preset

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from strategies.kit.entry import RULE, OwnStrategyError
 from strategies.kit.own.load import training_of
 from strategies.registry import STRATEGIES, entry, own, strategy
-from training.evidence.claims import StrategyClaims
+from training.evidence.findings import StrategyClaims
 
 if TYPE_CHECKING:
     from training.desks.kind import TrainingKind

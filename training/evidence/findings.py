@@ -2,11 +2,14 @@
 
 Computes nothing except whether an interval excludes zero. Returns are fractions of the capital with which a session
 begins: added up over sessions, or compounded where one account goes through all of them.
+
+`StrategyClaims` are the claims of a strategy's published source, each with the function that gives this study's figure.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -18,7 +21,7 @@ from training.evidence.resampling import FEWEST, Interval
 from training.evidence.risk import KeptRisk
 from training.evidence.significance import Detectable, Snooping
 from training.evidence.statistics import SessionStatistics
-from training.study.study import AccountHalt, NetworkChange, SeedAgreement, SizesPlayed
+from training.study.study import AccountHalt, NetworkChange, SeedAgreement, SizesPlayed, Study
 
 FORMAT = 1
 
@@ -200,3 +203,19 @@ def encode(findings: Findings) -> bytes:
 def decode(data: bytes) -> Findings:
     """Read findings. Raises `msgspec.ValidationError` or `msgspec.DecodeError` naming the field that is wrong."""
     return msgspec.json.decode(data, type=Findings)
+
+
+class Claim(NamedTuple):
+    """A claim of a reference in words, and the function that gives this study's figure as text; a report shows both."""
+
+    name: str
+    claimed: str
+    figure_text: Callable[[Findings, Study], str]
+
+
+class StrategyClaims(NamedTuple):
+    """The published claims for a strategy, the differences in data and rules, and the bias of its choice of symbols."""
+
+    claims: tuple[Claim, ...]
+    differs: tuple[str, ...]
+    survivorship: str

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from strategies.regime_switcher import SYMBOLS
-from training.evidence.claims import Claim, StrategyClaims
-from training.evidence.findings import Findings
+from training.evidence.findings import Claim, Findings, StrategyClaims
 from training.evidence.wording import UNKNOWN, number, percent, share
 from training.study.study import Study, ValidationCheck
 

@@ -40,8 +40,7 @@ from training.desks.kind import (
     TrainingKind,
 )
 from training.desks.trial import RLLIB, Control, Listener, News, Request, Trained
-from training.evidence.claims import Claim, StrategyClaims
-from training.evidence.findings import Findings
+from training.evidence.findings import Claim, Findings, StrategyClaims
 from training.evidence.wording import UNKNOWN, number, share
 from training.export.reference import each_column
 from training.forecast.findings import KEY, Forecast, find, read
