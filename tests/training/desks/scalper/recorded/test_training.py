@@ -25,8 +25,7 @@ from training.data.quotes.source import QuoteSource
 from training.desks.kind import Compared
 from training.desks.scalper.history import History, read_history
 from training.desks.scalper.network import IDENTITY, build
-from training.desks.scalper.recorded.data import QuotedData, load_quoted
-from training.desks.scalper.recorded.days import quoted_days, session_quotes
+from training.desks.scalper.recorded.data import QuotedData, load_quoted, quoted_days, session_quotes
 from training.desks.scalper.recorded.market import RecordedMarket
 from training.desks.scalper.recorded.table import QuoteTable, modelled, quote_table
 from training.report.find import find
