@@ -16,8 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from training.forecast.folds import FIRST_YEAR, LAST_YEAR, FoldRows, YearFold, rows_of
-from training.forecast.forecasts import FoldForecasts, last_known
+from training.forecast.folds import FIRST_YEAR, LAST_YEAR, FoldForecasts, FoldRows, YearFold, last_known, rows_of
 from training.forecast.labels import CLASSES, Barriers, BoolArray, Float64Array, Labels, class_weights
 from training.forecast.network import FeatureScaling, Forecaster, ForecastNet, Frozen, Sizes, confidence_of
 from training.forecast.panel import Windows

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from strategies.kit.contract import Session
 from training.data.daily_table import DailyTable, ticks
-from training.forecast.folds import by_years
-from training.forecast.forecasts import Forecasts, assemble
+from training.forecast.folds import Forecasts, assemble, by_years
 from training.forecast.labels import BUY, SELL, Barriers, Labels
 from training.forecast.network import Sizes
 from training.forecast.panel import Windows

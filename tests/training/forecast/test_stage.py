@@ -10,8 +10,16 @@ import numpy as np
 import pytest
 
 from tests.support.planted.panels import PLAN, panel, walk_forward
-from training.forecast.folds import YearFold, by_years, rows_of
-from training.forecast.forecasts import FoldForecasts, Forecasts, LeakError, assemble, last_known
+from training.forecast.folds import (
+    FoldForecasts,
+    Forecasts,
+    LeakError,
+    YearFold,
+    assemble,
+    by_years,
+    last_known,
+    rows_of,
+)
 from training.forecast.recipe import MemberProgress
 from training.forecast.stage import FoldResult, Material, finish_fold, train_member
 

@@ -44,8 +44,7 @@ from training.evidence.findings import Claim, Findings, StrategyClaims
 from training.evidence.wording import UNKNOWN, number, share
 from training.export.reference import each_column
 from training.forecast.findings import KEY, Forecast, find, read
-from training.forecast.folds import YearFold, by_years
-from training.forecast.forecasts import FoldForecasts, Forecasts, assemble
+from training.forecast.folds import FoldForecasts, Forecasts, YearFold, assemble, by_years
 from training.forecast.network import FeatureScaling, Forecaster, ForecastNet, Frozen
 from training.forecast.recipe import Epoch, MemberProgress
 from training.forecast.scores import Skill

@@ -28,7 +28,7 @@ from training.desks.kind import Sources, Span
 from training.evaluate.days import dry_run
 from training.export.reference import AnswerRecorder, Watched
 from training.forecast import risk
-from training.forecast.forecasts import Forecasts
+from training.forecast.folds import Forecasts
 from training.forecast.labels import triple_barrier
 from training.forecast.panel import Panel, Windows
 from training.forecast.stage import Material

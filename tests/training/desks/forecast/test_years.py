@@ -16,8 +16,7 @@ from training.desks.forecast.plan import ForecastPlan
 from training.desks.forecast.task_data import ForecastTaskData
 from training.desks.kind import Keeper
 from training.desks.trial import Control
-from training.forecast.folds import YearFold, by_years
-from training.forecast.forecasts import LeakError
+from training.forecast.folds import LeakError, YearFold, by_years
 
 
 def test_a_member_that_learnt_from_the_forecast_year_is_seen_before_an_agent_learns(tmp_path: Path) -> None:
