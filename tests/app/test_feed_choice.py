@@ -16,8 +16,12 @@ from daemon.config.kept_feed import FILE
 from daemon.config.load import ConfigError, Credentials, DeskSettings, load
 from daemon.engine.state_dir import open_state_dir
 from daemon.host.time.clock import Clock
-from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET
-from tests.support.alpaca.free_plan import free_plan
+from daemon.tapes import BUNDLED_TAPE
+from simulator.clock import SimClock
+from simulator.prices.market import Market
+from simulator.prices.tape import calendar_sessions, new_york_date, read_bars
+from simulator.serving import serving
+from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET, Rules
 
 KEYS = Credentials(api_key_id=SecretStr(DEFAULT_KEY), api_secret_key=SecretStr(DEFAULT_SECRET))
 WRONG = Credentials(api_key_id=SecretStr(DEFAULT_KEY), api_secret_key=SecretStr("wrong"))
@@ -27,9 +31,11 @@ NOWHERE = "http://127.0.0.1:9"  # the discard port, where nothing listens
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    """A loopback Alpaca whose account has the free plan."""
-    with free_plan() as server:
-        yield server
+    """The market data of a loopback Alpaca whose account has the free plan: the end of the bundled tape."""
+    bars = read_bars(BUNDLED_TAPE, "SPY")[-800:]
+    market = Market(bars, sessions=calendar_sessions(new_york_date(bars[0].start_ns), new_york_date(bars[-1].start_ns)))
+    with serving(market, SimClock.starting_now(bars[-60].start_ns, 1), rules=Rules(free_plan=True)) as server:
+        yield server.data_url
 
 
 def settings(folder: Path, data_url: str, **feed: str) -> DeskSettings:

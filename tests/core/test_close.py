@@ -20,8 +20,7 @@ from daemon.core.events import (
 from daemon.core.limits import Basket, Protection, Trading
 from strategies.kit.quantity import Quantity, exact
 from tests.support.core.account import Account, line
-from tests.support.core.baskets import decided, tuesday
-from tests.support.core.daily_desk import KEEP, SYMBOLS, DailyDesk, orders
+from tests.support.core.daily_desk import KEEP, SYMBOLS, DailyDesk, decided, orders, tuesday
 from tests.support.core.daily_live import with_shares
 from tests.support.core.desk import BUY_CALL, CALL, HALF_DAY, TUESDAY, Desk, alarms, desk, of
 

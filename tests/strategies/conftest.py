@@ -12,7 +12,7 @@ import pytest
 
 from strategies.daily_rebalancer import SYMBOLS as STOCKS
 from strategies.kit.contract import Bar, Session
-from tests.support.strategies.columns import DailyColumns
+from tests.support.strategies.days import DailyColumns
 from tests.support.strategies.minutes import MINUTE_NS, Minutes, minutes_of
 
 DAY_NS = 86_400_000_000_000

@@ -26,9 +26,16 @@ from strategies.daily_rebalancer import (
 from strategies.kit.contract import Answer, Bar, Basket, DailyStrategy, Leg, Observation, Portfolio, View
 from strategies.kit.daily_features import STOCK_WINDOW, rebalancer_table
 from tests.support.examples import examples
-from tests.support.strategies.columns import DailyColumns
-from tests.support.strategies.days import columns_of, days_of, portfolio_with, session_of, start_of, view_of
-from tests.support.strategies.ramps import RAMP_INDICATORS
+from tests.support.strategies.days import (
+    RAMP_INDICATORS,
+    DailyColumns,
+    columns_of,
+    days_of,
+    portfolio_with,
+    session_of,
+    start_of,
+    view_of,
+)
 
 W, DAYS = 400, 404
 BARS = days_of(SPEC, DAYS)

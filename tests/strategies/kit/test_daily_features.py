@@ -19,8 +19,7 @@ from strategies.kit.daily_features import (
     regime_table,
 )
 from tests.support.examples import examples
-from tests.support.strategies.columns import DailyColumns
-from tests.support.strategies.ramps import RAMP_INDICATORS
+from tests.support.strategies.days import RAMP_INDICATORS, DailyColumns
 
 Float64Array = npt.NDArray[np.float64]
 RAMP = 100.0 + np.arange(400.0)

@@ -43,7 +43,7 @@ from strategies.kit.contract import (
     View,
 )
 from strategies.kit.quantity import Quantity
-from tests.support.core.desk import DAY, MINUTE, MONDAY, SESSIONS, PlayedDesk, of
+from tests.support.core.desk import DAY, MINUTE, MONDAY, SESSIONS, TUESDAY, PlayedDesk, of
 
 MIDNIGHT = 34_200 * 1_000_000_000  # from midnight in New York to the open
 SYMBOLS = ("AAA", "BBB", "CCC")
@@ -241,3 +241,16 @@ def orders(effects: list[AnyEffect]) -> list[tuple[str, Quantity, str | None]]:
         (o.symbol, o.side * o.quantity, None if o.limit_price is None else str(o.limit_price))
         for o in of(effects, SubmitOrder)
     ]
+
+
+def tuesday(trading: Trading | None = None, mode: str = "replay", **shares: int) -> DailyDesk:
+    """Tuesday before the open, with these shares bought on Monday at 100.00."""
+    d = DailyDesk(trading, mode=mode).fund().holds(**shares)
+    d.begin(TUESDAY)
+    return d
+
+
+def decided(d: DailyDesk, *goals: float, minute: float = -15) -> list[tuple[str, Quantity, str | None]]:
+    """The orders that leave with the decision."""
+    d.due(minute)
+    return orders(d.answer(*goals))

@@ -96,3 +96,10 @@ def one_more() -> Planted:
 def endless() -> Planted:
     """Never forgets: an average that nothing anchors."""
     return Planted(lambda state: state.average)
+
+
+class Forgetful:
+    """A daily strategy that cannot remember."""
+
+    spec, state_type = SPEC, Memory
+    start, observe, decide = Planted.start, Planted.observe, Planted.decide

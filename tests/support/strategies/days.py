@@ -6,6 +6,7 @@ No expected value is computed here.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
@@ -21,6 +22,21 @@ FIRST = date(2019, 12, 30)  # a Monday
 FIRST_NS = (FIRST - date(1970, 1, 1)).days * DAY_NS + 5 * HOUR_NS
 
 Float64Array = npt.NDArray[np.float64]
+RAMP_INDICATORS = (
+    7.0,  # EMAs of n bars lag a ramp by (n - 1) / 2: 12.5 - 5.5
+    100.0,  # every move is up
+    (499 - 489.5) / (0.015 * 5),  # typical price above its mean, over 0.015 times the mean deviation of 20 bars
+    100.0,  # only upward movement
+    489.5,
+    474.5,
+    399.5,
+    489.5 + 2 * (399 / 12) ** 0.5,  # the variance of 20 numbers one apart is (20^2 - 1) / 12
+    489.5,
+    489.5 - 2 * (399 / 12) ** 0.5,
+    1.5,  # from the previous close to the high
+    -100 * 0.5 / 14,  # highest 499.5, lowest 485.5
+    100 * 13.5 / 14,
+)
 
 
 def start_of(day: int) -> int:
@@ -58,3 +74,14 @@ def view_of(spec: DailySpec, day: int, **changed: Any) -> View:
     """The desk before the open of the day of this index, with `portfolio_with(**changed)`."""
     session = session_of(day)
     return View(session.open_ns, session, portfolio=portfolio_with(spec, **changed))
+
+
+@dataclass(frozen=True, slots=True)
+class DailyColumns:
+    """Adjusted daily prices in USD, each column (days, symbols)."""
+
+    symbols: tuple[str, ...]
+    columns: dict[str, npt.NDArray[np.float64]]
+
+    def of(self, symbol: str, name: str) -> npt.NDArray[np.float64]:
+        return np.ascontiguousarray(self.columns[name][:, self.symbols.index(symbol)])

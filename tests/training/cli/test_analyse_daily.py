@@ -223,7 +223,7 @@ def test_a_model_with_a_memory_is_refused_and_the_store_s_is_passed_over(
 
 def test_what_is_no_daily_strategy_or_table_of_days_is_refused(tape: Path, tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
-    file.write_text("from tests.support.rl.forgetful import Forgetful as Mine\n")
+    file.write_text("from tests.support.planted.days import Forgetful as Mine\n")
     with pytest.raises(AnalyseError, match="Mine is no strategy: remember is missing"):
         strategy_of(subject_named(f"{file}:Mine"), ())
     short = Subject("short", lambda _: clean(), lambda *prices, **_: prices[3][1:])

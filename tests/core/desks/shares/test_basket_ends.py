@@ -12,8 +12,7 @@ from daemon.core import events as ev
 from daemon.core.effects import AnyEffect, SubmitOrder
 from daemon.core.limits import Basket, Risk, Trading
 from tests.support.core.account import Account
-from tests.support.core.baskets import decided, tuesday
-from tests.support.core.daily_desk import KEEP, DailyDesk, orders
+from tests.support.core.daily_desk import KEEP, DailyDesk, decided, orders, tuesday
 from tests.support.core.daily_live import with_shares
 from tests.support.core.desk import HALF_DAY, alarms, canceling, of
 

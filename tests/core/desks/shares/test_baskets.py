@@ -26,8 +26,18 @@ from daemon.core.effects import RaiseAlarm, SubmitOrder
 from daemon.core.limits import Basket, Broker, Trading
 from daemon.core.records import DecisionRow
 from strategies.kit.contract import Leg
-from tests.support.core.baskets import decided, tuesday
-from tests.support.core.daily_desk import KEEP, LAST_FRIDAY, SYMBOLS, DailyDesk, Shelf, daily_desk, orders, quote
+from tests.support.core.daily_desk import (
+    KEEP,
+    LAST_FRIDAY,
+    SYMBOLS,
+    DailyDesk,
+    Shelf,
+    daily_desk,
+    decided,
+    orders,
+    quote,
+    tuesday,
+)
 from tests.support.core.desk import TUESDAY, alarms, canceling, of
 
 NO_AUCTION = Trading(basket=Basket(auction=False))

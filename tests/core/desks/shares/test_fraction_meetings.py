@@ -15,8 +15,7 @@ from daemon.core.limits import Basket, Broker, Trading
 from daemon.core.state import Halt
 from strategies.kit.quantity import exact
 from tests.support.core.account import Account, line
-from tests.support.core.baskets import decided
-from tests.support.core.daily_desk import KEEP, SYMBOLS, DailyDesk, daily_desk, orders
+from tests.support.core.daily_desk import KEEP, SYMBOLS, DailyDesk, daily_desk, decided, orders
 from tests.support.core.daily_live import live, with_shares
 from tests.support.core.desk import SECOND, TUESDAY, alarms, of
 

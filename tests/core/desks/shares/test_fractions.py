@@ -18,8 +18,7 @@ from daemon.core.step import Core
 from strategies.kit.contract import Session
 from strategies.kit.quantity import Part, exact
 from tests.support.core.account import Account, line
-from tests.support.core.baskets import decided, tuesday
-from tests.support.core.daily_desk import KEEP, LAST_FRIDAY, SYMBOLS, DailyDesk, daily_desk, orders
+from tests.support.core.daily_desk import KEEP, LAST_FRIDAY, SYMBOLS, DailyDesk, daily_desk, decided, orders, tuesday
 from tests.support.core.daily_live import live, with_shares
 from tests.support.core.desk import MONDAY, TUESDAY, alarms, of
 
