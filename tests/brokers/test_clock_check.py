@@ -9,9 +9,14 @@ from collections.abc import AsyncIterator
 import pytest
 
 from daemon.host.time.clock import Clock, LeapWatch
-from tests.support.alpaca.account_side import clock_check
-from tests.support.alpaca.reports import LogRecorder
-from tests.support.alpaca.rest_desk import SECOND_NS, Desk, desk, eventually
+from tests.support.alpaca.rest_desk import (
+    SECOND_NS,
+    Desk,
+    clock_check,
+    desk,
+    eventually,
+)
+from tests.support.log import LogRecorder
 
 HOUR_NS = 3600 * SECOND_NS
 
@@ -34,7 +39,7 @@ class Setting:
         return self.clock.now_ns() - self.it.clock.now_ns()
 
     def names(self) -> list[str]:
-        return [name for name, _ in self.log.events]
+        return [name for name, _ in self.log.entries]
 
 
 @contextlib.asynccontextmanager
@@ -59,7 +64,7 @@ async def test_a_leap_that_the_broker_s_clock_does_not_know_is_an_alarm_and_neve
         assert abs(s.off_ns()) < SECOND_NS
         await eventually(lambda: s.names() == ["clock_leap"] and s.check.fault() == "")
         assert abs(s.off_ns()) < SECOND_NS
-        assert dict(s.log.events)["clock_leap"]["by_s"] == 28800.0
+        assert dict(s.log.entries)["clock_leap"]["by_s"] == 28800.0
         s.moved_ns = 0  # chrony mended it
         assert abs(s.off_ns()) < SECOND_NS
 
@@ -137,7 +142,7 @@ async def test_a_start_without_an_answer_goes_on_and_says_so() -> None:
         assert (s.names(), s.check.fault() == "") == (["clock_unverified"], False)
         s.it.server.faults.add("http_slow", where={"path": "/v2/clock"}, seconds=0.25)
         await s.check.at_start(0.05)
-        assert s.log.events[-1][1]["problem"] == "no answer within 0.05 s"
+        assert s.log.entries[-1][1]["problem"] == "no answer within 0.05 s"
 
 
 async def test_a_small_difference_at_a_start_is_told_with_the_first_report_and_changes_no_time() -> None:

@@ -16,8 +16,7 @@ from daemon.brokers.panic import panic
 from daemon.core.effects import SubmitOrder
 from daemon.host.time.clock import Clock
 from simulator.trading.venue import Rules
-from tests.support.alpaca.account_side import admin_of
-from tests.support.alpaca.rest_desk import CALL, Desk, buy, desk, eventually
+from tests.support.alpaca.rest_desk import CALL, Desk, admin_of, buy, desk, eventually
 from tests.support.toy_broker import ToyAccount
 
 ALL_AT_ONCE = Rules(fill_sizes=(9, 9))

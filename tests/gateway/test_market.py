@@ -27,8 +27,11 @@ from daemon.host.time.calendar import SessionCalendar
 from daemon.host.time.clock import Clock
 from simulator.trading.venue import Rules
 from strategies.kit.units import MINUTE_NS, SECOND_NS
-from tests.support.alpaca.market_desk import LogRecorder, MarketDesk
+from tests.support.alpaca.market_desk import (
+    MarketDesk,
+)
 from tests.support.gateway_stage import CALL, HALF_DAY, KEYS, OPEN_NS, Stage, stage
+from tests.support.log import LogRecorder
 from tests.support.simulator.stream_clients import (
     AUTHENTICATED,
     CONNECTED,

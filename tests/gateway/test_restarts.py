@@ -26,9 +26,9 @@ from daemon.journal.rows import JournalError
 from simulator.trading.settlement import cash_row
 from strategies.kit.contract import Session
 from strategies.kit.units import DAY_NS, MINUTE_NS, SECOND_NS
-from tests.support.alpaca.market_desk import LogRecorder
 from tests.support.desks.desk_run import execute
 from tests.support.gateway_stage import OPEN_NS, PATIENCE_S, SESSIONS, Stage, broker, gateway_on, stage, table
+from tests.support.log import LogRecorder
 
 
 async def test_what_was_done_while_it_was_dead_is_booked_to_its_owner(tmp_path: Path) -> None:

@@ -53,9 +53,9 @@ from simulator.server import AlpacaServer
 from simulator.trading.account import Account
 from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET
 from strategies.kit.units import HOUR_NS, SECOND_NS
-from tests.support.alpaca.market_desk import LogRecorder
 from tests.support.gateway_stage import OPEN_NS, gateway_on, keys_of, market, table
 from tests.support.gateway_stage import broker as stage_broker
+from tests.support.log import LogRecorder
 from tests.support.paths import REPOSITORY
 from tests.support.simulator.lone_loop import clock_of_loop
 from tests.support.simulator.trade_listeners import until

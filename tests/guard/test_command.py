@@ -24,7 +24,7 @@ from daemon.operator.heartbeat import Heartbeat, Held, sign
 from daemon.operator.log import Log
 from daemon.operator.signing import parse_key
 from strategies.kit.quantity import to_json
-from tests.support.alpaca.market_desk import LogRecorder
+from tests.support.log import LogRecorder
 
 KEYS = {"APCA_API_KEY_ID": "PKGUARD0", "APCA_API_SECRET_KEY": "s3cret-0123456789", "GUARD_KEY": "5a" * 32}
 

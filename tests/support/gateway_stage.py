@@ -35,7 +35,7 @@ from simulator.trading.account import Account
 from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET, Rules
 from strategies.kit.contract import Bar, Session
 from strategies.kit.units import MINUTE_NS
-from tests.support.alpaca.market_desk import LogRecorder
+from tests.support.log import LogRecorder
 from tests.support.simulator.lone_loop import clock_of_loop
 
 OPEN_NS = 1_748_871_000 * 1_000_000_000  # 2025-06-02 13:30 UTC

@@ -18,8 +18,7 @@ from daemon.brokers.alpaca.wire import is_ours
 from daemon.core.effects import AnyEffect
 from daemon.core.events import BrokerReported, ClockTicked, Event, OrderAccepted
 from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET, Rules
-from tests.support.alpaca.account_side import clock_check
-from tests.support.alpaca.rest_desk import Desk, buy, desk, eventually
+from tests.support.alpaca.rest_desk import Desk, buy, clock_check, desk, eventually
 from tests.support.alpaca.trade_streams import QUICK
 
 E = TypeVar("E", bound=Event)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -23,16 +24,17 @@ from daemon.brokers.alpaca.rest.client import Access, market_queue
 from daemon.brokers.alpaca.rest.client import Deadlines as RestDeadlines
 from daemon.brokers.alpaca.rest.market_data import MarketData
 from daemon.brokers.alpaca.trading.trading import TradingReads
+from daemon.brokers.api import Known
 from daemon.core.events import BarClosed, Event
 from daemon.core.limits import Contracts
 from daemon.host.time.calendar import SessionCalendar
 from daemon.host.time.clock import Clock
-from daemon.operator.log_events import LOG_EVENTS
 from simulator.prices.market import Market
 from simulator.server import AlpacaServer
 from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET
 from strategies.kit.contract import Bar, Session, Spec
 from strategies.option_scalper import SPEC
+from tests.support.log import LogRecorder
 from tests.support.simulator.lone_loop import clock_of_loop
 
 SECOND = 1_000_000_000
@@ -42,6 +44,8 @@ REST_PATIENCE = RestDeadlines(connect_s=60.0, read_s=60.0, whole_s=60.0)  # of t
 DEADLINES = SocketDeadlines(open_s=5.0, reply_s=2.0, ping_every_s=0.3, pong_s=0.5, close_s=0.3)
 BACK_OFF = BackOff(first_s=0.05, most_s=0.3, busy_s=0.2, auth_s=0.2, steady_s=5.0)
 TIMING = Timing(repair_s=5.0, retry_first_s=0.05, retry_most_s=0.3, stagger_s=0.0, breath_s=0.05)
+DATE = "2024-07-02"
+CALL, PUT = "SPY240703C00545000", "SPY240703P00545000"
 
 
 @cache
@@ -70,23 +74,6 @@ def tape() -> Market:
     days = [day for day in calendar().sessions if "2024-06-24" <= day.date <= "2024-07-12"]
     bars = [bar(day, minute) for day in days for minute in range(minutes(day))]
     return Market.from_bars(bars, sessions=calendar().sessions)
-
-
-class LogRecorder:
-    """The log's events as (name, fields); each has the fields that its name declares."""
-
-    def __init__(self) -> None:
-        self.entries: list[tuple[str, dict[str, object]]] = []
-
-    def __call__(self, name: str, /, **fields: object) -> None:
-        assert set(fields) == set(LOG_EVENTS[name].fields), name
-        self.entries.append((name, fields))
-
-    def names(self) -> set[str]:
-        return {name for name, _ in self.entries}
-
-    def of(self, name: str) -> list[dict[str, object]]:
-        return [fields for event, fields in self.entries if event == name]
 
 
 class MarketDesk:
@@ -209,3 +196,17 @@ def kinds(events: list[Event]) -> list[str]:
 def _date(event: Event) -> str:
     whole = msgspec.to_builtins(event)
     return str(whole.get("date") or whole.get("session_date") or whole["session"]["date"])
+
+
+DAY, BEFORE = session(DATE), session("2024-07-01")
+ENDED = Known(BEFORE.date, True, BEFORE.open_ns + 389 * MINUTE)
+
+
+@asynccontextmanager
+async def live(folder: Path, start_s: float = -20.0, **settings: Any) -> AsyncIterator[MarketDesk]:
+    """A feed that runs since shortly before the open (or later), with what came before caught up."""
+    async with desk(folder, DATE, start_s, **settings) as it:
+        await it.feed.catch_up(ENDED)
+        async with it.running():
+            await it.until(lambda: "stream_up" in it.log.names())
+            yield it

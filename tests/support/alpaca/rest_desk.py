@@ -1,4 +1,4 @@
-"""A desk at the loopback Alpaca over REST alone: its queues, orders and waits."""
+"""A desk at the loopback Alpaca over REST alone: its queues, orders and waits, its reports, and its clock check."""
 
 from __future__ import annotations
 
@@ -9,9 +9,15 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+from daemon.brokers.alpaca.assemble import AlpacaAdmin
 from daemon.brokers.alpaca.rest.client import Access, Deadlines, RequestQueue
 from daemon.brokers.alpaca.rest.market_data import MarketData
+from daemon.brokers.alpaca.trading.report import Reporter
 from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads
+from daemon.brokers.alpaca.wire import is_ours
+from daemon.brokers.api import EventLogger
+from daemon.brokers.clock_check import ClockCheck
+from daemon.config.tables import DeskSettings
 from daemon.core.effects import SubmitOrder
 from daemon.host.time.clock import Clock
 from daemon.pacing import TokenBucket
@@ -19,6 +25,7 @@ from simulator.prices.market import Market
 from simulator.server import AlpacaServer
 from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET, Rules
 from strategies.kit.contract import Bar, Session
+from tests.support.log import LogRecorder
 from tests.support.simulator.lone_loop import clock_of_loop
 
 SECOND_NS = 1_000_000_000
@@ -46,6 +53,23 @@ SHORT = Deadlines(connect_s=60.0, read_s=0.3, whole_s=60.0, call_s=60.0, pages_s
 
 
 NAME = "e1-scalper-1-0-1"
+UNANSWERED: list[tuple[str, dict[str, Any]]] = [
+    *(
+        ("http_error", {"status": status, "body": body, "moment": moment})
+        for status in (500, 503, 504)
+        for body in ("json", "html", "empty")
+        for moment in ("before", "after")
+    ),
+    ("http_hang", {}),
+    ("http_hang", {"moment": "before"}),
+    ("http_reset", {}),
+    ("http_reset", {"moment": "before"}),
+    ("http_empty_body", {}),
+    ("http_html", {"moment": "after"}),
+    ("malformed_json", {"moment": "after"}),
+]
+OURS = is_ours("e1", "scalper")
+LIMIT_S = 2.0
 
 
 def market() -> Market:
@@ -106,18 +130,41 @@ async def eventually(reached: Callable[[], bool]) -> None:
     raise AssertionError("it never came to be")
 
 
-UNANSWERED: list[tuple[str, dict[str, Any]]] = [
-    *(
-        ("http_error", {"status": status, "body": body, "moment": moment})
-        for status in (500, 503, 504)
-        for body in ("json", "html", "empty")
-        for moment in ("before", "after")
-    ),
-    ("http_hang", {}),
-    ("http_hang", {"moment": "before"}),
-    ("http_reset", {}),
-    ("http_reset", {"moment": "before"}),
-    ("http_empty_body", {}),
-    ("http_html", {"moment": "after"}),
-    ("malformed_json", {"moment": "after"}),
-]
+def reporter(it: Desk, recorder: LogRecorder | None = None) -> Reporter:
+    """A reporter whose host's clock is right."""
+    return reporter_at(it, it.clock, recorder)
+
+
+def reporter_at(
+    it: Desk, clock: Clock, recorder: LogRecorder | None = None, agreed_ns: Callable[[], int] = lambda: 0
+) -> Reporter:
+    """A reporter whose host shows this time."""
+    log = recorder or LogRecorder()
+    return Reporter(it.reads, clock, OURS, log, clock_check(it.reads, clock, log), agreed_ns=agreed_ns)
+
+
+async def filled(it: Desk, order: SubmitOrder) -> None:
+    """Submit, and wait until the server has filled it whole."""
+    await it.orders.submit(order)
+    await eventually(lambda: not it.server.account.by_client_id[order.client_order_id].open)
+
+
+def admin_of(reads: TradingReads, orders: TradingOrders | None = None, market: MarketData | None = None) -> AlpacaAdmin:
+    """The admin side; what is left out is not to be used."""
+
+    def given_orders() -> TradingOrders:
+        assert orders is not None
+        return orders
+
+    def given_market() -> MarketData:
+        assert market is not None
+        return market
+
+    return AlpacaAdmin(reads, given_market, given_orders, DeskSettings())
+
+
+def clock_check(
+    reads: TradingReads, clock: Clock, log: EventLogger, journal_ns: Callable[[], int] = lambda: 0
+) -> ClockCheck:
+    """Compares this clock with the server's."""
+    return ClockCheck(admin_of(reads).clock, clock, log, LIMIT_S, journal_ns)

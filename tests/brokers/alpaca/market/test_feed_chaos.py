@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from daemon.core.events import BarClosed, QuotesReceived
-from tests.support.alpaca.live_feed import CALL, DAY, live
-from tests.support.alpaca.market_desk import MINUTE
+from tests.support.alpaca.market_desk import CALL, DAY, MINUTE, live
 
 pytestmark = pytest.mark.filterwarnings("ignore:websockets.legacy is deprecated:DeprecationWarning")
 

@@ -26,8 +26,21 @@ from daemon.core.events import (
 )
 from simulator.data.fields import bar_fields
 from strategies.kit.contract import Bar
-from tests.support.alpaca.live_feed import CALL, DATE, DAY, ENDED, PUT, live
-from tests.support.alpaca.market_desk import MINUTE, SECOND, TIMING, MarketDesk, bar, desk, session
+from tests.support.alpaca.market_desk import (
+    CALL,
+    DATE,
+    DAY,
+    ENDED,
+    MINUTE,
+    PUT,
+    SECOND,
+    TIMING,
+    MarketDesk,
+    bar,
+    desk,
+    live,
+    session,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:websockets.legacy is deprecated:DeprecationWarning")
 

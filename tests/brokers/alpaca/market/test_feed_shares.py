@@ -27,8 +27,19 @@ from daemon.core.events import (
 from simulator.prices.market import Market
 from strategies.kit.contract import Bar
 from strategies.online_dqn import OnlineDqn
-from tests.support.alpaca.live_feed import BEFORE, DATE, DAY, ENDED
-from tests.support.alpaca.market_desk import MINUTE, SECOND, MarketDesk, bar, calendar, desk, minutes
+from tests.support.alpaca.market_desk import (
+    BEFORE,
+    DATE,
+    DAY,
+    ENDED,
+    MINUTE,
+    SECOND,
+    MarketDesk,
+    bar,
+    calendar,
+    desk,
+    minutes,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:websockets.legacy is deprecated:DeprecationWarning")
 

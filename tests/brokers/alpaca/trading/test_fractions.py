@@ -20,9 +20,17 @@ from daemon.core.events import BrokerLost, BrokerReported, OrderAccepted, OrderF
 from simulator.trading.venue import Rules
 from strategies.kit.quantity import Quantity, exact
 from tests.support.alpaca.linked import linked
-from tests.support.alpaca.reports import LogRecorder, filled, reporter
-from tests.support.alpaca.rest_desk import NAME, OPEN_NS, SECOND_NS, desk, eventually
+from tests.support.alpaca.rest_desk import (
+    NAME,
+    OPEN_NS,
+    SECOND_NS,
+    desk,
+    eventually,
+    filled,
+    reporter,
+)
 from tests.support.alpaca.trade_updates import OCC, order, parse, update
+from tests.support.log import LogRecorder
 
 FOR_AN_HOUR_NS = OPEN_NS + 3600 * SECOND_NS
 
@@ -169,7 +177,7 @@ async def test_a_ledger_line_with_a_tenth_decimal_is_logged_and_left_out() -> No
         it.server.faults.add("quantity_too_fine", where={"path": "/v2/account/activities"})
         report = await reporter(it, log).report()
     assert report.fills == ()
-    assert [name for name, _ in log.events] == ["ledger_line_unreadable"]
+    assert [name for name, _ in log.entries] == ["ledger_line_unreadable"]
     assert report.ended_orders[0].filled == Decimal("0.5")  # the order's own figures stand
 
 

@@ -21,8 +21,22 @@ from daemon.core.events import BrokerReported, Funds
 from daemon.host.time.clock import Clock
 from simulator.trading.venue import Rules
 from strategies.kit.units import DAY_NS
-from tests.support.alpaca.reports import OURS, LogRecorder, filled, reporter, reporter_at
-from tests.support.alpaca.rest_desk import CALL, MINUTE_NS, NAME, OPEN_NS, SECOND_NS, Desk, buy, desk, eventually
+from tests.support.alpaca.rest_desk import (
+    CALL,
+    MINUTE_NS,
+    NAME,
+    OPEN_NS,
+    OURS,
+    SECOND_NS,
+    Desk,
+    buy,
+    desk,
+    eventually,
+    filled,
+    reporter,
+    reporter_at,
+)
+from tests.support.log import LogRecorder
 
 DATE = {"date": "2024-07-02"}
 
@@ -237,7 +251,7 @@ async def test_a_ledger_line_that_cannot_be_read_is_told_once_and_left_out() -> 
         first = await making.report()
         await making.report()
     assert [line.kind for line in first.activities] == ["TOMORROW"]
-    assert [name for name, _ in log.events] == ["ledger_line_unreadable"] * 2
+    assert [name for name, _ in log.entries] == ["ledger_line_unreadable"] * 2
 
 
 @pytest.mark.parametrize("path", ["/v2/positions", "/v2/orders", "/v2/account", "/v2/account/activities"])
@@ -263,10 +277,10 @@ async def test_a_clock_that_is_off_is_told_and_one_that_is_right_is_not() -> Non
     async with desk() as it:
         log = LogRecorder()
         await reporter(it, log).report()
-        assert log.events == []
+        assert log.entries == []
         it.server.faults.add("clock_skew", skew_s=30)
         await reporter(it, log).report()
-    ((name, fields),) = log.events
+    ((name, fields),) = log.entries
     assert name == "clock_skew"
     assert fields["skew_s"] == pytest.approx(30, abs=1)
 
@@ -378,7 +392,7 @@ async def test_an_ex_date_that_could_not_be_read_is_asked_for_again_and_told_onc
             ex_dates += [line.ex_date for line in (await making.report()).activities if line.kind == "DIV"]
     assert ex_dates == ["", "", "2024-07-01", "2024-07-01"]
     assert len(symbols) == 3
-    assert [name for name, _ in recorder.events if name == "ex_date_unknown"] == ["ex_date_unknown"]
+    assert [name for name, _ in recorder.entries if name == "ex_date_unknown"] == ["ex_date_unknown"]
 
 
 async def test_what_is_announced_for_the_day_is_a_line_that_books_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -398,7 +412,7 @@ async def test_what_is_announced_for_the_day_is_a_line_that_books_nothing(monkey
         recorder = LogRecorder()
         making = reporter(it, recorder)
         lines = [[line for line in (await making.report()).activities if line.status == "announced"] for _ in range(3)]
-    assert [name for name, _ in recorder.events if name == "announcements_unread"] == ["announcements_unread"]
+    assert [name for name, _ in recorder.entries if name == "announcements_unread"] == ["announcements_unread"]
     announcements = [(line.kind, line.symbol, line.ex_date) for line in lines[1]]
     of_today = [("SPLIT", "SPY", days[0]), ("MA", "BUYS", days[0]), ("MA", "SOLD", days[0])]
     assert announcements == [*of_today, ("MA", "BUYS", "2024-07-03"), ("MA", "SOLD", "2024-07-03")]
