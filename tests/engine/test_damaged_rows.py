@@ -39,7 +39,6 @@ EVENTS: tuple[Event, ...] = (
     PauseRequested(NOW + 6 * 10**9, "lunch", "me"),
     *(ClockTicked(NOW + second * 10**9) for second in range(7, 12)),
 )
-PAUSE = 7  # its row
 
 
 NAME, CALL = "epoch-option_scalper-3-0-0", "SPY240705C00550000"

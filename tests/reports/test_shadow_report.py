@@ -36,9 +36,6 @@ from tests.support.core.desk import (
 from tests.support.desks.desk_run import Desk as Run
 from tests.support.desks.desk_run import execute, table, tape_rows, write_tape
 
-TUESDAY_503 = "SPY240702C00503000"
-
-
 # --- the figures --------------------------------------------------------------------------------------------------
 
 

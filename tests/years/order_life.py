@@ -54,7 +54,6 @@ START_CASH = Decimal(10_000)
 FIRST, LATER = {1: Decimal("2.00"), -1: Decimal("1.90")}, {1: Decimal("2.01"), -1: Decimal("1.93")}
 """Prices in USD a share of an order's first and second contract when they fill apart: the cents tell them apart."""
 SHORT_NS, LONG_NS = round(11.03 * SECOND), round(61.03 * SECOND)
-OLD_NS = 400 * SECOND  # no rule of this exploration tells older times apart
 ACCOUNT = "PA3LIFE"
 OVER = frozenset(("filled", "canceled", "expired", "rejected"))
 

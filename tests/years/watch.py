@@ -138,7 +138,6 @@ class Watch:
         self._stopped: set[str] = set()  # what a trailing stop may sell at the market, until it is bought again
         self._grave: list[tuple[int, str, str]] = []
         self._telling_ns = 0  # until then the program may have grave alarms to tell
-        self._halt_ns = 0
         self._equity: tuple[str, Decimal] = ("", ZERO)
         self._cash_at_open = ZERO
         self._lost_ns = self._wide_ns = 0

@@ -27,7 +27,6 @@ from tests.support.desks.live_desk import Daemon
 
 SESSIONS_OF_A_FLOOR = 4
 RATE = 60.0  # of real time, where a program runs that keeps it
-WHOLE_DAY_NS = 6 * 3600 * SECOND_NS
 
 
 @dataclass(frozen=True, slots=True)

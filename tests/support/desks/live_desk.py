@@ -20,8 +20,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from daemon.engine.recover import recovered_desk
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
@@ -292,9 +290,3 @@ def differences(ours: Books, account: Account) -> list[str]:
         for key in sorted(executed.keys() | journaled.keys())
         if journaled.get(key, []) != [executed.get(key)]
     ]
-
-
-def state_json(state: Any) -> dict[str, Any]:
-    """A state as plain JSON values, for messages."""
-    fields: dict[str, Any] = msgspec.to_builtins(state)
-    return fields
