@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import sys
 from contextlib import closing, suppress
-from datetime import date
 from decimal import Decimal
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from daemon.cli.arguments import NotFound, add_state_dir, lead_on, print_table
+from daemon.cli.arguments import NotFound, a_date, add_state_dir, lead_on, print_table
 from daemon.core.events import SessionScheduled
 from daemon.core.state import BROKER_MODES
 from daemon.engine.state_dir import parts_of
@@ -33,7 +32,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.set_defaults(run=run)
     add_state_dir(command)
     command.add_argument(
-        "--day", type=_date, metavar="DATE", help="YYYY-MM-DD (default: the newest session with an event)"
+        "--day", type=a_date, metavar="DATE", help="YYYY-MM-DD (default: the newest session with an event)"
     )
     command.add_argument("--days", type=_count, metavar="N", help="the newest N sessions up to that day, in sum")
     help_text = "judge by recorded quotes instead of the journal's: a file, or a folder as `[record]` writes it"
@@ -82,13 +81,6 @@ def sessions_in(journal: Path) -> list[str]:
                     if isinstance(event, SessionScheduled) and event.session.open_ns <= newest:
                         dates.add(event.session.date)
     return sorted(dates)
-
-
-def _date(text: str) -> str:
-    try:
-        return date.fromisoformat(text).isoformat()
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no date; expected YYYY-MM-DD") from None
 
 
 def _count(text: str) -> int:

@@ -13,12 +13,12 @@ from datetime import date, timedelta
 import msgspec
 import numpy as np
 
+from daemon.core.session import new_york_date
 from daemon.dashboard.bar_history import STEPS, Buckets, Float64Array, Series
 from daemon.dashboard.desks import FollowedDesk
 from daemon.dashboard.pages.price import (
     DAILY_BARS,
     NotThere,
-    day_of,
     fill_rows,
     first_id,
     mark_of,
@@ -134,7 +134,7 @@ def _span(series: Series, spec: Spec, wish: Wish, trade: TradeLine | None) -> tu
         return begin, end
     if spec.bar_interval_s == DAY_S:
         return times[max(len(times) - DAILY_BARS, 0)], times[-1]
-    return midnight_ns(day_of(int(times[-1]) * SECOND_NS)) / SECOND_NS, times[-1]
+    return midnight_ns(new_york_date(int(times[-1]) * SECOND_NS)) / SECOND_NS, times[-1]
 
 
 def _next_trade(reader: JournalReader, wish: Wish, symbol: str) -> TradeLine:

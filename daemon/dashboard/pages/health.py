@@ -14,10 +14,11 @@ from typing import Any
 import msgspec
 
 from daemon.core.risk.guards import loss_to_reset
+from daemon.core.session import new_york_date
 from daemon.core.state import State
 from daemon.dashboard.desks import Picture
 from daemon.dashboard.newest import raised_of
-from daemon.dashboard.pages.price import day_of, decision_of, first_id, midnight_ns
+from daemon.dashboard.pages.price import decision_of, first_id, midnight_ns
 from daemon.dashboard.views import Raised
 from daemon.journal.reader import JournalReader
 from daemon.operator.status import resume_words
@@ -89,7 +90,7 @@ def health_page(picture: Picture, reader: JournalReader, file: Path, own_code: s
     last = reader.query("SELECT time_ns, seq FROM events WHERE id = ?", (ends["last"],))
     kinds: tuple[tuple[str, int], ...] = ()
     if last:
-        day = day_of(last[0]["time_ns"] - 1)  # a session's end at midnight belongs to the day before
+        day = new_york_date(last[0]["time_ns"] - 1)  # a session's end at midnight belongs to the day before
         from_id = first_id(reader, midnight_ns(day))
         rows = reader.query(
             "SELECT kind, count(*) AS n FROM events WHERE id >= ? GROUP BY kind ORDER BY n DESC, kind", (from_id,)

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from daemon.core.session import new_york_date
 from daemon.core.state import State
 from daemon.dashboard.desks import Picture
 from daemon.dashboard.learning_views import (
@@ -34,7 +35,7 @@ from daemon.dashboard.newest import decision_lines, under_way
 from daemon.dashboard.pages.history import Transition
 from daemon.dashboard.pages.models import manifest_in
 from daemon.dashboard.pages.now import learns
-from daemon.dashboard.pages.price import NotThere, day_of
+from daemon.dashboard.pages.price import NotThere
 from daemon.experience.experience import Experience, stream_name
 from daemon.experience.learning import LearningUnreadable, read_learning
 from daemon.journal.outcomes import shown_outcome
@@ -157,7 +158,7 @@ def _count_explorations(reader: JournalReader, spec: Spec) -> tuple[ExploredSess
     )
     counts: dict[str, tuple[int, int, float]] = {}
     for row in rows:
-        date = day_of(row["time_ns"]).isoformat()
+        date = new_york_date(row["time_ns"]).isoformat()
         choices, explorations, chance = counts.get(date, (0, 0, 0.0))
         greedy = json.loads(row["behaviour"])[spec.actions.index(row["greedy"])]
         counts[date] = (choices + 1, explorations + (row["drawn"] != row["greedy"]), chance + 1.0 - greedy)

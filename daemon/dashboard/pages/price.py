@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from itertools import accumulate
 from typing import Any
 
 import msgspec
 
-from daemon.core.session import NEW_YORK, new_york_text
+from daemon.core.session import NEW_YORK, new_york_date, new_york_text
 from daemon.core.state import State
 from daemon.dashboard.desks import Picture
 from daemon.dashboard.views import Candle, EquityPage, FillMark, PricePage
@@ -49,11 +49,6 @@ def midnight_ns(day: date) -> int:
     return int(datetime(day.year, day.month, day.day, tzinfo=NEW_YORK).timestamp()) * SECOND_NS
 
 
-def day_of(time_ns: int) -> date:
-    """Return the New York date."""
-    return datetime.fromtimestamp(time_ns // SECOND_NS, UTC).astimezone(NEW_YORK).date()
-
-
 def sessions_of(reader: JournalReader) -> list[str]:
     """Return the dates with a recorded equity, oldest first: one look-up each, no scan."""
     dates: list[str] = []
@@ -62,7 +57,7 @@ def sessions_of(reader: JournalReader) -> list[str]:
         first_ns = reader.query("SELECT min(time_ns) AS t FROM equity WHERE time_ns >= ?", (after_id,))[0]["t"]
         if first_ns is None:
             return dates
-        day = day_of(first_ns)
+        day = new_york_date(first_ns)
         dates.append(day.isoformat())
         after_id = midnight_ns(day + timedelta(days=1))
 
