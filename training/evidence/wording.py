@@ -41,5 +41,12 @@ def listed(names: Sequence[str], last: str = "and") -> str:
     return f" {last} ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
+def aligned(rows: Sequence[Sequence[str]], *, right: bool = False) -> list[str]:
+    """The rows of a table as lines of text, all columns flush left or flush `right`."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    side = str.rjust if right else str.ljust
+    return ["  ".join(map(side, row, widths)).rstrip() for row in rows]
+
+
 def _signless_nothing(text: str) -> str:
     return text.replace("-", MINUS) if any(digit in text for digit in "123456789") else text.lstrip("+-")

@@ -17,6 +17,7 @@ from training.cli.main import COMMANDS, DONE, ERRORS, STOPPED, STOPPED_TEXT, add
 from training.cli.options import add_option_quotes, add_symbols, quote_source, symbols_of, with_span
 from training.desks.registry import kind
 from training.evidence.resampling import Interval
+from training.evidence.wording import aligned
 from training.rl.pool import Stopped
 from training.rl.presets import practice_of
 from training.runs.settings import settings_for
@@ -124,14 +125,12 @@ def _listen(news: Any) -> None:
 def table(result: AblationResult) -> str:
     """All settings as lines of text, and what the verdicts rest on."""
     rows = [HEAD, *(_row(verdict) for verdict in result.verdicts)]
-    widths = [max(len(row[place]) for row in rows) for place in range(len(HEAD))]
-    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     first, last = result.validation
     note = (
         f"Validation from {first} to {last}, {result.folds} spans, {result.seeds} seeds; no session from "
         f"{result.first_test} on was used. Intervals are of 95 % each: of many settings some pass by luck."
     )
-    return "\n".join((*lines, note))
+    return "\n".join((*aligned(rows), note))
 
 
 def _row(verdict: ArmVerdict) -> tuple[str, ...]:

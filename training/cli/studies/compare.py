@@ -11,6 +11,7 @@ from daemon.host.version import CommandLine
 from daemon.host.whole_files import write_whole
 from rltrader import called
 from training.cli.main import COMMANDS, DONE, wrong
+from training.evidence.wording import aligned
 from training.report.compare import comparable, page, read_runs, rows_of, updates_csv
 
 
@@ -36,9 +37,6 @@ def main(arguments: Sequence[str]) -> int:
         return wrong(error)
     rows = [("", *(run.name for run in runs)), *rows_of(runs)]
     cells = [[text.replace("\n", ", ") for text in row] for row in rows]
-    widths = [max(len(row[place]) for row in cells) for place in range(len(cells[0]))]
-    for row in cells:
-        sys.stderr.write("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() + "\n")
-    sys.stderr.write(f"{comparable(runs)}\n")
+    sys.stderr.write("\n".join((*aligned(cells), comparable(runs), "")))
     sys.stdout.write(f"{chosen.out}\n")
     return DONE

@@ -13,6 +13,7 @@ from daemon.tapes.span_options import add_span, chosen_bars
 from rltrader import called
 from strategies.registry import STRATEGIES, add, entry, strategy
 from training.cli.main import COMMANDS, DONE, ERRORS, STOPPED, STOPPED_TEXT, add_models_dir, wrong
+from training.evidence.wording import aligned
 from training.rl.pool import Stopped
 from training.studies.grid import TOGETHER, GridCell, Swept, axis_of
 
@@ -88,6 +89,4 @@ def main(arguments: Sequence[str]) -> int:
 def _table(swept: Swept) -> str:
     from training.studies.sweep import head_of, rows_of
 
-    rows = [head_of(swept), *rows_of(swept)[: SHOWN + 1]]
-    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
-    return "\n".join("  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(aligned([head_of(swept), *rows_of(swept)[: SHOWN + 1]], right=True))
