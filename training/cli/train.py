@@ -40,12 +40,11 @@ from training.desks.trial import ENGINES, RLLIB
 from training.evidence.risk import DRAWDOWN
 from training.export.sb3_file import ACTIVATIONS
 from training.export.version import activate, is_active, read_version
-from training.rl.dimensions import with_values
+from training.rl.dimensions import read_plan, with_values
 from training.rl.pool import Stopped
 from training.rl.presets import PASSIVE, practice_of
 from training.runs.display import Display
 from training.runs.settings import ENSEMBLES, IQM, NONE, SEEDS, SELECTS, Settings, requests_of, settings_for
-from training.studies.search.coefficients_file import read_plan
 
 if TYPE_CHECKING:
     from training.desks.kind import TrainingKind

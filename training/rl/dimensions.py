@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import msgspec
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
 T = TypeVar("T")
+P = TypeVar("P", bound="Plan")
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,3 +166,19 @@ def unknown(name: str, names: Mapping[str, Any]) -> str:
     near = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"expected some of {', '.join(names)}"
     return f"unknown coefficient {name!r}: {hint}"
+
+
+def read_plan(path: Path, usual: P) -> P:
+    """The usual plan with the values of a file of coefficients: JSON with the fields that differ from it.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no JSON object, or a field is unknown, of the wrong type or out of bounds.
+    """
+    try:
+        changes = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f'{path} is not a file of coefficients: {error}; expected a JSON object such as {{"learning_rate": 0.0003}}'
+        ) from error
+    return usual.changed(changes, str(path))

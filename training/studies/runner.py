@@ -109,6 +109,6 @@ def trial_line(
     )
 
 
-def write_result(path: Path, result: msgspec.Struct) -> None:
-    """Write a study's result as JSON, whole or not at all. Raises `OSError`."""
+def write_result(path: Path, result: msgspec.Struct | Mapping[str, Any]) -> None:
+    """Write a study's result, or fields by their names, as JSON: whole or not at all. Raises `OSError`."""
     write_whole(path, msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n")

@@ -22,7 +22,7 @@ from training.runs.folder import code_version
 from training.runs.prepared import prepare
 from training.runs.settings import Settings, requests_of
 from training.runs.tasks import train_one
-from training.studies.search.coefficients_file import write_values
+from training.studies.runner import write_result
 
 pytestmark = pytest.mark.usefixtures("one_export")
 QUICK = Coefficients(environments=64, rollout_steps=32, batch=512, epochs=4)
@@ -32,7 +32,7 @@ QUICK_STEPS = 15 * 64 * 32  # seconds of training, and seconds of comparison aft
 @pytest.fixture
 def command(small: Settings, tmp_path: Path) -> list[str]:
     """The command of a run, of 15 quick updates, as a user gives it."""
-    write_values(tmp_path / "quick.json", QUICK.differences(Coefficients()))
+    write_result(tmp_path / "quick.json", QUICK.differences(Coefficients()))
     return [
         "--strategy", small.strategy, "--bars", str(small.bars), "--out", str(tmp_path / "store"), "--run-dir",
         str(tmp_path / "run"), "--steps", str(QUICK_STEPS), "--checkpoint-s", "0", "--processes", "1",

@@ -19,7 +19,7 @@ from training.rl.coefficients import Coefficients
 from training.rl.pool import Stopped
 from training.runs.run import train_and_export
 from training.runs.settings import Settings
-from training.studies.search.coefficients_file import write_values
+from training.studies.runner import write_result
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray: pip install '.[scale]'")
 TRIALS = ("trials/fold1-potential-seed1", "trials/fold1-potential-seed2")
@@ -41,7 +41,7 @@ def test_a_run_through_ray_that_was_killed_goes_on_to_the_weights_of_a_run_witho
     small: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = replace(small, seeds=(1, 2), steps=12 * UPDATE, checkpoint_s=0.0, run_folder=tmp_path / "run", processes=2)
-    write_values(tmp_path / "small.json", small.plan.differences(Coefficients()))
+    write_result(tmp_path / "small.json", small.plan.differences(Coefficients()))
     command = [
         "--strategy", small.strategy, "--bars", str(small.bars), "--out", str(small.out), "--ray", "local",
         "--run-dir", str(run.run_folder), "--steps", str(run.steps), "--seeds", "2", "--checkpoint-s", "0",

@@ -26,13 +26,13 @@ from training.desks.ppo import spans_before
 from training.desks.trial import Diverged
 from training.evidence.overfitting import expected_maximum
 from training.rl.coefficients import SPACE, Coefficients
-from training.rl.dimensions import Dimension, Plan
+from training.rl.dimensions import Dimension, Plan, read_plan
 from training.rl.pool import Flag, Stopped
 from training.runs.folder import RunFolderError
 from training.runs.ledger import Ledger, ledger_path
 from training.runs.settings import Settings
+from training.studies.runner import write_result
 from training.studies.search.book import TrialBook, TrialResult, open_book
-from training.studies.search.coefficients_file import read_plan, write_values
 from training.studies.search.search import Results, SearchProcess, one_trial, results_of, run_search
 from training.studies.search.space import Search
 from training.studies.search.trainings import TrialSetup, TrialTraining, make_ready
@@ -297,7 +297,7 @@ def test_the_defaults_lie_in_the_space_and_every_suggestion_is_a_coefficient_tha
     for index in range(50):
         trial = study.ask()
         values = replace(Coefficients(), **{dimension.name: dimension.suggest(trial) for dimension in SPACE})
-        write_values(tmp_path / f"{index}.json", values.differences(Coefficients()))
+        write_result(tmp_path / f"{index}.json", values.differences(Coefficients()))
         assert read_plan(tmp_path / f"{index}.json", Coefficients()) == values
         assert values.batch <= values.environments * values.rollout_steps
         assert values.rollout_steps % values.sequence == 0
@@ -334,7 +334,7 @@ def test_a_file_of_coefficients_at_fault_is_told_by_name_value_and_cure(
 
 def test_a_file_of_coefficients_names_only_what_differs(tmp_path: Path) -> None:
     plan = replace(Coefficients(), epochs=4, target_kl=0.02)
-    write_values(tmp_path / "c.json", plan.differences(Coefficients()))
+    write_result(tmp_path / "c.json", plan.differences(Coefficients()))
     assert json.loads((tmp_path / "c.json").read_text()) == {"epochs": 4, "target_kl": 0.02}
     (tmp_path / "d.json").write_text('{"value_clip": null, "clip": 1}')
     assert read_plan(tmp_path / "d.json", Coefficients()) == replace(Coefficients(), clip=1.0)

@@ -24,11 +24,10 @@ from training.cli.train import parser as training
 from training.cli.train import settings_from
 from training.desks.registry import kind
 from training.rl.coefficients import SPACE, Coefficients
-from training.rl.dimensions import Dimension
+from training.rl.dimensions import Dimension, read_plan
 from training.runs.ledger import Ledger, ledger_path
 from training.runs.settings import Settings
 from training.studies.search.book import TrialResult
-from training.studies.search.coefficients_file import read_plan
 from training.studies.search.search import Results, run_search
 from training.studies.search.space import Search
 from training.studies.search.trainings import make_ready

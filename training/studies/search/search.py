@@ -30,7 +30,6 @@ from training.runs.folder import RUNS, code_version
 from training.runs.settings import Settings, bars_notes
 from training.studies.runner import Cells, locked, opened, write_result
 from training.studies.search.book import STUDY_LOG, TrialBook, TrialResult, name_of, open_book, trainings_of
-from training.studies.search.coefficients_file import COEFFICIENTS_FILE, write_values
 from training.studies.search.space import Search
 from training.studies.search.trainings import TrialSetup, TrialTraining, make_ready
 
@@ -133,7 +132,7 @@ def _quotes(run: Settings) -> list[str]:
     return [word for option, value in options.items() if value for word in (option, value)]
 
 
-SEARCH_FILE = "search.json"
+SEARCH_FILE, COEFFICIENTS_FILE = "search.json", "coefficients.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +207,7 @@ def run_search(
             results = results_of(ready, book, folder)
             write_result(folder / SEARCH_FILE, results)
             if results.best is not None:
-                write_values(folder / COEFFICIENTS_FILE, results.best.coefficients)
+                write_result(folder / COEFFICIENTS_FILE, results.best.coefficients)
             return results, folder
 
 

@@ -38,7 +38,7 @@ from training.runs.ledger import Ledger, ledger_path
 from training.runs.prepared import UNTRAINED, prepare
 from training.runs.settings import Settings, requests_of, settings_for
 from training.runs.tasks import train_one
-from training.studies.search.coefficients_file import write_values
+from training.studies.runner import write_result
 from training.study.study import Study, Trial
 
 STOCKS, FUNDS = daily_rebalancer.SPEC.name, regime_switcher.SPEC.name
@@ -68,7 +68,7 @@ class Made:
         if "--passive" not in options:  # which has no coefficients, and is exported as it is
             changes, usual = home / f"{strategy}.json", settings_for(strategy, bars, home).plan
             assert isinstance(usual, Coefficients)
-            write_values(changes, SMALL.differences(usual))
+            write_result(changes, SMALL.differences(usual))
             self.command += ["--coefficients", str(changes), "--allow-unproven"]
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
