@@ -20,13 +20,11 @@ from daemon.core.limits import Trading
 from daemon.core.state import encode_state
 from daemon.core.step import Machine
 from daemon.engine.follow import Follower
-from daemon.engine.recover import Recovered, code_digest, fresh_machine, identity_of, libraries, recover, recovered_desk
+from daemon.engine.recover import code_digest, fresh_machine, identity_of, libraries, recover
 from daemon.engine.state_dir import open_state_dir
-from daemon.journal.journal import FILE
-from daemon.journal.reader import JournalReader
 from daemon.journal.rows import CommitBatch, HashChain, encode_effects
 from strategies.registry import strategy
-from tests.support.desks.desk_run import execute, table, verified
+from tests.support.desks.desk_run import execute, recovered, table, verified
 
 NOW = 1_720_000_000_000_000_000
 META = {"mode": "paper", "account": "paper", "strategy": "option_scalper", "feed": "sip", "desk": "scalper"}
@@ -68,14 +66,6 @@ def state(tmp_path: Path) -> Path:
     state_dir.journal.close()
     state_dir.close()
     return path
-
-
-def recovered(path: Path) -> Recovered:
-    reader = JournalReader(path / FILE)
-    try:
-        return recovered_desk(reader)
-    finally:
-        reader.close()
 
 
 def without(folder: Path, rows: Sequence[int]) -> bytes:

@@ -12,7 +12,7 @@ from daemon.host.time.calendar import SessionCalendar
 from daemon.tapes.minutes import TapeError, TapeSource, scan
 from strategies.kit.contract import Bar
 from strategies.kit.synthetic import synthetic_sessions
-from tests.support.desks.desk_run import write_tape
+from tests.support.desks.desk_run import bar_rows, write_tape
 
 MINUTE = 60_000_000_000
 FIRST, LAST = "2024-07-01", "2024-07-05"  # with the half day before Independence Day
@@ -29,10 +29,6 @@ def minutes(calendar: SessionCalendar) -> list[Bar]:
     days = [day for day in calendar.sessions if FIRST <= day.date <= LAST]
     bars = synthetic_sessions(3, days)
     return [one for at, one in enumerate(bars) if at % 7 and not 40 <= at % 390 < 48]  # holes, ends of bars among them
-
-
-def rows_of(bars: list[Bar]) -> list[str]:
-    return [",".join(map(str, (b.symbol, b.start_ns, b.open, b.high, b.low, b.close, b.volume))) for b in bars]
 
 
 def whole_rows(minutes: list[Bar], calendar: SessionCalendar, length: int) -> list[Bar]:
@@ -56,8 +52,8 @@ def events_of(tape: Path, calendar: SessionCalendar, length: int, anchor: str = 
 def test_minutes_give_the_bars_and_the_moments_of_a_tape_of_whole_bars(
     tmp_path: Path, calendar: SessionCalendar, minutes: list[Bar], length: int
 ) -> None:
-    fine = write_tape(tmp_path / "minutes.csv", rows_of(minutes))
-    wide = write_tape(tmp_path / "wide.csv", rows_of(whole_rows(minutes, calendar, length)))
+    fine = write_tape(tmp_path / "minutes.csv", bar_rows(minutes))
+    wide = write_tape(tmp_path / "wide.csv", bar_rows(whole_rows(minutes, calendar, length)))
     events = events_of(fine, calendar, length)
     assert [event for event in events if not isinstance(event, PartClosed)] == events_of(wide, calendar, length)
     assert [event.bar for event in events if isinstance(event, PartClosed)] == minutes
@@ -68,7 +64,7 @@ def test_minutes_give_the_bars_and_the_moments_of_a_tape_of_whole_bars(
 def test_each_part_comes_before_the_whole_and_the_whole_at_its_end(
     tmp_path: Path, calendar: SessionCalendar, minutes: list[Bar]
 ) -> None:
-    tape = write_tape(tmp_path / "minutes.csv", rows_of(minutes))
+    tape = write_tape(tmp_path / "minutes.csv", bar_rows(minutes))
     part_ns = 0
     for event in events_of(tape, calendar, 15):
         if isinstance(event, PartClosed):
@@ -82,11 +78,11 @@ def test_each_part_comes_before_the_whole_and_the_whole_at_its_end(
 def test_bars_of_five_minutes_make_those_of_fifteen_and_those_of_four_do_not(
     tmp_path: Path, calendar: SessionCalendar, minutes: list[Bar]
 ) -> None:
-    five = write_tape(tmp_path / "five.csv", rows_of(whole_rows(minutes, calendar, 5)))
-    fifteen = write_tape(tmp_path / "fifteen.csv", rows_of(whole_rows(minutes, calendar, 15)))
+    five = write_tape(tmp_path / "five.csv", bar_rows(whole_rows(minutes, calendar, 5)))
+    fifteen = write_tape(tmp_path / "fifteen.csv", bar_rows(whole_rows(minutes, calendar, 15)))
     bars = [event for event in events_of(five, calendar, 15) if isinstance(event, BarClosed)]
     assert bars == [event for event in events_of(fifteen, calendar, 15) if isinstance(event, BarClosed)]
-    four = write_tape(tmp_path / "four.csv", rows_of(whole_rows(minutes, calendar, 4)))
+    four = write_tape(tmp_path / "four.csv", bar_rows(whole_rows(minutes, calendar, 4)))
     with pytest.raises(TapeError, match="most bars are 240 s apart; expected bars of 900 s, or shorter ones that join"):
         scan(four, ("SPY",), 900)
 
@@ -96,7 +92,7 @@ def test_a_desk_of_several_symbols_is_told_when_the_whole_bar_lacks_one(
 ) -> None:
     day = next(day for day in calendar.sessions if day.date == FIRST)
     bars = [Bar("SPY", day.open_ns + at * MINUTE, 10.0, 10.0, 10.0, 10.0, 1.0) for at in range(30)]
-    tape = write_tape(tmp_path / "one.csv", rows_of(bars))
+    tape = write_tape(tmp_path / "one.csv", bar_rows(bars))
     events = list(TapeSource(tape, scan(tape, ("SPY", "QQQ"), 300), calendar, tick_ns=5))
     ticks = [event.time_ns for event in events if isinstance(event, ClockTicked)]
     assert ticks == [day.open_ns + at * MINUTE + 5 for at in (5, 10, 15, 20, 25, 30)]
@@ -110,7 +106,7 @@ def test_hours_of_the_full_hour_are_understood_by_either_label_of_the_first_one(
     starts = [(day.open_ns + at * MINUTE, day) for day in days for at in (label, 30, 90, 150)]
     bars = [Bar("SPY", start, 10.0, 11.0, 9.0, 10.0, 5.0) for start, _ in starts]
     before = [Bar("SPY", days[0].open_ns - 90 * MINUTE, 10.0, 11.0, 9.0, 10.0, 5.0)]  # of 8:00
-    tape = write_tape(tmp_path / "hours.csv", rows_of([*before, *bars]))
+    tape = write_tape(tmp_path / "hours.csv", bar_rows([*before, *bars]))
     events = events_of(tape, calendar, 60, "hour")
     assert not [event for event in events if isinstance(event, BarRejected)]
     bar_events = [event for event in events if isinstance(event, BarClosed)]
@@ -124,7 +120,7 @@ HOURS = ((0, 30), (30, 90), (90, 150), (150, 210))  # 9:30 to 10:00, to 11:00, t
 def test_minutes_before_the_open_are_none_of_the_first_hour(tmp_path: Path, calendar: SessionCalendar) -> None:
     day = next(day for day in calendar.sessions if day.date == FIRST)
     bars = [Bar("SPY", day.open_ns + at * MINUTE, 10.0, 10.0, 10.0, 10.0, 1.0) for at in range(-60, 60)]
-    tape = write_tape(tmp_path / "early.csv", rows_of(bars))
+    tape = write_tape(tmp_path / "early.csv", bar_rows(bars))
     closed_bars = [event.bar for event in events_of(tape, calendar, 60, "hour") if isinstance(event, BarClosed)]
     assert [(one.start_ns, one.volume) for one in closed_bars] == [
         (day.open_ns, 30.0),

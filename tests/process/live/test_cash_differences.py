@@ -5,26 +5,15 @@ One that stays for `broker.cash_halt_min` of a session halts. Expected values ar
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 
 from daemon.operator.status import differences_of
-from tests.support.desks.stage import Stage, Table, Tape, new_york_ns, new_york_time, stage
+from tests.support.desks.stage import Stage, Table, Tape, halted, new_york_ns, new_york_time, soon, stage
 
 DAY = "2024-11-01"
 TEN_MINUTES: Table = {"broker": {"cash_halt_min": 10}}
 MINUTE_NS = 60_000_000_000
-
-
-def soon(desk: Stage, reached: Callable[[], bool], goal: str) -> None:
-    """Return when `reached`, looked at every ten virtual seconds for twenty minutes."""
-    for _ in range(120):
-        if reached():
-            return
-        desk.alive()
-        desk.clock.pass_s(10)
-    raise AssertionError(f"waited twenty minutes of virtual time for this: {goal}")
 
 
 def take_cash(desk: Stage, usd: str) -> None:
@@ -46,11 +35,6 @@ def explained(desk: Stage, usd: str) -> None:
 
 def differences(desk: Stage) -> str:
     return differences_of(desk.books().state)
-
-
-def halted(desk: Stage) -> str:
-    halt = desk.books().state.risk.halt
-    return "" if halt is None else halt.reason
 
 
 def alarms(desk: Stage) -> list[str]:

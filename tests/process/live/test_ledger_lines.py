@@ -5,31 +5,15 @@ Expected values are the server's own books.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
-from tests.support.desks.stage import Stage, Table, Tape, new_york_ns, stage
+from tests.support.desks.stage import Stage, Table, Tape, halted, new_york_ns, soon, stage
 
 DAY = "2024-11-01"
 LISTENING: Table = {"alpaca": {"activity_stream": True}}
-
-
-def soon(desk: Stage, reached: Callable[[], bool], goal: str) -> None:
-    """Return when `reached`, looked at every ten virtual seconds for twenty minutes."""
-    for _ in range(120):
-        if reached():
-            return
-        desk.alive()
-        desk.clock.pass_s(10)
-    raise AssertionError(f"waited twenty minutes of virtual time for this: {goal}")
-
-
-def halted(desk: Stage) -> str:
-    halt = desk.books().state.risk.halt
-    return "" if halt is None else halt.reason
 
 
 def agrees(desk: Stage) -> bool:

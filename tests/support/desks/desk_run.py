@@ -38,6 +38,7 @@ from daemon.journal.reader import JournalReader
 from daemon.journal.writer import JournalWriter
 from daemon.tapes import BUNDLED_TAPE
 from daemon.tapes.quotes.choice import QuoteChoice
+from strategies.kit.contract import Bar
 from strategies.registry import strategy as strategy_named
 from tests.support.desks.warm import Command
 from tests.support.paths import FIXTURE_MODELS, REPOSITORY
@@ -78,6 +79,11 @@ def tape_rows(sessions: int, bars: int, stubs: int = 3) -> list[str]:
     """`stubs` sessions that warm indicators and volatility, then `sessions` of `bars` bars each."""
     days = list(bundled_rows().values())[: stubs + sessions]
     return [row for index, day in enumerate(days) for row in day[: STUB_BARS if index < stubs else bars]]
+
+
+def bar_rows(bars: Iterable[Bar]) -> list[str]:
+    """Rows of a CSV tape, one for each bar."""
+    return [",".join(map(str, (b.symbol, b.start_ns, b.open, b.high, b.low, b.close, b.volume))) for b in bars]
 
 
 def write_tape(path: Path, rows: Sequence[str], header: str = HEADER) -> Path:

@@ -269,3 +269,19 @@ class Systemd:
             last.sendto(END.encode(), self._socket.getsockname())
         self._reader.join()
         self._socket.close()
+
+
+def soon(desk: Stage, reached: Callable[[], bool], goal: str) -> None:
+    """Return when `reached`, looked at every ten virtual seconds for twenty minutes."""
+    for _ in range(120):
+        if reached():
+            return
+        desk.alive()
+        desk.clock.pass_s(10)
+    raise AssertionError(f"waited twenty minutes of virtual time for this: {goal}")
+
+
+def halted(desk: Stage) -> str:
+    """The reason of the desk's halt, "" without one."""
+    halt = desk.books().state.risk.halt
+    return "" if halt is None else halt.reason

@@ -1,8 +1,10 @@
-"""Training from the first update to the last, in one call."""
+"""Training from the first update to the last, in one call; and the weights that it leaves."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+
+from torch import nn
 
 from training.rl.coefficients import Coefficients, Progress
 from training.rl.off_policy.coefficients import OffPolicyProgress
@@ -36,3 +38,8 @@ def train_agent(
     while not trainer.done:
         on_update(trainer.update())
         pause()
+
+
+def weight_bytes(network: nn.Module) -> bytes:
+    """All weights, as they lie in memory."""
+    return b"".join(parameter.detach().numpy().tobytes() for parameter in network.parameters())

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.support.rl.noise import NOISY, Noise
-from tests.support.rl.trained import train
+from tests.support.rl.trained import train, weight_bytes
 from training.desks.scalper.network import IDENTITY, ActorCritic
 from training.rl.coefficients import Coefficients, NotFiniteError, Progress
 from training.rl.ppo import Trainer, generalized_advantages, losses, make_deterministic, minibatch
@@ -236,19 +236,19 @@ def test_a_loss_that_is_not_finite_is_named_and_leaves_the_weights_alone(kind: t
     network, environment = kind(1), Broken(6, 1)
     trainer = _trainer(network, NOISY, environment=environment)
     trainer.update()
-    before = _bytes(network)
+    before = weight_bytes(network)
     environment.is_broken = True
     with pytest.raises(NotFiniteError, match="loss of minibatch 0 in update 1 is nan") as raised:
         trainer.update()
     assert (raised.value.update, raised.value.minibatch) == (1, 0)
-    assert _bytes(network) == before
+    assert weight_bytes(network) == before
 
 
 def test_a_gradient_that_is_not_finite_is_named_and_its_step_is_not_taken() -> None:
     def explode(tensors: Sequence[Tensor]) -> None:
         calls.append(len(tensors))
         if len(calls) == 2:
-            before.append(_bytes(network))
+            before.append(weight_bytes(network))
             tensors[0].fill_(float("inf"))
 
     calls: list[int] = []
@@ -256,7 +256,7 @@ def test_a_gradient_that_is_not_finite_is_named_and_its_step_is_not_taken() -> N
     network = Reactive(1)
     with pytest.raises(NotFiniteError, match="gradient norm of minibatch 1 in update 0"):
         _trainer(network, NOISY, average=explode).update()
-    assert _bytes(network) == before[0]
+    assert weight_bytes(network) == before[0]
 
 
 def test_two_trainers_that_average_stay_equal_though_their_environments_differ() -> None:
@@ -280,7 +280,7 @@ def test_two_trainers_that_average_stay_equal_though_their_environments_differ()
         thread.start()
     for thread in threads:
         thread.join()
-    assert _bytes(networks[0]) == _bytes(networks[1]) != _bytes(Reactive(1))
+    assert weight_bytes(networks[0]) == weight_bytes(networks[1]) != weight_bytes(Reactive(1))
     assert progress[0].policy_loss == progress[1].policy_loss
     assert progress[0].reward != progress[1].reward
 
@@ -342,7 +342,7 @@ def test_a_run_continued_from_a_file_ends_with_the_bytes_of_an_undisturbed_one(
     second.load_state_dict(torch.load(file, weights_only=True))
     assert second.updates == stop
     last = [second.update() for _ in range(6 - stop)][-1]
-    assert _bytes(other) == _bytes(undisturbed) != _bytes(kind(1))
+    assert weight_bytes(other) == weight_bytes(undisturbed) != weight_bytes(kind(1))
     assert second.done == whole.done
     assert last.steps == whole.steps
 
@@ -355,7 +355,7 @@ def test_two_trainers_with_one_seed_end_with_the_same_bytes(kind: type[Reactive 
         trainer = _trainer(network, NOISY, seed=seed, precision=precision)
         for _ in range(3):
             trainer.update()
-        return _bytes(network)
+        return weight_bytes(network)
 
     assert weights_of(3) == weights_of(3) != weights_of(4)
 
@@ -391,7 +391,7 @@ def _weights_of(seed: int) -> bytes:
     make_deterministic()
     network = ActorCritic(IDENTITY, seed)
     train(network, Signpost(16, seed), SMALL, total_steps=512, seed=seed)
-    return _bytes(network)
+    return weight_bytes(network)
 
 
 def _trainer(
@@ -411,10 +411,6 @@ def _draw_weights(module: nn.Module, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     for parameter in module.parameters():
         nn.init.normal_(parameter, std=0.5, generator=generator)
-
-
-def _bytes(module: nn.Module) -> bytes:
-    return b"".join(parameter.detach().numpy().tobytes() for parameter in module.parameters())
 
 
 def test_the_running_mean_of_the_weights_is_played_and_goes_on_from_its_state() -> None:

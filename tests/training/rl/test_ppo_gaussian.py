@@ -29,7 +29,7 @@ from tests.support.rl.against_sb3 import (
     theirs,
 )
 from tests.support.rl.noise import NOISY, Noise
-from tests.support.rl.trained import train
+from tests.support.rl.trained import train, weight_bytes
 from training.rl.coefficients import Coefficients
 from training.rl.distributions import evaluate, log_deviations, sample, within_bounds
 from training.rl.ppo import Trainer, losses, make_deterministic, minibatch
@@ -270,7 +270,7 @@ def test_a_run_with_numbers_continued_from_a_file_ends_with_the_bytes_of_an_undi
     second.load_state_dict(torch.load(file, weights_only=True))
     for _ in range(3):
         second.update()
-    assert _bytes(other) == _bytes(undisturbed) != _bytes(kind(1))
+    assert weight_bytes(other) == weight_bytes(undisturbed) != weight_bytes(kind(1))
 
 
 def test_under_bf16_means_and_log_probabilities_are_float32_and_deviations_are_not_rounded() -> None:
@@ -357,7 +357,3 @@ def _trainer(
     make_deterministic()
     place = environment or Limited(c.environments, 1)
     return Trainer(network, place, c, total_steps=6 * 72, seed=seed, **more)
-
-
-def _bytes(module: nn.Module) -> bytes:
-    return b"".join(parameter.detach().numpy().tobytes() for parameter in module.parameters())

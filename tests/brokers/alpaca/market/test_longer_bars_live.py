@@ -27,7 +27,7 @@ from strategies.kit.contract import Bar, ShareSpec
 from strategies.kit.synthetic import synthetic_sessions
 from tests.support.alpaca.market_desk import MINUTE, SECOND, MarketDesk, calendar, desk, session
 from tests.support.core.longer_bars import LongerBars, longer_spec
-from tests.support.desks.desk_run import write_tape
+from tests.support.desks.desk_run import bar_rows, write_tape
 
 pytestmark = pytest.mark.filterwarnings("ignore:websockets.legacy is deprecated:DeprecationWarning")
 
@@ -77,10 +77,6 @@ def decisions(events: Iterable[Event], spec: ShareSpec, mode: str) -> list[Decid
     return result
 
 
-def rows_of(bars: Iterable[Bar]) -> list[str]:
-    return [",".join(map(str, (b.symbol, b.start_ns, b.open, b.high, b.low, b.close, b.volume))) for b in bars]
-
-
 def replayed(tape: Path, spec: ShareSpec) -> list[Decided]:
     info = scan(tape, spec.symbols, spec.bar_interval_s, spec.bar_anchor)
     return decisions(TapeSource(tape, info, calendar()), spec, "replay")
@@ -88,10 +84,10 @@ def replayed(tape: Path, spec: ShareSpec) -> list[Decided]:
 
 def assert_as_replayed(live: list[Decided], spec: ShareSpec, folder: Path, first: int = 0) -> None:
     """Live decisions are those of both replays from the place `first` on, some seconds after the bars' ends."""
-    of_minutes = replayed(write_tape(folder / "minutes.csv", rows_of(minutes())), spec)
+    of_minutes = replayed(write_tape(folder / "minutes.csv", bar_rows(minutes())), spec)
     info = scan(folder / "minutes.csv", spec.symbols, spec.bar_interval_s, spec.bar_anchor)
     whole = [e.bar for e in TapeSource(folder / "minutes.csv", info, calendar()) if isinstance(e, BarClosed)]
-    assert replayed(write_tape(folder / "whole.csv", rows_of(whole)), spec) == of_minutes
+    assert replayed(write_tape(folder / "whole.csv", bar_rows(whole)), spec) == of_minutes
     assert [(one.bar_ns, one.seen) for one in live] == [(one.bar_ns, one.seen) for one in of_minutes[first:]]
     late = [one.time_ns - other.time_ns for one, other in zip(live, of_minutes[first:], strict=True)]
     assert min(late) >= 0

@@ -12,7 +12,7 @@ from daemon.core.book import book_expiry, book_fill, is_news, mark, mid, move_sh
 from daemon.core.events import Contract, ContractExpired, OrderFilled
 from daemon.core.orders import Order
 from daemon.core.state import Book, Position
-from tests.support.core.desk import CALL, PUT, contract, quote
+from tests.support.core.desk import CALL, PUT, at_cost, contract, quote
 
 START = Book(cash=Decimal(10000))
 OPTION = contract(CALL)
@@ -40,10 +40,6 @@ def fill(
 def long(quantity: int, cost: str) -> Book:
     position = Position(CALL, 1, quantity, Decimal(cost), 100, 0, "2024-07-02")
     return Book(cash=Decimal(10000) - Decimal(cost) * 100, positions={CALL: position})
-
-
-def at_cost(book: Book) -> Decimal:
-    return book.cash + sum((p.cost * p.multiplier for p in book.positions.values()), Decimal(0))
 
 
 def test_a_purchase_costs_its_premium_and_its_fees() -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from strategies.daily_rebalancer import CASH, CLOSES, HOLDINGS, INDICATORS, STOCKS, TRADABLE, VALUE, WEEKDAY, WIDTH
 from tests.support.models.torch_graph import graph_of
+from tests.support.rl.trained import weight_bytes
 from training.desks.daily.networks.rebalancer import CLIP, LOG_STD, Policy, RebalancerActorCritic, fit_scaling
 from training.desks.daily.networks.regime import LEFT_OUT, RegimeActorCritic
 from training.desks.scalper.network import parameter_count
@@ -234,7 +235,7 @@ def test_the_same_seed_starts_with_the_same_bytes_and_another_seed_with_others()
         [RebalancerActorCritic(IDENTITY, seed) for seed in (5, 5, 6)],
         [RegimeActorCritic(seed) for seed in (5, 5, 6)],
     ):
-        assert _bytes(first) == _bytes(again) != _bytes(other)
+        assert weight_bytes(first) == weight_bytes(again) != weight_bytes(other)
 
 
 @pytest.mark.parametrize("lacks", LEFT_OUT.values())
@@ -267,7 +268,3 @@ def _decided(network: RebalancerActorCritic) -> None:
     last = network.policy.actor[-1]
     assert isinstance(last, nn.Linear)
     nn.init.normal_(last.weight, std=0.2, generator=torch.Generator().manual_seed(1))
-
-
-def _bytes(network: nn.Module) -> bytes:
-    return b"".join(parameter.detach().numpy().tobytes() for parameter in network.parameters())

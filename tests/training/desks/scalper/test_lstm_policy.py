@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from strategies.option_scalper import SPEC
 from tests.support.rl.carrying_gru import CarryingGru
+from tests.support.rl.trained import weight_bytes
 from training.desks.scalper.network import CLIP, FEATURES, IDENTITY, LstmActorCritic, LstmPolicy, build, parameter_count
 from training.export.export import TOLERANCE, onnx_bytes
 from training.rl.layers import Scaling
@@ -95,12 +96,8 @@ def test_weights_start_orthogonal_with_their_gains_and_biases_at_zero(seed: int)
 
 def test_the_same_seed_starts_with_the_same_bytes_and_another_seed_with_others() -> None:
     for make in (lambda seed: LstmActorCritic(IDENTITY, seed), lambda seed: CarryingGru(3, 8, 2, seed)):
-        first, again, other = (_bytes(make(seed)) for seed in (5, 5, 6))
+        first, again, other = (weight_bytes(make(seed)) for seed in (5, 5, 6))
         assert first == again != other
-
-
-def _bytes(network: nn.Module) -> bytes:
-    return b"".join(parameter.detach().numpy().tobytes() for parameter in network.parameters())
 
 
 def test_a_trainer_can_tell_which_network_carries_a_state() -> None:

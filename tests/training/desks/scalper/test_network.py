@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tests.support.rl.trained import weight_bytes
 from training.desks.scalper.network import (
     CLIP,
     FEATURES,
@@ -83,8 +84,4 @@ def test_a_network_of_another_name_is_refused() -> None:
 
 def test_the_same_seed_starts_with_the_same_bytes_and_another_seed_with_others() -> None:
     first, again, other = (ActorCritic(IDENTITY, seed) for seed in (5, 5, 6))
-    assert _bytes(first) == _bytes(again) != _bytes(other)
-
-
-def _bytes(network: ActorCritic) -> bytes:
-    return b"".join(parameter.detach().numpy().tobytes() for parameter in network.parameters())
+    assert weight_bytes(first) == weight_bytes(again) != weight_bytes(other)
