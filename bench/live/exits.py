@@ -89,7 +89,7 @@ async def _holding(it: Linked) -> tuple[Core, State[Any]]:
     core = Core(ShareBars())
     state = core.start(Identity("live", "d", "scalper", "e1", "sip"), Trading(broker=Broker(foreign_orders="adopt")))
     now_ns = it.desk.clock.now_ns()
-    await _until(lambda: bool(it.desk.server.account.positions) and not it.desk.server.account.working)
+    await until(lambda: bool(it.desk.server.account.positions) and not it.desk.server.account.working)
     it.link.stepped(ev.ClockTicked(now_ns), [AskBroker("the beginning", at_once=True)])
     await _report(it, len(it.of(ev.BrokerReported)))
     session = SESSIONS[0]
@@ -120,12 +120,12 @@ async def _exit(it: Linked, core: Core, holding: State[Any], name: str, arrivals
     if orders[0].closing:
         raise RuntimeError("the report came too late: the exit left by the broker's own call")
     await it.link.release(orders)
-    await _until(lambda: name in arrivals.at)
+    await until(lambda: name in arrivals.at)
     return arrivals.at[name] - began
 
 
 async def _report(it: Linked, number: int) -> ev.BrokerReported:
-    await _until(lambda: len(it.of(ev.BrokerReported)) > number)
+    await until(lambda: len(it.of(ev.BrokerReported)) > number)
     return it.of(ev.BrokerReported)[number]
 
 
@@ -133,9 +133,9 @@ def _order(name: str) -> SubmitOrder:
     return SubmitOrder(name, "SPY", -1, SHARES, Decimal(1), "", 2**62)
 
 
-async def _until(reached: Callable[[], bool]) -> None:
-    """Return within a fifth of a millisecond of it. Raises TimeoutError."""
-    async with asyncio.timeout(30):
+async def until(reached: Callable[[], bool]) -> None:
+    """Return within a fifth of a millisecond of it. Raises TimeoutError after a minute."""
+    async with asyncio.timeout(60):
         while not reached():  # noqa: ASYNC110 - what is looked at has no event
             await asyncio.sleep(0.0002)
 

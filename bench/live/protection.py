@@ -15,7 +15,6 @@ import json
 import random
 import sys
 import time
-from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -23,6 +22,7 @@ from aiohttp import web
 from msgspec import UNSET, structs
 
 from bench.bench_latency import percentiles
+from bench.live.exits import until
 from daemon.alpaca_api.trading_rest import TradingRest
 from daemon.brokers.alpaca.trading.link import Timeouts
 from daemon.core import events as ev
@@ -72,7 +72,7 @@ class Moments:
         Matching.fill = filling  # type: ignore[method-assign,assignment]
 
     async def of(self, moment: str, since: float) -> float:
-        await _until(lambda: self.at.get(moment, 0.0) >= since)
+        await until(lambda: self.at.get(moment, 0.0) >= since)
         return self.at[moment]
 
 
@@ -138,7 +138,7 @@ async def measure(rounds: int, round_trip_s: float) -> dict[str, Any]:
             filled = await desk.buys(number, moments)
             if number % 2 == 0:
                 covered.append(await moments.of("stop accepted", filled) - filled)
-            await _until(lambda: bool(desk.state.book.positions))
+            await until(lambda: bool(desk.state.book.positions))
             await asyncio.sleep(drawn.uniform(0.0, GAP_S))
             exit_times[kind].append(await _left(desk, moments))
             began = time.monotonic()
@@ -164,7 +164,7 @@ async def _begin(desk: Desk) -> None:
     first_tick = ev.ClockTicked(desk.it.desk.clock.now_ns())
     desk.it.link.stepped(first_tick, [AskBroker("the beginning", at_once=True)])
     count = len(desk.it.of(ev.BrokerReported))
-    await _until(lambda: len(desk.it.of(ev.BrokerReported)) > count)
+    await until(lambda: len(desk.it.of(ev.BrokerReported)) > count)
     now = desk.it.desk.clock.now_ns()
     desk.taken = len(desk.it.events)
     await desk.put(ev.ModelVerified(now, "v1", "d", promoted=True, feed="sip"))
@@ -177,17 +177,10 @@ async def _left(desk: Desk, moments: Moments) -> float:
     began = time.monotonic()
     await desk.put(ev.FlattenRequested(desk.it.desk.clock.now_ns(), "bench", "bench"))
     arrived = await moments.of("sell arrived", began)
-    await _until(lambda: not desk.state.book.positions and not desk.state.orders)
+    await until(lambda: not desk.state.book.positions and not desk.state.orders)
     await desk.put(ev.ResumeRequested(desk.it.desk.clock.now_ns(), "bench", "bench"))
     await asyncio.sleep(GAP_S / 2)
     return arrived - began
-
-
-async def _until(reached: Callable[[], bool]) -> None:
-    """Return within a fifth of a millisecond of it. Raises TimeoutError."""
-    async with asyncio.timeout(60):
-        while not reached():  # noqa: ASYNC110 - what is looked at has no event
-            await asyncio.sleep(0.0002)
 
 
 def main() -> None:
