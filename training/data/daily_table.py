@@ -175,7 +175,7 @@ def table_of(
 
 
 def ticks(prices: Float64Array) -> Float64Array:
-    """Prices in USD as whole ticks, rounded as the paper broker's grid has it; what is not finite becomes 0."""
+    """Whole ticks of 1e-4 USD, shaped as `prices` in USD, on the paper broker's grid; 0 for what is not finite."""
     flat = [float(on_grid(price).scaleb(4)) if isfinite(price) else 0.0 for price in prices.ravel().tolist()]
     return np.array(flat, dtype=np.float64).reshape(prices.shape)
 

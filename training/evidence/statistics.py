@@ -108,7 +108,7 @@ def checked(returns: Series) -> Series:
 
 
 def deviations(samples: Series) -> Series:
-    """Sample deviation over the last axis; exactly 0 for one session or where only rounding differs."""
+    """Sample deviations, (...) of (..., sessions); exactly 0 for one session or where only rounding differs."""
     if samples.shape[-1] < 2:
         return np.zeros(samples.shape[:-1])
     spread = samples.std(axis=-1, ddof=1)
@@ -116,7 +116,7 @@ def deviations(samples: Series) -> Series:
 
 
 def sharpes(samples: Series) -> Series:
-    """Sharpe ratios per session over the last axis: mean / sample deviation, 0 without deviation (Sharpe 1994)."""
+    """Sharpe ratios per session, (...) of (..., sessions): mean / sample deviation, 0 without one (Sharpe 1994)."""
     deviation = deviations(samples)
     mean = samples.mean(axis=-1)
     ratios: Series = np.where(deviation > 0.0, mean / np.where(deviation > 0.0, deviation, 1.0), 0.0)

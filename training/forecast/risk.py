@@ -107,7 +107,10 @@ class Known(nn.Module):
         self.register_buffer("columns", torch.tensor(list(columns), dtype=torch.int64), persistent=False)
 
     def forward(self, sequences: Tensor) -> Tensor:
-        """The mean variance of the last `SPANS` rows, and the square of the newest deviation of 20 returns."""
+        """Natural logarithms, (n, width): of the mean variance over each of `SPANS`, and of the newest 20 returns'.
+
+        `sequences` are raw, (n, window, features), the newest row last; (n, 0) where nothing is known.
+        """
         if not self.width:
             return sequences[:, 0, :0]
         rows = sequences.index_select(2, self.columns)

@@ -34,7 +34,7 @@ def room_for_actions(rows: int, log_std: Tensor | None, device: torch.device) ->
 
 
 def within_bounds(actions: Tensor) -> Tensor:
-    """What an environment is given: choices as they are, numbers clipped to [-1, 1]."""
+    """What an environment is given: int64 (n,) choices as they are, float32 (n, actions) clipped to [-1, 1]."""
     return actions.clamp(-1.0, 1.0) if actions.is_floating_point() else actions
 
 

@@ -60,7 +60,7 @@ class Episodes(ABC):
 
     @abstractmethod
     def observe(self) -> Tensor:
-        """Raw observations, a new tensor."""
+        """Raw observations, float32 (n, columns), a new tensor."""
 
     @abstractmethod
     def _open_again(self, over: Tensor) -> None:

@@ -126,7 +126,7 @@ class RowScaling(nn.Module):
         return cls(mean.float(), scale.float())
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Scaled rows."""
+        """Float32 (n, columns) within `CLIP` of 0, of raw rows of the same shape."""
         return ((rows - self.mean) / self.scale).clamp(-CLIP, CLIP)
 
 
@@ -209,7 +209,7 @@ def size_of(confidence: Tensor, variance: Tensor, risk_target: float = 0.0) -> T
 
 
 def weighted(wish: Tensor, size: Tensor) -> Tensor:
-    """The target weights of wishes after sizing."""
+    """Target weights, (...), parts of the equity: wishes (...) within [-1, 1], times their size (...)."""
     return wish.clamp(-1.0, 1.0) * size
 
 

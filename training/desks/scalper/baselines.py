@@ -63,7 +63,7 @@ def moving_averages(observations: Tensor) -> Tensor:
     """The simple rule: calls while the 9-bar average is above the 21-bar one, puts while it is below.
 
     The features are close / average - 1, so the smaller one belongs to the larger average. A buy of the other side
-    closes the position.
+    closes the position. Float32 (n, actions), one-hot, of observations (n, bars, features).
     """
     above = observations[:, -1, FAST_COLUMN] < observations[:, -1, SLOW_COLUMN]
     action = torch.where(above, BUY_CALL, BUY_PUT)

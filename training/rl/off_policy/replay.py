@@ -56,7 +56,7 @@ class Ring:
         return first
 
     def read(self, places: Tensor) -> tuple[Tensor, ...]:
-        """The groups of these rows."""
+        """The groups of the rows at `places`, int64 (n,): float32 (n, width) each."""
         return self._rows.index_select(0, places).split_with_sizes(self._widths, dim=1)
 
     def state_dict(self) -> dict[str, Any]:

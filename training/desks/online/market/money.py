@@ -1,7 +1,8 @@
 """Prices, costs and sizes of shares in whole numbers, as the desk and its paper broker compute them in decimals.
 
 Prices are in ticks (1e-4 USD) or half ticks, shares in steps (`per_share` to a share), money in units (`usd` to a USD).
-The units are so small that one step at half a tick, and the finest cost, are whole numbers. All int64. Pure.
+The units are so small that one step at half a tick, and the finest cost, are whole numbers. All int64, in
+arrays of any shape, element by element. Pure.
 """
 
 from __future__ import annotations

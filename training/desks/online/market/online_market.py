@@ -77,22 +77,22 @@ class Accounts:
 
     @property
     def net_usd(self) -> npt.NDArray[np.float64]:
-        """Equity less the capital."""
+        """Equity less the capital, USD, float64 (n,)."""
         return self._money.in_usd(self.equity - self._capital)
 
     @property
     def costs_usd(self) -> npt.NDArray[np.float64]:
-        """Costs paid."""
+        """Costs paid, USD, float64 (n,)."""
         return self._money.in_usd(self.costs)
 
     @property
     def traded_usd(self) -> npt.NDArray[np.float64]:
-        """Value bought and sold."""
+        """Value bought and sold, USD, float64 (n,)."""
         return self._money.in_usd(self.traded)
 
     @property
     def reserved(self) -> Int64Array:
-        """Cash that the buy under way holds back."""
+        """Cash that the buy under way holds back, int64 (n,), in units of `Money`."""
         return self._money.reserved(self.limit, self.wanted)
 
     def begin(self, rows: BoolArray) -> None:
