@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from training.evidence.wording import counted, listed, number, percent, share
+from training.evidence.wording import aligned, counted, listed, number, percent, share
 
 
 def test_nothing_has_no_sign_and_a_loss_a_real_minus() -> None:
@@ -24,3 +24,9 @@ def test_one_thing_is_never_several() -> None:
 def test_a_list_ends_with_its_last_word() -> None:
     assert [listed(list(names)) for names in ("a", "ab", "abc")] == ["a", "a and b", "a, b and c"]
     assert listed(["a", "b"], "or") == "a or b"
+
+
+def test_columns_are_as_wide_as_their_widest_cell_and_lines_end_with_their_text() -> None:
+    rows = [("", "trades"), ("as configured", "7"), ("a", "")]
+    assert aligned(rows) == ["               trades", "as configured  7", "a"]
+    assert aligned(rows, right=True) == ["               trades", "as configured       7", "            a"]

@@ -185,6 +185,21 @@ def test_a_search_of_the_same_seed_tries_the_same(packages: Path, tmp_path: Path
     assert one.trials[0].values == {}
 
 
+def test_a_search_prints_whole_numbers_as_they_are(
+    packages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = (packages / "ru_session" / "ru_session.py").read_text(encoding="utf-8").replace("ru_session", "ru_large")
+    declared, made = '    "fast": kit', "fast: int = 10, slow"
+    assert (source.count(declared), source.count(made)) == (1, 1)
+    large = '    "volume": kit.Parameter(12345, 12345, 12346, "shares a day"),\n'
+    source = source.replace(declared, large + declared).replace(made, "volume: int = 12345, fast: int = 10, slow")
+    (tmp_path / "ru_large.py").write_text(source, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    tape = str(packages / "ru_session" / "tape.csv.gz")
+    assert rules(["search", "--strategy", "ru_large.py", "--bars", tape, "--trials", "1"]) == 0
+    assert "    1  volume 12345, fast 10, slow 50: Sharpe ratio " in capsys.readouterr().err
+
+
 def test_values_at_which_a_rule_fails_are_left_out_with_the_line_and_the_others_are_judged(
     packages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
