@@ -39,7 +39,7 @@ from training.desks.registry import kind
 from training.desks.trial import ENGINES, RLLIB
 from training.evidence.risk import DRAWDOWN
 from training.export.sb3_file import ACTIVATIONS
-from training.export.version import activate, is_active, read_version
+from training.export.shelf import activate, is_active, read_version
 from training.rl.dimensions import read_plan, with_values
 from training.rl.pool import Stopped
 from training.rl.presets import PASSIVE, practice_of

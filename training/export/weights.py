@@ -17,7 +17,7 @@ import torch
 from daemon.host.whole_files import write_whole
 from strategies.golden import contract_hash
 from strategies.kit.contract import AnyStrategy
-from training.export.version import Version, VersionError, read_version
+from training.export.shelf import Version, VersionError, read_version
 from training.study.study import Fold
 
 WEIGHTS_FILE = "weights.pt"

@@ -32,7 +32,7 @@ from training.evidence.overfitting import Deflated, Overfitting, backtest_overfi
 from training.evidence.statistics import session_returns, sharpes
 from training.evidence.wording import counted, number, percent, share
 from training.export.export import Exported
-from training.export.version import Version, read_version
+from training.export.shelf import Version, read_version
 from training.rl.pool import Emit, Flag, Stopped, stop_on_signals
 from training.rl.ppo import make_deterministic
 from training.runs.folder import RUNS, RunFolderError, code_version

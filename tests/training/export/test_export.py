@@ -31,8 +31,7 @@ from tests.support.toy.registered import registered
 from training.desks.scalper.data import load, observations
 from training.desks.scalper.network import CLIP, ActorCritic, Policy
 from training.export.export import Exported, Release, export, run_onnx, run_onnx_sequence
-from training.export.shelf import ExportError, put_version
-from training.export.version import activate
+from training.export.shelf import ExportError, activate, put_version
 from training.rl.layers import Scaling
 from training.study.folds import single
 

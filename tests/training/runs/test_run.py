@@ -26,7 +26,7 @@ from tests.support.training.small_runs import TRIAL, UPDATE, StopAfter, Train, q
 from training.cli.main import main
 from training.desks.trial import Diverged, News
 from training.evaluate.players import choosing
-from training.export.version import Version, VersionError, read_version
+from training.export.shelf import Version, VersionError, read_version
 from training.export.weights import WEIGHTS_FILE, read_weights
 from training.rl.pool import Stopped
 from training.runs.folder import RunFolderError, code_version, held

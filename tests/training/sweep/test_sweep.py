@@ -21,7 +21,7 @@ from strategies.kit.synthetic import synthetic_sessions
 from tests.support.paths import REPOSITORY
 from tests.support.training.made_up import sessions, write_csv
 from training.cli.main import main
-from training.export.version import VersionError, read_version
+from training.export.shelf import VersionError, read_version
 from training.rl.pool import Stopped
 from training.runs.ledger import Ledger, ledger_path
 from training.studies.grid import GridCell, Swept, axis_of

@@ -24,7 +24,7 @@ from training.desks.online.export import PROBES, export_online, training_of
 from training.desks.online.network import COLD_PRESETS, network_of
 from training.evaluate.machine import Player
 from training.evaluate.players import RandomTrader
-from training.export.version import activate
+from training.export.shelf import activate
 from training.study.study import SessionResult
 
 STRATEGY, SYMBOL = "online_dqn", "SPY"
