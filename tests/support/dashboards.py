@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -98,3 +99,13 @@ def end(process: subprocess.Popen[str]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()
+
+
+def slow_pages(port: int, count: int) -> list[socket.socket]:
+    """Clients that ask for the stream and never read what comes."""
+    pages = []
+    for _ in range(count):
+        page = socket.create_connection(("127.0.0.1", port), 5.0)
+        page.sendall(f"GET /api/stream HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
+        pages.append(page)
+    return pages

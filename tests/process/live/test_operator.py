@@ -39,11 +39,10 @@ from daemon.journal.rows import decode_event
 from daemon.models.pointer import CURRENT, point
 from daemon.operator.control.client import CommandRequest, ask
 from strategies.kit.manifest import MANIFEST_FILE
-from tests.support.dashboards import serving
+from tests.support.dashboards import serving, slow_pages
 from tests.support.desks.desk_run import command, environment, verified
 from tests.support.desks.live_desk import differences
 from tests.support.desks.stage import Stage, Tape, entries, flat, holding, new_york_ns, stage, until
-from tests.support.outside.operator_side import slow_pages
 from tests.support.outside.other_user import GROUP, as_stranger, looked
 
 DAY = "2024-10-31"

@@ -31,11 +31,10 @@ from daemon.journal.reader import JournalReader
 from daemon.journal.rows import JournalError
 from daemon.models.pointer import CANDIDATE, CURRENT
 from daemon.operator.control.client import CommandRequest, ask
-from tests.support.dashboards import serving
+from tests.support.dashboards import serving, slow_pages
 from tests.support.desks.desk_run import Desk, chained, command, environment, read_models, table, tape_rows, write_tape
 from tests.support.models.swaps import KIND, MODEL, alarms, damage, events, name, publish, publish_malicious
 from tests.support.outside.mosquitto import BINARY, PASSWD, Mosquitto, prepared
-from tests.support.outside.operator_side import slow_pages
 from tests.support.ports import free_port
 
 LIMIT_S = 300.0

@@ -13,13 +13,12 @@ from daemon.brokers.alpaca.rest.client import Access
 from daemon.brokers.alpaca.trading.activity_stream import ActivityDeadlines, ActivityStream
 from daemon.brokers.alpaca.trading.link import BrokerLink, Closings, Timeouts
 from daemon.brokers.alpaca.trading.report import Reporter
-from daemon.brokers.alpaca.trading.trade_stream import TradeStream
+from daemon.brokers.alpaca.trading.trade_stream import StreamDeadlines, TradeStream
 from daemon.brokers.alpaca.wire import is_ours
 from daemon.core.effects import AnyEffect
 from daemon.core.events import BrokerReported, ClockTicked, Event, OrderAccepted
 from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET, Rules
 from tests.support.alpaca.rest_desk import Desk, buy, clock_check, desk, eventually
-from tests.support.alpaca.trade_streams import QUICK
 
 E = TypeVar("E", bound=Event)
 
@@ -37,6 +36,17 @@ WORKING = buy(limit="0.01")  # nobody sells at a cent
 
 
 WHOLE = Rules(fill_sizes=(9, 9), dead_session_s=0.0)
+QUICK = StreamDeadlines(
+    open_s=1,
+    reply_s=0.1,
+    ping_s=0.1,
+    pong_s=0.1,
+    close_s=0.5,
+    first_pause_s=0.005,
+    longest_pause_s=0.02,
+    throttled_s=0.05,
+    unauthorized_s=0.05,
+)
 
 
 @dataclass(slots=True)

@@ -32,9 +32,8 @@ from daemon.core.events import (
     OrderUnknown,
 )
 from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET
-from tests.support.alpaca.linked import BY_NAME, OURS, QUICKLY, WHOLE, WORKING, Linked, linked
+from tests.support.alpaca.linked import BY_NAME, OURS, QUICK, QUICKLY, WHOLE, WORKING, Linked, linked
 from tests.support.alpaca.rest_desk import CALL, NAME, OPEN_NS, SHORT, Desk, buy, clock_check, desk, eventually
-from tests.support.alpaca.trade_streams import QUICK
 
 FIFTY = range(50)
 RATE = 20.0

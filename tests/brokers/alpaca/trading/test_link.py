@@ -32,9 +32,8 @@ from daemon.core.events import (
 )
 from daemon.engine.engine import Intake, IntakeFull
 from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET
-from tests.support.alpaca.linked import BY_NAME, OURS, QUICKLY, WHOLE, WORKING, linked
+from tests.support.alpaca.linked import BY_NAME, OURS, QUICK, QUICKLY, WHOLE, WORKING, linked
 from tests.support.alpaca.rest_desk import CALL, NAME, UNANSWERED, buy, clock_check, desk, eventually
-from tests.support.alpaca.trade_streams import QUICK
 
 # --- submissions --------------------------------------------------------------------------------------------------
 

@@ -20,8 +20,8 @@ from websockets.http11 import Response
 from daemon.brokers.alpaca.trading.trade_stream import StreamDeadlines, TradeStream
 from daemon.brokers.alpaca.wire import Malformed
 from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET
+from tests.support.alpaca.linked import QUICK
 from tests.support.alpaca.rest_desk import desk
-from tests.support.alpaca.trade_streams import QUICK
 
 AUTHORIZED = {"stream": "authorization", "data": {"status": "authorized", "action": "authenticate"}}
 LISTENING = {"stream": "listening", "data": {"streams": ["trade_updates"]}}
