@@ -243,16 +243,17 @@ class Draft:
         The first reason stays first unless a later one is more urgent. A less urgent one is kept behind it. What comes
         in other words raises an alarm once for each case. Returns whether an alarm was raised.
         """
-        new, is_raised = Halt(reason, detail, self.now_ns), False
-        halts = tuple([_repeat_halt(halt, new) for halt in self.risk.halts])
-        former = halts[0] if halts else None
-        if former is None or URGENCY.get(reason, 0) > URGENCY.get(former.reason, 0):
+        new = Halt(reason, detail, self.now_ns)
+        repeats = [_repeat_halt(halt, new) for halt in self.risk.halts]
+        halts = tuple([halt for halt, _ in repeats])
+        if not halts or URGENCY.get(reason, 0) > URGENCY.get(halts[0].reason, 0):
             self._put_halts((new, *halts))
             self.effects.append(RaiseAlarm(reason, detail))
             is_raised = True
         else:
             self._put_halts((*halts, new))
-            is_raised = not _repeats(former, new) and self.alarm(reason, detail, once=True, about=wording(detail))
+            is_same = repeats[0][1]
+            is_raised = not is_same and self.alarm(reason, detail, once=True, about=wording(detail))
         self.end_trading(leaving=bool(self.leaves_for()))
         return is_raised
 
@@ -508,20 +509,21 @@ def wording(detail: str) -> str:
     return _FIGURES.sub("#", detail)[:CASE_LETTERS]
 
 
-def _repeat_halt(halt: Halt, new: Halt) -> Halt:
-    """Return a standing halt, with the time of a new one that repeats its reason in other words."""
-    comes = halt.reason == new.reason and wording(halt.detail) != wording(new.detail)
-    if not comes:
-        return halt
-    others_ns = halt.others_ns if _person(halt.detail) == _person(new.detail) else new.since_ns
-    return replace(halt, again_ns=new.since_ns, others_ns=others_ns)
+def _repeat_halt(halt: Halt, new: Halt) -> tuple[Halt, bool]:
+    """Return a standing halt after a new one, and whether the new one says the same.
 
-
-def _repeats(halt: Halt, new: Halt) -> bool:
-    """Whether a new halt says what a standing one does: its reason lasts, in the same words, or of the same person."""
+    The same is its reason in the same words, of the same person, or one that lasts. Its reason in other words gives it
+    the new one's time.
+    """
+    if halt.reason != new.reason:
+        return halt, False
     person = _person(new.detail)
-    same = wording(halt.detail) == wording(new.detail) or (person and _person(halt.detail) == person)
-    return halt.reason == new.reason and (new.reason in LASTING or bool(same))
+    same_words, same_person = wording(halt.detail) == wording(new.detail), _person(halt.detail) == person
+    is_same = same_words or new.reason in LASTING or bool(person and same_person)
+    if same_words:
+        return halt, is_same
+    others_ns = halt.others_ns if same_person else new.since_ns
+    return replace(halt, again_ns=new.since_ns, others_ns=others_ns), is_same
 
 
 def _person(detail: str) -> str:

@@ -78,7 +78,7 @@ def after_replay(result: Replayed, rules: LadderTable) -> LadderMove:
         return LadderMove(REFUSED, "replay_failed", result.problem)
     if not result.asked:
         return LadderMove(SHADOW, "replay_empty", "the journal holds no whole session in which a question was asked")
-    if result.failed > rules.shadow_failures_max * result.asked:
+    if _fails(result.failed, result.asked, rules):
         return LadderMove(REFUSED, "replay_failed", f"{result.failed} of {result.asked} questions without an answer")
     detail = f"{result.pnl:+.3%}, the champion {result.champion_pnl:+.3%} in {result.sessions} sessions of the journal"
     if result.pnl < result.champion_pnl - rules.replay_behind_max:
@@ -93,7 +93,7 @@ def after_shadow(
 
     `pnl` and `champion_pnl` are both copies' profits, as parts of the equity at which they began.
     """
-    if answers + failures and failures > rules.shadow_failures_max * (answers + failures):
+    if _fails(failures, answers + failures, rules):
         return LadderMove(REFUSED, "shadow_failed", f"{failures} of {answers + failures} questions without an answer")
     if sessions < rules.shadow_sessions:
         return None
@@ -119,7 +119,7 @@ def after_canary(step: str, sessions: int, evidence: float, rules: LadderTable) 
 
 def unusable(questions: int, answers: int, rules: LadderTable) -> LadderMove | None:
     """Judge a canary's session by the answers that nothing could use, which are its own fault as no late one is."""
-    if answers <= rules.shadow_failures_max * questions:
+    if not _fails(answers, questions, rules):
         return None
     return LadderMove(ROLLED_BACK, "canary_failed", f"{answers} of {questions} questions without a usable answer")
 
@@ -156,7 +156,7 @@ def idle(risk: RiskState, now_ns: int, questions: int, failures: int, rules: Lad
     """
     if not questions:
         return "no question was asked"
-    if failures > rules.shadow_failures_max * questions:
+    if _fails(failures, questions, rules):
         return f"{failures} of {questions} questions without an answer"
     pause, halt = risk.pause, risk.halt
     if halt is not None and halt.reason not in OWN_HALTS:
@@ -185,6 +185,11 @@ def bet(figures: Mapping[str, float], session_return: float, share: float) -> di
 def evidence_of(figures: Mapping[str, float]) -> float:
     """Return the mean wealth of all stakes, again a supermartingale."""
     return sum(figures.get(f"bet_{stake}", 1.0) for stake in STAKES) / len(STAKES)
+
+
+def _fails(failures: int, questions: int, rules: LadderTable) -> bool:
+    """Return whether too many of the questions had no usable answer."""
+    return failures > rules.shadow_failures_max * questions
 
 
 def _has_band(card: Card) -> bool:
