@@ -303,8 +303,10 @@ class Guard:
             if self._rules.act == "alarm":
                 words += '; guard.act is "alarm": it tells, and protects nothing'
         else:
+            last = "" if beat is None else f"its last heartbeat is of {_time_text(beat.time_ns)}, and "
+            which = "newer one" if last else "heartbeat"
             unheard = (
-                f"no heartbeat came within {within_s:g} s: is it running, with the same key, prefix and desk.name?"
+                f"{last}no {which} came within {within_s:g} s: is it running, with the same key, prefix and desk.name?"
             )
             words = self._unread or unheard
         return [*findings, (self.watch.is_heard, f"desk {self._desk}: {words}"), *self.watch.account_findings()]

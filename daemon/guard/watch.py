@@ -132,6 +132,7 @@ class Watch:
         self._lives = {} if beat is None else {beat.life: beat.counter}  # life -> its newest heartbeat's counter
         self._began_s = self._turned_s = self._awake_s = began_s
         self._heard_s: float | None = None  # when the desk was last heard; None until then
+        self._heard_count = 0  # fresh heartbeats since this guard began
         self._late_s = began_s - rules.act_s - rules.alarm_s  # when a late, wrongly timed or unreadable one last came
         self._echo_s = dict.fromkeys(rules.paths, began_s - 2 * rules.echo_s)  # time of the newest echo
         self._up_s = dict.fromkeys(rules.paths, began_s)  # since when each path carries the echo
@@ -164,6 +165,7 @@ class Watch:
         if fresh or last_beat is None or beat.life >= last_beat.life:
             self.beat = beat
         if fresh:
+            self._heard_count += 1
             self._heard_s, self._was_fenced, self._closes, self._close_again_s = now_s, False, False, 0.0
             self._unprotected_alarms({}, now_s)
             self._stop_times.clear()
@@ -218,8 +220,8 @@ class Watch:
 
     @property
     def is_heard(self) -> bool:
-        """Whether the desk was heard since this guard began."""
-        return self._heard_s is not None
+        """Whether the desk was heard twice since this guard began: what it left in a folder is heard once."""
+        return self._heard_count > 1
 
     def blind(self, now_s: float) -> list[str]:
         """Return the paths that do not bring the guard's own message back."""

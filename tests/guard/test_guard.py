@@ -27,7 +27,7 @@ from daemon.guard import command
 from daemon.guard.command import TABLES, Guard
 from daemon.guard.watch import Cancel, Close, Fence
 from daemon.host.time.clock import Clock
-from daemon.operator.heartbeat import Heartbeat, Held, payload_of, sign
+from daemon.operator.heartbeat import Heartbeat, Held, payload_of, put, sign
 from daemon.operator.log import Log
 from daemon.operator.signing import parse_key
 from tests.support.desks.desk_at_work import until
@@ -81,6 +81,24 @@ async def test_keys_that_the_broker_does_not_know_are_named_as_the_cause(
     monkeypatch.setattr(host.account, "look", refuse)
     lines = await host.guard.try_out(0.01)
     assert (False, "account: 401 - unauthorized.: use the keys made for this environment") in lines
+
+
+async def test_what_a_dead_desk_left_in_the_folder_is_no_desk_that_is_heard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RLTRADER_GUARD__BEAT_S", "1")
+    host = Host(tmp_path)
+    put(tmp_path, host.beat())
+    dead = (await host.guard.try_out(0.5))[1]
+    assert dead[0] is False
+    assert "and no newer one came within 0.5 s: is it running" in dead[1]
+
+    host.guard = host.started()
+    put(tmp_path, host.beat(2))
+    trying = asyncio.create_task(host.guard.try_out(30.0))
+    await until(lambda: host.guard.watch.beat is not None)
+    put(tmp_path, host.beat(3))
+    assert (await trying)[1] == (True, "desk paper-1: heard, holds 1 positions, of which it can protect 1")
 
 
 class Host:
