@@ -137,6 +137,8 @@ def take_fill(draft: Draft, event: OrderFilled) -> None:
     if order.correction:  # once an order is corrected, its totals come from look-ups and the ledger alone
         if event.cumulative_quantity > order.filled:
             draft.look_up(order)
+            if order.working:  # its figures may be those before the correction
+                draft.effects.append(AskBroker(f"{order.client_order_id}: a fill after its correction"))
         return
     event = _with_exact_cost(order, event)
     news = is_news(order, event)
@@ -347,7 +349,7 @@ def set_totals(draft: Draft, order: Order, report: BrokerOrder) -> bool:
     if filled_quantity and report.average_price is None:
         return False
     cost = total_cost(draft, report)
-    if order.correction and not order.working and is_replaced(order, filled_quantity, cost):
+    if order.correction and is_replaced(order, filled_quantity, cost):
         return True
     behind = filled_quantity < order.filled
     if behind and not order.correction:

@@ -151,6 +151,29 @@ def test_a_correction_that_its_order_does_not_show_is_booked_by_the_fill_that_it
     assert rows(d) == [(0, 9), (2, 9)]
 
 
+def test_a_bust_that_its_order_does_not_show_while_it_works_is_booked_once() -> None:
+    d = at_broker(account := Account())
+    name = submitted(d, account)
+    first = account.fill(name, 4, "2.00", d.at(1))
+    d.put(first, ev.TradeCorrected(d.at(2), name, "x1", 2, Decimal(4), "trade_bust"))
+    account.cash, account.positions = Decimal(9600), {CALL: (2, Decimal(2))}  # 2 x 2.00 x 100 USD are paid for
+    stands = replace(first, correction=1, cumulative_quantity=2, cumulative_cost=Decimal(4), quantity=-2)
+    account.fills[:] = [stands]
+    for minute in (3, 4, 5):
+        agreed(d, account, minute)
+        d.put(account.found(name, d.at(minute, 30)))  # the order shows 4 at 2.00 still
+        assert (d.held, d.state.book.cash) == ({CALL: 2}, Decimal(9600))
+    assert (rows(d), d.order(name).working) == ([(0, 4), (1, 2)], True)
+
+    again = replace(first, time_ns=d.at(6), cumulative_quantity=4, cumulative_cost=Decimal(8), quantity=2)
+    asked = d.put(again)  # 2 more at 2.00: the totals are those that the bust replaced
+    assert [e for e in asked if isinstance(e, AskBroker)]
+    account.cash, account.positions = Decimal(9200), {CALL: (4, Decimal(2))}
+    account.fills[:] = [replace(again, correction=1)]
+    agreed(d, account, 6, 10)
+    assert d.held == {CALL: 4}
+
+
 @pytest.mark.parametrize(
     ("side", "shares_before", "quantity", "amount", "cost", "gain"),
     [
