@@ -18,7 +18,7 @@ from typing import Any, cast
 import pytest
 
 from daemon.brokers.alpaca.guarded import AlpacaGuarded
-from daemon.brokers.alpaca.rest.client import Refused, Unanswered
+from daemon.brokers.alpaca.rest.client import QueuedClient, Refused, Unanswered
 from daemon.brokers.alpaca.trading.trading import TradingReads
 from daemon.brokers.api import AccountLook
 from daemon.config.load import NO_STRATEGY, DeskSettings, load
@@ -306,28 +306,44 @@ def ns_of(text: str) -> int:
 
 
 class Announcements:
-    """The broker's announcements of corporate actions: first none, then one, then no answer."""
+    """The broker's announcements of corporate actions, at a time that moves by hand."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] | None = []
-        self.days: list[str] = []
+        self.asked: list[tuple[object, ...]] = []
+        self.now_s = 0
 
-    async def shares_changed(self, day: str) -> list[dict[str, Any]]:
-        self.days.append(day)
+    def now_ns(self) -> int:
+        return self.now_s * SECOND
+
+    async def get(self, path: str, query: dict[str, str]) -> list[dict[str, Any]]:
+        assert path == "/corporate_actions/announcements"
+        self.asked.append((query["since"], query["until"], "dividend" in query["ca_types"]))
         if self.rows is None:
             raise Unanswered("GET /corporate_actions/announcements: 503")
-        return self.rows
+        return [row for row in self.rows if query["since"] <= row["ex_date"] <= query["until"]]
 
 
 async def test_corporate_actions_are_asked_for_again_and_unknown_without_an_answer() -> None:
-    account, announcements = AlpacaGuarded.__new__(AlpacaGuarded), Announcements()
-    account._reads, account._changes_by_day = cast(TradingReads, announcements), {}
-    days = ("2026-11-24", "2026-11-23")
-    assert await account._changes(days) == frozenset()
-    announcements.rows = [{"initiating_symbol": "SPY", "target_symbol": None}]
-    assert "SPY" in (await account._changes(days) or ())
-    assert announcements.days == ["2026-11-24", "2026-11-23", "2026-11-24"]
-    announcements.rows = None
+    account, broker = AlpacaGuarded.__new__(AlpacaGuarded), Announcements()
+    account._reads = TradingReads.__new__(TradingReads)
+    account._reads._client = cast(QueuedClient, broker)
+    account._clock, account._changes_read, account._changed = cast(Clock, broker), None, frozenset()
+    days = ("2026-11-24", "2026-11-23", "2026-11-22")
+    dividend = {"ca_type": "dividend", "ex_date": "2026-11-23", "target_symbol": None}
+    broker.rows = [
+        dividend | {"ca_sub_type": "stock", "initiating_symbol": "DIA"},
+        dividend | {"ca_sub_type": "cash", "initiating_symbol": "QQQ"},
+    ]
+    assert await account._changes(days) == {"", "DIA"}
+    for symbol, day in (("SPY", days[0]), ("IWM", days[1])):  # a late one of yesterday too
+        broker.rows.append({"ca_type": "split", "ex_date": day, "initiating_symbol": symbol, "target_symbol": None})
+    assert await account._changes(days) == {"", "DIA", "SPY"}
+    broker.now_s = 3600
+    assert await account._changes(days) == {"", "DIA", "SPY", "IWM"}
+    whole, newest = ("2026-11-22", "2026-11-24", True), ("2026-11-24", "2026-11-24", False)
+    assert broker.asked == [whole, newest, whole]
+    broker.rows = None
     assert await account._changes(days) is None
     assert await account._changes(()) == frozenset()
     assert await account._changes(None) is None

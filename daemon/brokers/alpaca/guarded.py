@@ -18,7 +18,7 @@ from daemon.core.effects import SubmitOrder
 from daemon.core.events import BrokerOrder
 from daemon.core.orders import FENCE
 from daemon.host.time.clock import Clock
-from strategies.kit.units import SECOND_NS
+from strategies.kit.units import HOUR_NS, SECOND_NS
 
 NAMES_MAX = 20  # orders looked up by name in one look
 
@@ -32,7 +32,8 @@ class AlpacaGuarded:
         self._orders, self._reads = TradingOrders(sending, self._queues[0]), TradingReads(reading, self._queues[1])
         market = MarketData(data, self._queues[2])
         self.admin = AlpacaAdmin(self._reads, lambda: market, lambda: self._orders, settings)
-        self._changes_by_day: dict[str, frozenset[str]] = {}  # by day
+        self._changes_read: tuple[str, str, int] | None = None  # first and last day, and hour, of the last whole read
+        self._changed: frozenset[str] = frozenset()  # symbols with corporate actions on these days
         self._ended_orders: dict[str, BrokerOrder] = {}  # by name: these change no more
 
     async def look(self, since_ns: int, names: Collection[str], days: Sequence[str] | None) -> AccountLook:
@@ -69,20 +70,23 @@ class AlpacaGuarded:
         return orders
 
     async def _changes(self, days: Sequence[str] | None) -> frozenset[str] | None:
-        """Return the symbols with corporate actions; None where they cannot be read, which does not void the look."""
-        if days is None:
-            return None
+        """Return the symbols with corporate actions; None where they cannot be read, which does not void the look.
+
+        All days are read once an hour, as an action may be announced late, and the newest one at each look.
+        """
+        if not days:
+            return None if days is None else frozenset()
+        first, last = min(days), max(days)
+        now = (first, last, self._clock.now_ns() // HOUR_NS)
+        is_whole = now != self._changes_read
         try:
-            for day in days:
-                if day not in self._changes_by_day or day == max(days):  # the newest day may get further announcements
-                    self._changes_by_day[day] = await self._changes_of(day)
+            rows = await self._reads.shares_changed(first if is_whole else last, last, dividends=is_whole)
         except BrokerError:
             return None
-        return frozenset().union(*(self._changes_by_day[day] for day in days))
-
-    async def _changes_of(self, day: str) -> frozenset[str]:
-        rows = await self._reads.shares_changed(day)
-        return frozenset(wire.text(row.get(key)) for row in rows for key in ("initiating_symbol", "target_symbol"))
+        names = (wire.text(row.get(key)) for row in rows for key in ("initiating_symbol", "target_symbol"))
+        self._changed = frozenset(names) | (frozenset() if is_whole else self._changed)
+        self._changes_read = now
+        return self._changed
 
     async def rest(self, stop: SubmitOrder) -> None:
         """POST /v2/orders. Raises Refused for a definite refusal."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -495,7 +495,8 @@ class Reporter:
         if not needed or (self._announced_lines is not None and self._announced_lines[0] == when):
             return former
         try:
-            rows = await self._reads.shares_changed(day.isoformat(), NIGHTS_MAX)
+            nights = timedelta(days=NIGHTS_MAX)
+            rows = await self._reads.shares_changed((day - nights).isoformat(), (day + nights).isoformat())
         except (RestError, Malformed) as problem:
             self._log("announcements_unread", problem=str(problem))
             return former

@@ -168,12 +168,14 @@ class TradingReads:
                 spin_offs |= {(party, text(row.get("ex_date")), f"{new}/{old}") for party in parties}
         return sorted(spin_offs)
 
-    async def shares_changed(self, day: str, nights: int = 0) -> list[Raw]:
-        """Return the splits, spin-offs and mergers of all shares with this ex-date (New York) or one near it."""
-        first_date, last_date = (
-            (date.fromisoformat(day) + timedelta(days=days)).isoformat() for days in (-nights, nights)
-        )
-        return await self._announcements("split,spinoff,merger", "ex_date", first_date, last_date)
+    async def shares_changed(self, first_date: str, last_date: str, *, dividends: bool = False) -> list[Raw]:
+        """Return the splits, spin-offs and mergers of all shares with an ex-date (New York) between two days, both
+        included; with `dividends` also those that are paid in shares.
+        """
+        kinds = "split,spinoff,merger,dividend" if dividends else "split,spinoff,merger"
+        rows = await self._announcements(kinds, "ex_date", first_date, last_date)
+        cash = ("dividend", "cash")
+        return [row for row in rows if (text(row.get("ca_type")).lower(), text(row.get("ca_sub_type")).lower()) != cash]
 
     async def _announcements(self, kinds: str, by: str, first_date: str, last_date: str, **more: str) -> list[Raw]:
         """Return the corporate actions of these kinds whose date `by` lies between two days, both included."""

@@ -400,11 +400,12 @@ async def test_what_is_announced_for_the_day_is_a_line_that_books_nothing(monkey
         await rested(it)
         days: list[str] = []
 
-        async def shares_changed(day: str, nights: int) -> list[dict[str, Any]]:
-            days.append(day)
+        async def shares_changed(first_date: str, last_date: str) -> list[dict[str, Any]]:
+            first, last = date.fromisoformat(first_date), date.fromisoformat(last_date)
+            assert (last - first).days == 10
+            days.append((first + (last - first) / 2).isoformat())
             if len(days) == 1:
                 raise Malformed("not now")
-            assert nights == 5
             another_day = [row | {"ex_date": "2024-07-03"} for row in (SPLIT_ROW, MERGER_ROW)]
             return [SPLIT_ROW, MERGER_ROW, {"ca_type": "dividend", "initiating_symbol": "SPY"}, *another_day]
 
