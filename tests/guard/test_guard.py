@@ -335,12 +335,12 @@ async def test_corporate_actions_are_asked_for_again_and_unknown_without_an_answ
         dividend | {"ca_sub_type": "stock", "initiating_symbol": "DIA"},
         dividend | {"ca_sub_type": "cash", "initiating_symbol": "QQQ"},
     ]
-    assert await account._changes(days) == {"", "DIA"}
+    assert await account._changes(days) == frozenset({"", "DIA"})
     for symbol, day in (("SPY", days[0]), ("IWM", days[1])):  # a late one of yesterday too
         broker.rows.append({"ca_type": "split", "ex_date": day, "initiating_symbol": symbol, "target_symbol": None})
-    assert await account._changes(days) == {"", "DIA", "SPY"}
+    assert await account._changes(days) == frozenset({"", "DIA", "SPY"})
     broker.now_s = 3600
-    assert await account._changes(days) == {"", "DIA", "SPY", "IWM"}
+    assert await account._changes(days) == frozenset({"", "DIA", "SPY", "IWM"})
     whole, newest = ("2026-11-22", "2026-11-24", True), ("2026-11-24", "2026-11-24", False)
     assert broker.asked == [whole, newest, whole]
     broker.rows = None

@@ -34,6 +34,7 @@ RATIOS = [
     ("0.5", 25, "200"),
 ]
 WHOLE = Decimal(10_000)
+WEDNESDAY_AFTER = Session("2024-07-03", TUESDAY.open_ns + DAY, TUESDAY.close_ns + DAY)
 WEDNESDAY = Session("2024-06-26", LAST_FRIDAY.open_ns - 2 * DAY, LAST_FRIDAY.close_ns - 2 * DAY)  # before that Friday
 
 
@@ -715,6 +716,28 @@ def test_a_small_stock_dividend_that_was_taken_over_with_the_positions_is_not_bo
         account.book(line("SPLIT", "AAA", count))
     assert [reported(d, account, minute) for minute in (-14, -13)] == [[], []]
     assert (d.held, d.state.risk.reconciled, d.state.basket.leavers) == ({"AAA": 52, "BBB": 40}, True, ())
+
+
+@pytest.mark.parametrize("bought", [0, 3])
+@pytest.mark.parametrize("lines", [(2,), (-50, 52)])
+def test_a_small_stock_dividend_of_a_desk_alone_is_its_own_once_its_line_tells_it(
+    lines: tuple[int, ...], bought: int
+) -> None:
+    """Until then its two shares count as others', as the three that a person bought that morning do."""
+    d = with_shares(account := Account(), IGNORE, AAA=50, BBB=40)
+    d.put(account.report(d.at(389)), account.report(d.at(391)))
+    d.end(**dict.fromkeys(SYMBOLS, 100.0))
+    d.begin(WEDNESDAY_AFTER)
+    account.positions["AAA"] = (52 + bought, Decimal("96.1538"))
+    for minute in (-19, -18, -17):
+        reported(d, account, minute)
+    assert (d.held["AAA"], d.state.broker.foreign_held) == (50, {"AAA": 2 + bought})
+    for count in lines:
+        account.book(replace(line("SPLIT", "AAA", count), time_ns=WEDNESDAY_AFTER.open_ns))
+    for minute in (-16, -15, -14):
+        reported(d, account, minute)
+    others = {"AAA": bought} if bought else {}
+    assert (d.held, d.state.broker.foreign_held, d.state.risk.reconciled) == ({"AAA": 52, "BBB": 40}, others, True)
 
 
 @pytest.mark.parametrize("rules", [None, ADOPT])
