@@ -202,8 +202,15 @@ def note_given_up(draft: Draft, works: Sequence[Work]) -> None:
             missing[work.symbol] = change
     if missing:
         draft.basket = replace(draft.basket, given_up={**draft.basket.given_up, **missing})
-        text = ", ".join(f"{change:+d} {symbol}" for symbol, change in missing.items())
-        draft.effects.append(RaiseAlarm("basket_unfinished", f"not traded today: {text}"))
+        text = f"not traded today: {_changes_text(missing)}"
+        orders = [order for work in works if (order := draft.orders.get(work.order_id)) is not None]
+        if at_work := {order.symbol: order.side * order.remaining for order in orders}:
+            text += f"; may still fill: {_changes_text(at_work)}"
+        draft.effects.append(RaiseAlarm("basket_unfinished", text))
+
+
+def _changes_text(changes: Mapping[str, Quantity]) -> str:
+    return ", ".join(f"{change:+d} {symbol}" for symbol, change in changes.items())
 
 
 def record_basket_end(draft: Draft) -> None:

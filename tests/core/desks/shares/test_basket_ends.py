@@ -9,7 +9,7 @@ import pytest
 
 from daemon.app.live.desk import settled
 from daemon.core import events as ev
-from daemon.core.effects import AnyEffect, SubmitOrder
+from daemon.core.effects import AnyEffect, RaiseAlarm, SubmitOrder
 from daemon.core.limits import Basket, Risk, Trading
 from tests.support.core.account import Account
 from tests.support.core.daily_desk import KEEP, DailyDesk, decided, orders, tuesday
@@ -54,7 +54,8 @@ def test_what_is_held_stays_when_a_basket_is_ended_before_the_open(how: str) -> 
 @pytest.mark.parametrize("how", ENDS)
 def test_a_sale_that_the_auction_does_not_let_go_fills_and_nothing_follows(how: str) -> None:
     d = on_tuesday()
-    end_by(d, how, -1)
+    (detail,) = [it.detail for it in of(end_by(d, how, -1), RaiseAlarm) if it.name == "basket_unfinished"]
+    assert detail == "not traded today: -10 AAA, +10 BBB; may still fill: -10 AAA"
     d.put(ev.CancelRejected(d.at(-1), SALE, "too late for the auction"))
     d.fill(SALE, 10, "100")
     assert orders(d.quotes(0, AAA="100", BBB="100") + d.tick(5)) == []
