@@ -217,6 +217,10 @@ class Draft:
         self.effects.append(RaiseAlarm(name, detail))
         return True
 
+    def told_of(self, name: str) -> set[str]:
+        """Return the words that distinguish the cases of this alarm so far, such as symbols."""
+        return {word for case in self.risk.alarms if _is_of(case, name) for word in case.split()[1:]}
+
     def close_session_at(self, told_ns: int) -> bool:
         """Move the session's close to this time if that is earlier than in the calendar; return whether it moved."""
         state, session = self.session, self.session.session

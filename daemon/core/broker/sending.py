@@ -198,7 +198,10 @@ def report_closing(draft: Draft, work: Work, quantity: Quantity) -> None:
     if _is_unconfirmed(draft, work):  # one alarm names all exits that wait for the missing report
         exits = [it for it in draft.works.values() if it.purpose == EXIT]
         waiting = {it.symbol: draft.held(it.symbol) - it.goal for it in exits if _is_unconfirmed(draft, it)}
-        texts = names_of([f"{abs(count)} {name}" for name, count in {**waiting, symbol: quantity}.items()])
+        waiting[symbol] = quantity
+        if waiting.keys() <= draft.told_of("exit_unconfirmed"):
+            return  # fewer than before wait now
+        texts = names_of([f"{abs(count)} {name}" for name, count in waiting.items()])
         about = " ".join(sorted(waiting))
         draft.alarm("exit_unconfirmed", f"{texts}: no report says what is there; {how}", once=True, about=about)
         return

@@ -98,6 +98,12 @@ def test_one_alarm_names_all_exits_that_no_report_confirms() -> None:
     assert sales(effects) == [(198, True), (50, True), (7, True)]
     (alarm,) = of(effects, RaiseAlarm)
     assert (alarm.name, alarm.detail.partition(":")[0]) == ("exit_unconfirmed", "198 AAA, 50 BBB, 7 CCC")
+    first, *others = of(effects, SubmitOrder)
+    for order in others:
+        d.fill(order.client_order_id, order.quantity, "100")
+    d.put(ev.OrderRejected(d.at(1.1, 6), first.client_order_id, "not now"))
+    again = [effect for second in range(10, 120, 10) for effect in d.tick(1.1, second)]
+    assert (sales(again)[:1], "exit_unconfirmed" in alarms(again)) == ([(198, True)], False)
 
 
 def test_an_unanswered_call_is_not_repeated_where_it_could_close_what_a_person_holds() -> None:
