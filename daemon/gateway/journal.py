@@ -117,7 +117,8 @@ class GatewayJournal:
         self._batch.entries.append(self._chain.row(books.seq, event.time_ns, kind, payload, encoded_effects(effects)))
         self._row_count += 1
         self._waiting.set()
-        if books.seq - self._snapshot_seq >= SNAPSHOT_EVENTS or isinstance(event, RowsLeftOut):
+        due = books.seq - self._snapshot_seq >= SNAPSHOT_EVENTS or isinstance(event, RowsLeftOut)
+        if due or self.machine.has_divided:  # its owners know their parts: no later code may divide it anew
             self._snapshot()
         return effects
 

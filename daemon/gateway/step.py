@@ -102,11 +102,12 @@ class Bookkeeper:
         self.books = books or Ledgers()
         self.whole_until_ns: int | None = None  # time of the last report before a row that was left out
         self.owners_later: Mapping[str, str] = {}  # order's name or id -> sub-account, from rows after that one
+        self.has_divided = False  # the last event divided a line, or contracts that ended without one
         self._effects: list[AnyGatewayEffect] = []
 
     def step(self, event: AnyGatewayEvent) -> list[AnyGatewayEffect]:
         """Apply one event; returns its effects in order."""
-        books, self._effects = self.books, []
+        books, self._effects, self.has_divided = self.books, [], False
         books.now_ns = max(books.now_ns, event.time_ns)
         books.seq += 1
         match event:
@@ -627,7 +628,7 @@ class Bookkeeper:
         elif former is not None or self._comes_early(line):
             return
         self._take_back(line)
-        division = divide(books, line, ex_date)
+        division, self.has_divided = divide(books, line, ex_date), True
         books.ratios.pop(line.id, None)
         books.spun.pop(line.id, None)
         books.lines[line.id] = (books.now_ns, division.parts)
@@ -683,7 +684,7 @@ class Bookkeeper:
                 contracts[symbol] = contract
         became_shares = exercises(books, contracts)
         for symbol, contract in contracts.items():
-            holders, legs = books.holders(symbol), {}
+            holders, legs, self.has_divided = books.holders(symbol), {}, True
             for name, quantity in holders.items():
                 books.book(name, symbol, LinePart(-quantity), contract.expiry)
                 if symbol in became_shares:
@@ -705,6 +706,7 @@ class Bookkeeper:
         holders = {name: count for name, count in books.holders(symbol).items() if count > 0}
         if not holders or self._awaits_fill(symbol, asked_ns):
             return
+        self.has_divided = True
         for name, count in some_of(holders, min(-short.qty, sum(holders.values(), ZERO))).items():
             amount = (count * short.average * multiplier(symbol)).quantize(CENT)
             books.book(name, symbol, LinePart(-count, amount))

@@ -492,3 +492,26 @@ async def test_a_copy_on_another_host_refuses_its_desks_the_stream_as_the_broker
         alpaca.faults.clear()
         await s.until(lambda: s.gateway.ready)
         assert not s.gateway.stream_taken
+
+
+async def test_what_a_desk_was_told_of_a_line_stays_when_a_killed_gateway_starts_with_another_rule(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with broker() as alpaca:
+        with monkeypatch.context() as former:
+            former.setattr(journal, "code_digest", lambda: "former000000")
+            former.setattr(step, "divide", lambda _, line, __: Division({"a": LinePart(ZERO, line.amount)}))
+            async with gateway_on(alpaca, tmp_path) as s:
+                await s.place("a", 5)
+                await s.place("b", 4)
+                await s.settled()
+                cash_row(alpaca.account, "FEE", Decimal("-0.18"), alpaca.clock.now_ns(), "CAT fee")
+                await s.settled()
+                shutil.copytree(tmp_path, tmp_path / "killed", ignore=shutil.ignore_patterns("*.sock", "killed"))
+        async with gateway_on(alpaca, tmp_path / "killed") as s:
+            # 5 at 500.01, and the whole fee: by this code's rule b, who traded four ninths, pays 0.08 of it
+            assert s.books.accounts["a"].cash == Decimal(20000) - 5 * Decimal("500.01") - Decimal("0.18")
+            (line,) = (await s.ask("a", "GET", "/v2/account/activities/FEE"))[1]
+            assert line["net_amount"] == "-0.18"
+            await s.settled()
+            assert s.verified().difference == ""
