@@ -404,12 +404,16 @@ class Ledgers(msgspec.Struct):
         return max(min(own_free, account_free), ZERO)
 
     def _account_quantity(self, symbol: str) -> Decimal:
-        """Return what all hold by the books; the broker's quantity where that is more after a split without a line."""
+        """Return what all hold by the books; the broker's quantity where a lasting difference makes that right.
+
+        That is more after a split without a line, or nothing, as after an assignment without one: a sale of the last
+        share that is not there would open a short position. A sale beyond fewer shares the broker refuses itself.
+        """
         books = sum(self.holders(symbol).values(), ZERO)
         if self.differences.get(symbol, (0, ""))[1] not in self.doubts:
             return books
-        later = sum(self.trades_since(symbol, self.reported_ns).values(), ZERO)
-        return max(books, self.broker_held.get(symbol, ZERO) + later)
+        there = self.broker_held.get(symbol, ZERO) + sum(self.trades_since(symbol, self.reported_ns).values(), ZERO)
+        return books if 0 < there < books else there
 
     def _part_of_fewer(self, account: str, symbol: str) -> Decimal:
         """Return a holding; its part of the broker's quantity where a reverse split without a line made that less.

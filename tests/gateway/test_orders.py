@@ -17,8 +17,9 @@ from daemon.brokers.alpaca.trading.report import funds_of
 from daemon.gateway import server
 from daemon.gateway.command import show
 from daemon.gateway.config import AccountLimits
+from simulator.trading.venue import Rules
 from strategies.kit.units import SECOND_NS
-from tests.support.gateway_stage import CALL, KEYS, broker, gateway_on, stage, table
+from tests.support.gateway_stage import CALL, KEYS, PATIENCE_S, SESSIONS, broker, gateway_on, stage, table
 from tests.support.simulator.trade_listeners import trade_updates
 
 WASH = (403, 40310000, "potential wash trade detected. use complex orders")
@@ -551,6 +552,37 @@ async def test_what_a_person_sold_of_a_desks_shares_is_mains_short_and_the_desk_
         await s.until(lambda: not s.held("main"))
         await s.place("a", 4, "sell")
         await s.until(lambda: not s.held("a"))
+
+
+@pytest.mark.parametrize("late", [False, True])  # as on paper: its lines come the next day
+async def test_shares_that_a_persons_short_call_took_are_sold_by_no_desk_before_they_are_there_again(
+    tmp_path: Path, *, late: bool
+) -> None:
+    rules = Rules(fill_sizes=(1000, 1000), dead_session_s=1.0, late_activities=late)
+    async with stage(tmp_path, table("a", "60000"), rules=rules) as s:
+        s.broker.account.margin = 2  # it may sell short
+        await s.place("a", 100)
+        await s.until(lambda: s.held("a") == {"SPY": Decimal(100)})
+        s.broker.by_hand("place", symbol=CALL, qty="1", side="sell", type="limit", limit_price="0.01")
+        await s.until(lambda: s.held("main") == {CALL: Decimal(-1)})
+        s.broker.faults.add("assignment", symbol=CALL)
+        await s.until(lambda: s.broker.account.quantity("SPY") == 0)
+        for _ in range(2):
+            await s.gateway.wait_for_report(PATIENCE_S)
+            await asyncio.sleep(11)
+        assert (await s.refused("a", 100, "sell"))[0] == 403
+        assert (await s.ask("a", "DELETE", "/v2/positions/SPY"))[0] == 403
+        assert s.broker.account.quantity("SPY") == 0  # and not a hundred short
+        s.broker.by_hand("place", symbol="SPY", qty="100", side="buy")
+        await s.until(lambda: s.held("main").get("SPY") == (100 if late else None))
+        await s.place("a", 100, "sell")
+        await s.until(lambda: not s.held("a"))
+        if late:
+            s.broker.clock.jump_to(SESSIONS[1].open_ns)
+            s.broker.back_office.advance(SESSIONS[1].open_ns)
+        await s.settled()
+        assert s.held("main") == {}
+        assert s.verified().difference == ""
 
 
 async def test_shares_of_a_desk_that_a_person_sold_are_told_until_they_are_there_again(tmp_path: Path) -> None:
