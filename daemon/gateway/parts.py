@@ -457,6 +457,9 @@ def _reorganisation(books: Ledgers, line: LedgerLine) -> Division:
         fraction = line.quantity % 1 or any(quantity % 1 for quantity in holders.values())
         some = apportion(line.quantity, holders, FINEST if fraction else Decimal(1))
         return _take_away(books, line, {name: quantity for name, quantity in some.items() if quantity})
+    if 0 < line.quantity <= -total:  # short ones are taken back, for no others
+        shorts = apportion(line.quantity, {name: -quantity for name, quantity in holders.items()}, FINEST)
+        return Division({name: LinePart(quantity) for name, quantity in shorts.items()})
     if line.quantity > 0 and (removal := _replaced(books, line)) is not None:
         return _give(books, line, removal)
     if not line.quantity and line.amount and (owners := _paid(books, line, holders)):

@@ -1287,6 +1287,27 @@ def test_contracts_that_a_corporate_action_adjusts_stay_their_holders_and_are_so
     assert (books.main.cash, books.differences) == (dec(39900), {})
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_persons_short_contract_that_is_adjusted_beside_a_desks_makes_none_the_desks(order: int) -> None:
+    """A split of 2 for 1: the desk's two calls become four, and the person owes two for one."""
+    machine = _machine()
+    books = machine.books
+    books.book("a", "SPY250606C00500000", LinePart(dec(2), dec(-200), dec(200)))
+    books.book(MAIN, "SPY250606C00505000", LinePart(dec(-1), dec(150), dec(-150)))
+    counts = {"SPY250606C00500000": -2, "SPY250606C00505000": 1, "SPY250606C00250000": 4, "SPY250606C00252500": -2}
+    lines = [_end_line(contract, n, "OPCA", str(count)) for n, (contract, count) in enumerate(counts.items())]
+    rows: list[Json] = [
+        {"symbol": contract, "side": side, "qty": str(counts[contract]), "avg_entry_price": "1"}
+        for contract, side in (("SPY250606C00250000", "long"), ("SPY250606C00252500", "short"))
+    ]
+    at_ns = OPEN_NS + DAY_NS
+    machine.step(Reported(at_ns, at_ns, {"cash": "49950"}, rows, [], lines[::order]))
+    holdings = {name: {it.symbol: it.qty for it in one.holdings.values()} for name, one in books.accounts.items()}
+    assert holdings == {MAIN: {"SPY250606C00252500": dec(-2)}, "a": {"SPY250606C00250000": dec(4)}, "b": {}}
+    assert books.accounts["a"].holdings["SPY250606C00250000"].average == dec("0.5")  # it cost 200 USD, as before
+    assert books.differences == {}
+
+
 LOW, MID, HIGH = "SPY250602C00490000", "SPY250602C00495000", "SPY250602P00510000"
 
 
