@@ -14,6 +14,7 @@ from strategies.kit.quantity import PLACES
 MAX_CLIENT_ORDER_ID = 128
 TYPES = ("market", "limit", "stop", "stop_limit", "trailing_stop")
 FURTHER_ORDERS = ("take_profit", "stop_loss", "legs")
+SEVERAL = ("bracket", "oco", "oto", "mleg")  # classes of several orders in one request
 TIMES_IN_FORCE = ("day", "gtc", "opg", "cls", "ioc", "fok")
 
 
@@ -50,7 +51,7 @@ class Ticket:
 def ticket(body: dict[str, Any]) -> Ticket:
     """Return the well-formed request in `body`. Raises `Refusal` (422)."""
     order_class = body.get("order_class") or "simple"
-    if order_class not in {"simple", "bracket", "oco", "oto", "mleg"}:
+    if order_class not in ("simple", *SEVERAL):
         raise invalid("invalid order_class")
     if order_class != "simple":
         quantity = number(body, "qty")

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from daemon.alpaca_api.books import AccountBooks as ShownBooks
 from daemon.alpaca_api.books import ActivityRow
 from daemon.alpaca_api.refusals import Refusal, denial, invalid, no_order, refusal, unprocessable
-from daemon.alpaca_api.tickets import FURTHER_ORDERS, Ticket, number, ticket
+from daemon.alpaca_api.tickets import FURTHER_ORDERS, SEVERAL, Ticket, number, ticket
 from daemon.alpaca_api.wire import ZERO, Json, asset_id, multiplier, text
 from daemon.brokers.alpaca import wire
 from daemon.brokers.alpaca.rest.client import GATEWAY, CallPriority, NotSent, Refused, RestError, Throttled
@@ -822,9 +822,11 @@ class Gateway:
 
     async def submit(self, account: str, body: Json) -> Json:
         """POST /v2/orders: judged, journaled, sent; returns the broker's row."""
-        further = {key: body[key] for key in FURTHER_ORDERS if body.get(key)}
+        several = [key for key in FURTHER_ORDERS if body.get(key)]
         body = plain(body, SENT_KEYS, ("order_class",))
-        order = ticket(body | further)
+        if several := several or [name for name in SEVERAL if name == body.get("order_class")]:
+            raise unprocessable(f"gateway: {several[0]} is not carried: send each order by itself")
+        order = ticket(body)
         self._is_free(account, order.client_order_id)
         await self._ready_for(account, order)
         verdict = await self._permit(account, order)

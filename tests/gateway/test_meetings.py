@@ -234,10 +234,19 @@ async def test_a_flood_of_what_is_passed_through_leaves_the_clock_to_others(tmp_
         assert {status for status, _ in await flooding} == {200, 404, 429}
 
 
-@pytest.mark.parametrize("further", [{"stop_loss": {"stop_price": "400"}}, {"take_profit": {"limit_price": "600"}}])
-async def test_an_order_without_its_stop_does_not_leave(tmp_path: Path, further: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("name", "further"),
+    [
+        ("stop_loss", {"stop_loss": {"stop_price": "400"}}),
+        ("take_profit", {"take_profit": {"limit_price": "600"}}),
+        ("bracket", {"order_class": "bracket"}),
+        ("oco", {"order_class": "oco"}),
+    ],
+)
+async def test_an_order_without_its_stop_does_not_leave(tmp_path: Path, name: str, further: dict[str, Any]) -> None:
     async with stage(tmp_path) as s:
-        assert (await s.refused("a", 1, **further))[0] == 422
+        status, _, message = await s.refused("a", 1, **further)
+        assert (status, message) == (422, f"gateway: {name} is not carried: send each order by itself")
         assert not s.broker.account.orders
 
 
