@@ -31,7 +31,7 @@ CASH = "cash"
 """Key of a difference of cash, among those of symbols."""
 CENT = Decimal("0.01")
 BEFORE = "; halted before: "  # precedes the words of the halt that was replaced
-ORDERS_DAYS = 8  # how long an order without a fill is kept: clients look back over a weekend with holidays
+ORDERS_DAYS = 3  # how long an order without a fill is kept: a report may list it again for two
 LAST_ORDERS = 100  # newest orders of each sub-account that stay as long as filled ones, for a desk that was away
 LINES_DAYS = 45  # how long activities, their orders and the ledger lines' parts are kept, for corrections
 EXPLAINS_DAYS = 2  # weekdays within which a line explains a difference: on paper a contract's comes a day later

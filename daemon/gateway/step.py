@@ -29,7 +29,6 @@ from daemon.gateway.books import (
     CENT,
     EXPIRED,
     LOST,
-    ORDERS_DAYS,
     SENDING,
     SHARES,
     UNKNOWN,
@@ -86,6 +85,7 @@ from daemon.gateway.parts import (
 from strategies.kit.units import DAY_NS, MINUTE_NS, SECOND_NS
 
 CRYPTO = "crypto"  # the class of a coin's asset
+READ_AGAIN_DAYS = 7  # most days of orders and lines that are read again after a damaged row
 OWES_USD = Decimal(1)  # least lack of cash in `main` to report: less comes from fees or interest
 LASTS_NS = 10 * SECOND_NS  # a younger difference may be news on its way
 CLOSED_MIN = 16 * 60  # minutes of New York's day: then expiring contracts trade no more, whatever the broker's clock
@@ -161,7 +161,7 @@ class Bookkeeper:
         books, more = self.books, f", and {len(rows) - 1} more" if len(rows) > 1 else ""
         words = f"left out of the journal: {rows[0]}{more}: transfers, fences and lapses in them are gone"
         books.halt = ("journal_damaged", words + books.former_halt_words, "")
-        books.reported_ns = max(since_ns, books.now_ns - (ORDERS_DAYS - 1) * DAY_NS)
+        books.reported_ns = max(since_ns, books.now_ns - READ_AGAIN_DAYS * DAY_NS)
         self.whole_until_ns, self.owners_later = None, {}
 
     # --- the opening and transfers ------------------------------------------------------------------------------------

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from decimal import Decimal
 
 import pytest
 
-from daemon.alpaca_api.wire import Json
-from daemon.gateway.books import DayFill, Ledgers, LinePart, SubAccount
+from daemon.alpaca_api.wire import Json, stamp
+from daemon.gateway.books import DayFill, GatewayOrder, Ledgers, LinePart, SubAccount
 from daemon.gateway.events import MAIN
 from daemon.gateway.parts import Division, LedgerLine, apportion, divide, line_of
 from strategies.kit.units import DAY_NS, SECOND_NS
 
+FILLED = {"1": (Decimal(1), Decimal(100))}
 NOON_NS = 1_709_139_600 * SECOND_NS  # 2024-02-28 12:00 in New York
 DAY, NEXT_DAY = "2024-02-28", "2024-02-29"
 
@@ -503,3 +505,19 @@ def test_shares_that_partly_go_never_exceed_what_one_has() -> None:
     holders = book(ledgers, divide(ledgers, line("MA", "SPY", "-2.5", "250.00"), ""), "SPY")
     assert sum(holders.values()) == dec("0.2")
     assert all(quantity > 0 for quantity in holders.values())
+
+
+# --- what is forgotten ------------------------------------------------------------------------------------------------
+
+
+def test_of_a_program_s_old_orders_without_a_fill_the_newest_hundred_stay_and_those_that_filled() -> None:
+    ledgers = books(a={"cash": 1000}, b={"cash": 1000})
+    for name, days, count, fills in (("a", 4, 150, {}), ("a", 4, 5, FILLED), ("a", 2, 30, {}), ("b", 20, 3, {})):
+        for _ in range(count):
+            order = GatewayOrder(name, f"n{len(ledgers.orders)}", "SPY", "buy", "canceled", NOON_NS - days * DAY_NS)
+            order.row, order.fills = {"updated_at": stamp(order.created_ns)}, fills
+            ledgers.keep(order)
+    ledgers.forget()
+    kept = Counter((o.account, (NOON_NS - o.created_ns) // DAY_NS, bool(o.fills)) for o in ledgers.orders.values())
+    # the 30 of two days ago are among the newest hundred of a
+    assert kept == {("a", 4, False): 70, ("a", 4, True): 5, ("a", 2, False): 30, ("b", 20, False): 3}
