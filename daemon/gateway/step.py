@@ -93,6 +93,7 @@ FILLS = ("fill", "partial_fill")
 REPLACE_REJECTED, REJECTED = "order_replace_rejected", "rejected"
 AMENDMENTS = ("trade_bust", "trade_correct")
 TRANSFER = "JNLC"
+DESK_SHORT = "gateway_desk_short"
 
 
 class Bookkeeper:
@@ -763,22 +764,26 @@ class Bookkeeper:
         books.doubts = lasting
 
     def _tell_shortages(self) -> None:
-        """Warn where one sub-account is short of what others hold, so that the account has less; for cash once."""
+        """Warn where one sub-account is short of what others hold, so that the account has less; for cash once.
+
+        Calls that a person wrote without shares of `main` are written on others': the broker keeps these for them.
+        """
         books, shortages = self.books, dict[str, tuple[int, Decimal]]()
-        short = [(n, h.symbol, h.qty) for n, account in books.accounts.items() for h in account.holdings.values()]
-        short += [(MAIN, CASH, books.main.cash)] if books.main.cash <= -OWES_USD else []
-        for name, symbol, quantity in short:
+        short = [(n, h.symbol, h.qty, "") for n, account in books.accounts.items() for h in account.holdings.values()]
+        short += [(MAIN, CASH, books.main.cash, "")] if books.main.cash <= -OWES_USD else []
+        short += [(MAIN, root, quantity, " for calls that a person wrote") for root, quantity in _uncovered(books.main)]
+        for name, symbol, quantity, why in short:
             owners = {n: account.cash for n, account in books.accounts.items()} if symbol == CASH else None
-            holders = {n: count for n, count in (owners or books.holders(symbol)).items() if count > 0}
+            holders = {n: count for n, count in (owners or books.holders(symbol)).items() if count > 0 and n != name}
             if not holders or quantity >= 0:
                 continue
-            key, alarm = (symbol, "gateway_main_short") if name == MAIN else (f"{name} {symbol}", "gateway_desk_short")
+            key, alarm = (symbol + why, "gateway_main_short") if name == MAIN else (f"{name} {symbol}", DESK_SHORT)
             since_ns, told_quantity = books.owed.get(key, (books.now_ns, ZERO))
             lasts = books.now_ns - since_ns >= LASTS_NS and symbol not in books.differences
             if lasts and told_quantity != quantity and not (told_quantity and symbol == CASH):
                 told_quantity, unit = quantity, "USD" if symbol == CASH else symbol
                 parts = ", ".join(f"{holder} {text(count)}" for holder, count in sorted(holders.items()))
-                self._do(Warn(alarm, f"{name} is short of {text(-quantity)} {unit}, by the books held: {parts}"))
+                self._do(Warn(alarm, f"{name} is short of {text(-quantity)} {unit}{why}, by the books held: {parts}"))
             shortages[key] = (since_ns, told_quantity)
         books.owed = shortages
 
@@ -827,6 +832,17 @@ def prices_of(positions: Iterable[Json]) -> dict[str, Decimal]:
         for symbol, price in prices.items()
         if price is not None and (price > 0 or parse_occ(symbol) is not None)
     }
+
+
+def _uncovered(main: SubAccount) -> list[tuple[str, Decimal]]:
+    """Return (underlying, shares below 0) of calls that `main` wrote on more shares than it holds."""
+    shares: dict[str, Decimal] = {}
+    for symbol, holding in sorted(main.holdings.items()):
+        contract = parse_occ(symbol)
+        if contract is not None and contract.right > 0 and holding.qty < 0:
+            covering = shares.setdefault(contract.root, max(main.quantity(contract.root), ZERO))
+            shares[contract.root] = covering + holding.qty * multiplier(symbol)
+    return [(root, quantity) for root, quantity in shares.items() if quantity < 0]
 
 
 def _reserve_of(row: Json) -> Decimal:

@@ -565,6 +565,11 @@ async def test_shares_that_a_persons_short_call_took_are_sold_by_no_desk_before_
         await s.until(lambda: s.held("a") == {"SPY": Decimal(100)})
         s.broker.by_hand("place", symbol=CALL, qty="1", side="sell", type="limit", limit_price="0.01")
         await s.until(lambda: s.held("main") == {CALL: Decimal(-1)})
+        await s.settled()
+        await asyncio.sleep(11)
+        await s.settled()
+        details = [entry["detail"] for entry in s.log.of("gateway_main_short")]
+        assert details == ["main is short of 100 SPY for calls that a person wrote, by the books held: a 100"]
         s.broker.faults.add("assignment", symbol=CALL)
         await s.until(lambda: s.broker.account.quantity("SPY") == 0)
         for _ in range(2):
