@@ -45,8 +45,8 @@ def note_other_party(draft: Draft, symbol: str, why: str) -> None:
 def take_available(draft: Draft, event: BrokerReported) -> None:
     """Take over the available quantity of each symbol without news since the report was requested.
 
-    A symbol that the broker does not list has nothing to sell. Where a fill came later, the report is ignored and a
-    doubt stays.
+    A symbol that the broker does not list has nothing to sell, and one that it is short of has none of what the desk
+    holds. Where a fill came later, the report is ignored and a doubt stays.
     """
     broker, asked_ns = draft.broker, event.asked_ns
     fill_times = _recent_times(broker.filled, asked_ns)
@@ -55,7 +55,10 @@ def take_available(draft: Draft, event: BrokerReported) -> None:
     doubtful = [symbol for symbol in sorted(symbols) if broker_quantities.get(symbol, 0) != draft.expected(symbol)]
     available_by_symbol = {position.symbol: position.available for position in event.positions}
     counts: dict[str, Quantity] = dict.fromkeys(draft.book.positions.keys() - available_by_symbol.keys(), 0)
-    counts.update({symbol: abs(exact(count)) for symbol, count in available_by_symbol.items() if count is not None})
+    against = {symbol for symbol, count in broker_quantities.items() if count * draft.held(symbol) < 0}
+    counts.update(
+        {s: 0 if s in against else abs(exact(count)) for s, count in available_by_symbol.items() if count is not None}
+    )
     move_times, touch_times = _recent_times(broker.moved, asked_ns), _recent_times(broker.touched, asked_ns)
     available = {
         symbol: count for symbol, count in counts.items() if symbol not in move_times and symbol not in touch_times

@@ -513,6 +513,22 @@ def test_shares_of_a_person_of_the_same_day_leave_with_the_line_that_takes_so_ma
     assert holdings(d) == ({"BBB": new // 3}, {"BBB": 2 * new // 3})
 
 
+@pytest.mark.parametrize("rule", ["halt", "ignore"])
+def test_an_account_that_owes_shares_sells_none_of_the_desk_s_on_top(rule: str) -> None:
+    """A person's two short calls were assigned: of the desk's 80 AAA the account has none, and owes 120."""
+    account = Account("60000")
+    d = with_shares(account, Trading(broker=RULES[rule], basket=IGNORE.basket), AAA=80)
+    account.positions["AAA"] = (-120, Decimal(100))
+    d.put(account.report(d.at(-20)), account.report(d.at(-19)), account.report(d.at(-18)))
+    assert (d.held, halted(d)) == ({"AAA": 80}, "short_position")
+    before = len(d.effects)
+    d.put(ev.FlattenRequested(d.at(1), "out", "ann"))
+    for minute in (2, 4, 6):
+        d.quotes(minute, AAA="100")
+        d.put(account.report(d.at(minute, 10)), account.report(d.at(minute, 25)))
+    assert of(d.effects[before:], SubmitOrder) == []
+
+
 @pytest.mark.parametrize("own", [0, 10])
 def test_a_spin_off_of_a_person_s_shares_that_no_book_has_is_not_the_desk_s(own: int) -> None:
     """The rule is `halt`: 62 AAA of a person stand unexplained when their spin-off comes."""
