@@ -396,14 +396,17 @@ class Bookkeeper:
     def _sold_out(self, order: GatewayOrder, row: Json) -> str:
         """Return the owner of an unknown order that may be the broker's own sale of a contract on its last day.
 
-        Alpaca sells what the account could not exercise. The owner is the contract's only holder, else `main`.
+        Alpaca sells what the account could not exercise. The owner is the contract's only holder, else `main`, as where
+        `main` may have bought some: one report has purchase and sale before their fills are booked.
         """
         contract, holders = parse_occ(order.symbol), self.books.holders(order.symbol)
         last_day = contract is not None and contract.expiry == new_york_date(order.created_ns).isoformat()
         is_immediate = last_day and (order.side, row.get("type")) == ("sell", "market")
         (holder, holding), *other_holders = *holders.items(), (MAIN, ZERO)
         quantity = wire.optional_decimal(row, "qty") or ZERO
-        return holder if is_immediate and len(other_holders) == 1 and ZERO < quantity <= holding else MAIN
+        is_theirs = len(other_holders) == 1 and ZERO < quantity <= holding
+        bought = any(purchase.symbol == order.symbol for purchase in self.books.purchases((MAIN,)))
+        return holder if is_immediate and is_theirs and not bought else MAIN
 
     def _order_of(self, row: Json) -> GatewayOrder:
         """Return the order of a broker's row; an unknown one is taken in."""

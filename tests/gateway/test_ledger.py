@@ -651,6 +651,19 @@ async def test_what_the_broker_sells_of_its_own_accord_is_the_holders(tmp_path: 
             assert s.verified().difference == ""
 
 
+async def test_what_a_person_bought_and_sold_on_a_contracts_last_day_is_not_a_desks_sale(tmp_path: Path) -> None:
+    async with broker() as there:
+        async with gateway_on(there, tmp_path) as s:
+            await hold(s, "a", 2, CALL)
+        there.by_hand("place", symbol=CALL, qty="2", side="buy", **LIMIT)
+        await asyncio.sleep(1)
+        there.by_hand("place", symbol=CALL, qty="2", side="sell")
+        await asyncio.sleep(1)
+        async with gateway_on(there, tmp_path) as s:  # one report has both
+            assert (s.held("a"), s.held("main")) == ({CALL: Decimal(2)}, {})
+            await s.settled()
+
+
 async def test_what_the_broker_sells_of_several_is_each_ones(tmp_path: Path) -> None:
     put = IN_THE_MONEY.replace("C00490000", "P00510000")
     async with broker() as alpaca, gateway_on(alpaca, tmp_path) as s:
