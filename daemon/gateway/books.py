@@ -322,6 +322,12 @@ class Ledgers(msgspec.Struct):
         """Return all orders of a symbol that may still fill, of all sub-accounts."""
         return [self.orders[name] for name, order_symbol in self.live.items() if order_symbol == symbol]
 
+    def sales_of_desks(self, symbol: str) -> list[GatewayOrder]:
+        """Return sub-accounts' sales of a symbol that may still fill; of one and its replacement the replacement."""
+        sales = [o for o in self.working(symbol) if o.side == "sell" and o.account != MAIN]
+        old_names = {order.replaces for order in sales}
+        return [order for order in sales if order.name not in old_names]
+
     def open_orders(self) -> list[GatewayOrder]:
         """Return all orders that may still fill."""
         return [self.orders[name] for name in self.live]

@@ -541,14 +541,19 @@ class Bookkeeper:
         books = self.books
         if any((order.account, order.symbol) == (account, symbol) for order in books.orders_in_amendment()):
             return
-        sales = [o for o in books.working(symbol) if (o.account, o.side) == (account, "sell") and account != MAIN]
-        old = {order.replaces for order in sales}
-        sales = [order for order in sales if order.name not in old]
-        beyond = sum((order.leaves_qty for order in sales), ZERO) - books.accounts[account].quantity(symbol)
-        for order in sorted(sales, key=lambda order: (-order.created_ns, order.name)):
-            if beyond > 0:
-                self._do(CancelSibling(order.name))
-                beyond -= order.leaves_qty
+        sales = [o for o in books.sales_of_desks(symbol) if o.account == account]
+        for order in _newest(sales, books.accounts[account].quantity(symbol)):
+            self._do(CancelSibling(order.name))
+
+    def _end_sales_beyond_account(self, symbol: str) -> None:
+        """Cancel the newest resting sales of sub-accounts beyond what the account has; their desks see them expire.
+
+        An assignment of a person's short call takes shares for which a desk rests a stop: that would sell short.
+        """
+        books = self.books
+        if all(order.symbol != symbol for order in books.orders_in_amendment()):
+            sales = [order for order in books.sales_of_desks(symbol) if order.known]
+            self._give_way(order.name for order in _newest(sales, sum(books.holders(symbol).values(), ZERO)))
 
     # --- reports ------------------------------------------------------------------------------------------------------
 
@@ -593,6 +598,9 @@ class Bookkeeper:
         for account, symbol in sorted({(order.account, order.symbol) for order in books.open_orders()}):
             if lines or (newest and symbol not in books.differences):  # a guard's stop did not pass the rules here
                 self._end_uncovered_sales(account, symbol)
+        for symbol in sorted({order.symbol for order in books.open_orders()} - books.differences.keys()):
+            if newest:
+                self._end_sales_beyond_account(symbol)
         if books.day[0] < new_york_date(books.now_ns).isoformat():
             books.forget()
             self._begin_day()
@@ -835,6 +843,17 @@ def prices_of(positions: Iterable[Json]) -> dict[str, Decimal]:
         for symbol, price in prices.items()
         if price is not None and (price > 0 or parse_occ(symbol) is not None)
     }
+
+
+def _newest(sales: Iterable[GatewayOrder], quantity: Decimal) -> list[GatewayOrder]:
+    """Return the newest of the sales: those that a holding of `quantity` does not cover beside the older ones."""
+    newest_first = sorted(sales, key=lambda order: (-order.created_ns, order.name))
+    beyond, result = sum((order.leaves_qty for order in newest_first), ZERO) - max(quantity, ZERO), []
+    for order in newest_first:
+        if beyond > 0:
+            result.append(order)
+            beyond -= order.leaves_qty
+    return result
 
 
 def _uncovered(main: SubAccount) -> list[tuple[str, Decimal]]:

@@ -590,6 +590,34 @@ async def test_shares_that_a_persons_short_call_took_are_sold_by_no_desk_before_
         assert s.verified().difference == ""
 
 
+async def test_a_stop_of_shares_that_a_persons_short_call_took_ends_and_rests_again_once_they_are_there(
+    tmp_path: Path,
+) -> None:
+    stop = {"type": "stop", "stop_price": "400", "time_in_force": "gtc"}
+    async with stage(tmp_path, table("a", "60000"), table("b")) as s:
+        await s.place("a", 100)
+        await s.place("b", 10)
+        await s.until(lambda: (s.held("a"), s.held("b")) == ({"SPY": Decimal(100)}, {"SPY": Decimal(10)}))
+        s.broker.by_hand("place", symbol=CALL, qty="1", side="sell", type="limit", limit_price="0.01")
+        await s.until(lambda: s.held("main") == {CALL: Decimal(-1)})
+        await s.place("b", 10, "sell", client_order_id="older", **stop)
+        row = await s.place("a", 100, "sell", client_order_id="newer", **stop)
+        await s.settled()
+        s.broker.faults.add("assignment", symbol=CALL)
+        await s.until(lambda: s.broker.account.quantity("SPY") == 10)
+        await s.settled()
+        await s.until(lambda: "newer" not in s.books.live)
+        assert [order.client_order_id for order in s.broker.account.working.values()] == ["older"]
+        assert (await s.ask("a", "GET", f"/v2/orders/{row['id']}"))[1]["status"] == "expired"  # which halts no desk
+        assert (await s.refused("a", 100, "sell", **stop))[0] == 403
+        s.broker.by_hand("cancel", order_id=s.broker.account.by_client_id["older"].id)
+        await s.until(lambda: not s.books.live)
+        s.broker.by_hand("place", symbol="SPY", qty="100", side="buy")
+        await s.until(lambda: s.held("main") == {})
+        await s.place("a", 100, "sell", **stop)
+        await s.settled()
+
+
 async def test_shares_of_a_desk_that_a_person_sold_are_told_until_they_are_there_again(tmp_path: Path) -> None:
     async with stage(tmp_path) as s:
 
