@@ -20,8 +20,8 @@ import msgspec
 from daemon.core.records import ROW_TYPES, RoundTripRow, Row
 from daemon.host.passing import busy
 from daemon.journal.moves_of_fills import has_moves, moves_of_fills
-from daemon.journal.reader import SCHEMA_VERSION, JournalReader, connect
-from daemon.journal.rows import CommitBatch, Entry, WriteFailed
+from daemon.journal.reader import JournalReader, connect
+from daemon.journal.rows import SCHEMA_NUMBER, WHOLE, WITH_FRACTIONS, CommitBatch, Entry, WriteFailed
 from daemon.journal.trade import NAME, VIEW, renew_view
 from strategies.kit.quantity import Part, Quantity
 
@@ -126,7 +126,7 @@ class Journal:
             db.execute("BEGIN")
             for statement in SCHEMA:
                 db.execute(statement)
-            rows = {**meta, "schema": str(SCHEMA_VERSION)}
+            rows = {**meta, SCHEMA_NUMBER: str(WHOLE)}
             db.executemany("INSERT INTO meta VALUES (?, ?)", sorted(rows.items()))
             db.execute("COMMIT")
             db.close()
@@ -155,6 +155,8 @@ class Journal:
             self._insert(_EVENTS, batch.entries)
             for table, rows in group_rows(batch.rows).items():
                 self._insert(READ_MODELS[table], rows)
+                if READ_MODELS[table].counts and any(type(value) is Part for row in rows for value in row):
+                    self.note(SCHEMA_NUMBER, str(WITH_FRACTIONS))
             if batch.digests:
                 db.executemany("INSERT OR REPLACE INTO digests VALUES (?, ?)", batch.digests)
             for snapshot in batch.snapshots:

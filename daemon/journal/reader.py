@@ -13,11 +13,21 @@ import msgspec
 
 from daemon.host.own_files import refuse_links
 from daemon.host.passing import busy, may_pass
-from daemon.journal.rows import STRATEGY_FROM, Entry, JournalBusy, JournalError, Snapshot, base_of, chain_start
+from daemon.journal.rows import (
+    SCHEMA_NUMBER,
+    STRATEGY_FROM,
+    WHOLE,
+    WITH_FRACTIONS,
+    Entry,
+    JournalBusy,
+    JournalError,
+    Snapshot,
+    base_of,
+    chain_start,
+)
 from strategies.kit.quantity import Quantity, of_column, to_column
 from strategies.registry import remember
 
-SCHEMA_VERSION = 1
 NEWEST = 2**63 - 1  # above every row
 ROTATED = "rotated"  # the folder of the files before this one
 ROTATING = ".rotating"  # suffix of the file that replaces the journal in a rotation's last step
@@ -247,7 +257,7 @@ def _schema_row(db: sqlite3.Connection, path: Path) -> Any:
 
     SQLite does that with its first read.
     """
-    query = "SELECT value FROM meta WHERE key = 'schema'"
+    query = f"SELECT value FROM meta WHERE key = '{SCHEMA_NUMBER}'"
     try:
         return db.execute(query).fetchone()
     except sqlite3.OperationalError as error:
@@ -289,11 +299,11 @@ def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         raise unreadable(path, error) from error
     version = int(row[0]) if row and row[0].isdecimal() else 0
-    if version != SCHEMA_VERSION:
+    if not WHOLE <= version <= WITH_FRACTIONS:
         db.close()
-        newer = "a newer" if version > SCHEMA_VERSION else "an older"
+        newer = "a newer" if version > WITH_FRACTIONS else "an older"
         raise JournalError(
-            f"{path}: written by {newer} version (schema {version}, this one reads {SCHEMA_VERSION}); "
+            f"{path}: written by {newer} version (schema {version}, this one reads {WHOLE} and {WITH_FRACTIONS}); "
             f"use that version, or a fresh --state-dir"
         )
     return db

@@ -107,11 +107,16 @@ STRATEGY_SPEC = "strategy_spec"
 TAPE_DATES = "tape_dates"
 """Key of the first and last date of a dry run's bars, which show its progress; not in the hash chain."""
 LEFT_OUT = frozenset({"head", "base", STRATEGY_FROM, STRATEGY_SPEC, TAPE_DATES})
+SCHEMA_NUMBER, WHOLE, WITH_FRACTIONS = "schema", 1, 2
+"""Key of the schema's number: `WHOLE`, and from the first fraction of a share on `WITH_FRACTIONS`.
+
+Release 0.2 takes a desk that holds fractions for a flat one; it refuses any number but 1.
+"""
 
 
 def genesis(meta: Mapping[str, str]) -> bytes:
-    """Return the start of the hash chain: SHA-256 over the meta, which is fixed by it."""
-    made_with = sorted((key, value) for key, value in meta.items() if key not in LEFT_OUT)
+    """Return the start of the hash chain: SHA-256 over the meta, which is fixed by it. Each journal begins `WHOLE`."""
+    made_with = sorted((k, str(WHOLE) if k == SCHEMA_NUMBER else v) for k, v in meta.items() if k not in LEFT_OUT)
     return hashlib.sha256(msgspec.json.encode(made_with)).digest()
 
 

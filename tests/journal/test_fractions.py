@@ -117,6 +117,20 @@ def test_rows_of_the_tables_are_exact_and_in_the_order_of_what_was_filled_so_far
     assert all(type(value) in (int, Part) for o in orders for value in (o.quantity, o.filled))
 
 
+def test_from_its_first_fraction_on_a_journal_is_one_that_release_0_2_refuses(
+    desk: JournaledDesk, tmp_path: Path
+) -> None:
+    """Its rule: `schema` is 1, or it ends with exit code 2. It read the fraction's state as one without holdings."""
+    whole = [row for row in desk.rows if not any(type(value) is Part for value in msgspec.structs.astuple(row))]
+    first = next(row for row in desk.rows if isinstance(row, OrderRow) and type(row.quantity) is Part)
+    with closing(Journal.create(tmp_path / FILE, desk.meta)) as written:
+        for rows, schema in ((whole, "1"), ([first], "2"), (whole, "2")):
+            batch = CommitBatch()
+            batch.rows = list(rows)
+            written.commit(batch)
+            assert written.reader().meta()["schema"] == schema
+
+
 def test_the_account_at_a_row_holds_fractions(file: Path) -> None:
     with journal.open(file) as book:
         last = list(book.rows("OrderFilled"))[-1]

@@ -217,8 +217,8 @@ def content(path: Path) -> dict[str, bytes]:
         ("UPDATE meta SET value = 'other' WHERE key = 'strategy'", r"made with strategy other, now option_scalper"),
         ("UPDATE meta SET value = 'cafe' WHERE key = 'tape_sha256'", r"made with tape tape\.csv \(cafe\), now"),
         (
-            "UPDATE meta SET value = '2' WHERE key = 'schema'",
-            r"written by a newer version \(schema 2, this one reads 1\)",
+            "UPDATE meta SET value = '3' WHERE key = 'schema'",
+            r"written by a newer version \(schema 3, this one reads 1 and 2\)",
         ),
         ("UPDATE events SET payload = payload || ' ' WHERE id = (SELECT max(id) FROM events)", ""),
     ],

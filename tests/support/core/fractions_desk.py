@@ -18,7 +18,6 @@ from daemon.core.effects import AnyEffect, SubmitOrder
 from daemon.core.limits import Basket, Trading
 from daemon.engine.recover import TOLD_BY_RUNS, code_digest
 from daemon.journal.journal import FILE, Journal
-from daemon.journal.reader import SCHEMA_VERSION
 from daemon.journal.rows import STRATEGY_FROM, CommitBatch, HashChain, chain_start, encode_effects
 from strategies.kit.entry import StrategyEntry
 from strategies.kit.quantity import exact
@@ -39,7 +38,7 @@ class JournaledDesk(DailyDesk):
         self.meta = {name: getattr(PAPER, name) for name in TOLD_BY_RUNS} | {"desk": "shelf-1"}
         self.meta[STRATEGY_FROM] = f"{Path(__file__)}:STRATEGY"
         self.batch = CommitBatch()
-        self._chain = HashChain(1, chain_start(self.meta | {"schema": str(SCHEMA_VERSION)}))
+        self._chain = HashChain(1, chain_start(self.meta | {"schema": "1"}))
 
     def _step(self, event: ev.Event) -> list[AnyEffect]:
         before = self.state.seq

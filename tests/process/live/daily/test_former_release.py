@@ -13,6 +13,7 @@ import pytest
 
 from daemon.cli import ctl
 from daemon.journal.journal import FILE, READ_MODELS
+from daemon.journal.reader import JournalReader
 from simulator.trading.venue import Rules
 from tests.support.desks.daily_day import BEGIN, bought, stop
 from tests.support.desks.daily_stage import HALF_DAY, IN_FULL, NEXT_DAY, daily_stage, jump, swapping
@@ -53,6 +54,12 @@ def as_the_former_release_made_it(journal: Path) -> None:
         db.commit()
 
 
+def schema_of(journal: Path) -> str:
+    """The number by which a release knows whether it can read the journal."""
+    with closing(JournalReader(journal)) as reader:
+        return reader.meta()["schema"]
+
+
 def test_a_former_journal_goes_on_with_fractions_through_a_kill_and_a_rotation(models: Path, tmp_path: Path) -> None:
     rules: Rules = IN_FULL
     with daily_stage(HALF_DAY, BEGIN, tmp_path, models, WHOLE, cash=10_000, rules=rules) as desk:
@@ -63,6 +70,7 @@ def test_a_former_journal_goes_on_with_fractions_through_a_kill_and_a_rotation(m
         assert (type(shares), state.broker.foreign_held) == (int, {"SPY": OTHERS})
         journal = desk.state_dir / FILE
         as_the_former_release_made_it(journal)
+        assert schema_of(journal) == "1"
         jump(desk, NEXT_DAY, BEGIN)
         killed = desk.start(tables=(FRACTIONS,))
         desk.until_true(lambda: bool(desk.held().get("QQQ")), "QQQ is bought")
@@ -80,6 +88,7 @@ def test_a_former_journal_goes_on_with_fractions_through_a_kill_and_a_rotation(m
         rotated = [line["old"] for line in desk.read_log("journal_rotated")]
         for more in ([], *(["--file", old] for old in rotated)):
             assert ctl.main(["verify", "--state-dir", str(desk.state_dir), *more]) == 0
+        assert schema_of(journal) == "2"  # the former release refuses it
         with closing(sqlite3.connect(journal)) as db:
             rows = db.execute("SELECT quantity, typeof(quantity) FROM fills WHERE symbol = 'QQQ'").fetchall()
         assert rows == [(str(quantity), "text")]
