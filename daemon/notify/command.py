@@ -16,7 +16,8 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, wait
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -175,6 +176,8 @@ def _urgency(message: Notification) -> int:
 
 CREDENTIAL = "NOTIFY_URLS"
 BYTES_MAX = 64 * 1024
+SEND_S = 20.0  # for a message, by each service
+ALARM_S = 8.0  # the same for an alarm on standard input: the daemon kills the run after `alarms.timeout_s`, 10 s
 
 
 class NotifyProblem(Exception):
@@ -204,10 +207,33 @@ def addresses(file: Path | None) -> tuple[list[str], str]:
     return urls, origin
 
 
+class _Service:
+    """One service: sends on a thread of its own, so that one whose answer never ends holds nothing else up."""
+
+    def __init__(self, kind: str, apprise: Any) -> None:
+        self.kind, self._apprise = kind, apprise
+        self._sending: Future[bool] | None = None
+
+    def begin(self, title: str, body: str) -> Future[bool] | None:
+        """Start to send a message; None while an earlier one is still on its way."""
+        if self._sending is not None and not self._sending.done():
+            return None
+        sending = self._sending = Future[bool]()
+
+        def send() -> None:
+            try:
+                sending.set_result(bool(self._apprise.notify(title=title, body=body)))
+            except Exception as error:  # noqa: BLE001  of a service: the message was not taken
+                sending.set_exception(error)
+
+        threading.Thread(target=send, name=f"notify-{self.kind}", daemon=True).start()
+        return sending
+
+
 class Services:
     """Sends a message to all services at the same time: one that is unreachable delays no other.
 
-    Every service has its own time limits for connecting and reading (4 s each).
+    Every service has its own time limits for connecting and reading (4 s each), and `limit_s` for all of its answer.
     """
 
     def __init__(self, urls: Sequence[str], origin: str) -> None:
@@ -217,7 +243,8 @@ class Services:
         except ImportError:
             raise NotifyProblem(f"apprise is not installed: {install_line('notify')}") from None
         logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)  # its lines may hold parts of an address
-        self._services: list[tuple[str, Any]] = []
+        _refuse_lost_bodies()
+        self._services: list[_Service] = []
         for number, url in enumerate(urls, 1):
             kind, service = url.partition(":")[0], apprise.Apprise()
             try:
@@ -228,25 +255,40 @@ class Services:
                 raise NotifyProblem(
                     f"{origin}: address {number} is none that Apprise knows: see https://github.com/caronc/apprise/wiki"
                 )
-            self._services.append((kind if kind.isalnum() else "?", service))
+            self._services.append(_Service(kind if kind.isalnum() else "?", service))
 
     def __len__(self) -> int:
         """Return the number of services."""
         return len(self._services)
 
-    def send(self, title: str, body: str) -> list[str]:
-        """Send to all services; return the kinds of those that did not take the message."""
+    def send(self, title: str, body: str, limit_s: float = SEND_S) -> list[str]:
+        """Send to all services; return the kinds of those that did not take the message within `limit_s`."""
+        sendings = [(service.kind, service.begin(title, body)) for service in self._services]
+        wait([sending for _, sending in sendings if sending is not None], timeout=limit_s)
+        return [
+            kind
+            for kind, sending in sendings
+            if sending is None or not sending.done() or sending.exception() is not None or not sending.result()
+        ]
 
-        def taken(entry: tuple[str, Any]) -> bool:
-            _, service = entry
-            return bool(service.notify(title=title, body=body))
 
-        with ThreadPoolExecutor(len(self._services)) as pool:
-            return [
-                kind
-                for (kind, _), took in zip(self._services, pool.map(taken, self._services), strict=True)
-                if not took
-            ]
+@cache
+def _refuse_lost_bodies() -> None:
+    """Let no redirect turn a message into a question for a page: a proxy's page to log in would count as taken.
+
+    A redirect that keeps the method (307, 308) is followed.
+    """
+    requests: Any = importlib.import_module("requests")
+    session: Any = requests.Session
+    rebuild = session.rebuild_method
+
+    def rebuild_method(self: Any, prepared: Any, response: Any) -> None:
+        method = prepared.method
+        rebuild(self, prepared, response)
+        if prepared.method != method:
+            raise requests.TooManyRedirects(f"HTTP {response.status_code} leads elsewhere, without the message")
+
+    session.rebuild_method = rebuild_method
 
 
 NOT_SENT, WRONG_USE = 1, 2
@@ -266,7 +308,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _test(services)
         if options.command == "alarm":
             message = of_alarm(sys.stdin.read(LINE_MOST))
-            failed_services = services.send(message.title, message.body)
+            failed_services = services.send(message.title, message.body, ALARM_S)
             code = _exit_code(failed_services)  # for 1 the daemon runs it again: only if no service took it
             return code if len(failed_services) == len(services) else 0
         return _follow(options, services)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.notify.command import NotifyProblem, Services, addresses
+from daemon.notify.command import NotifyProblem, Services, _Service, addresses
 from tests.support.outside.inbox import inbox
 
 pytest.importorskip("apprise", reason="needs apprise: make training installs it")
@@ -67,8 +67,43 @@ def test_a_service_that_takes_long_keeps_no_other_one_waiting() -> None:
             return True
 
     services = Services(["json://localhost"] * 3, "urls")
-    services._services = [("json", Waiting()) for _ in range(3)]
-    assert services.send("a title", "a body") == []
+    services._services = [_Service("json", Waiting()) for _ in range(3)]
+    assert services.send("a title", "a body", 120) == []
+
+
+def test_a_service_whose_answer_never_ends_has_not_taken_the_message_and_holds_up_no_other() -> None:
+    ends, sent = threading.Event(), []
+
+    class Endless:
+        def notify(self, **message: str) -> bool:
+            sent.append(message["title"])
+            return ends.wait()
+
+    class Quick:
+        def notify(self, **_: str) -> bool:
+            return True
+
+    services = Services(["json://localhost"], "urls")
+    endless = _Service("json", Endless())
+    services._services = [endless]
+    assert services.send("first", "", 0.01) == ["json"]
+    services._services.append(_Service("ntfy", Quick()))
+    assert services.send("second", "", 120) == ["json"]
+    assert endless._sending is not None
+    ends.set()
+    assert endless._sending.result(120)
+    assert services.send("third", "", 120) == []
+    assert sent == ["first", "third"]  # one thread, however many messages meet it
+
+
+@pytest.mark.parametrize(("status", "taken"), [(301, False), (302, False), (303, False), (307, True), (308, True)])
+def test_a_redirect_to_a_page_has_not_taken_the_message_and_one_that_carries_it_on_has(
+    status: int, taken: bool
+) -> None:
+    with inbox() as box, inbox() as other:
+        box.status, box.leads_to = status, f"http://127.0.0.1:{other.port}/login"
+        assert Services([box.url], "urls").send("a title", "a body") == ([] if taken else ["json"])
+        assert other.titles == ["a title"] * taken
 
 
 def test_without_apprise_the_cure_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ class Inbox:
 
     port: int = 0
     status: int = 200
+    leads_to: str = ""  # of a redirect
     messages: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -41,6 +42,12 @@ def inbox() -> Iterator[Inbox]:
             if mailbox.status < 300:
                 mailbox.messages.append(json.loads(body))
             self.send_response(mailbox.status)
+            if mailbox.leads_to:
+                self.send_header("Location", mailbox.leads_to)
+            self.end_headers()
+
+        def do_GET(self) -> None:
+            self.send_response(200)  # a page, as of a proxy that wants a password
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
