@@ -422,6 +422,9 @@ def test_the_speeds_of_a_live_desk_follow_from_its_journal_s_times(replay: Playe
             db.execute("UPDATE events SET time_ns = time_ns + ? WHERE kind = ?", (int(seconds * 1e9), kind))
         db.execute("UPDATE decisions SET time_ns = time_ns + 500000000")
         db.execute("UPDATE orders SET submitted_ns = submitted_ns + 750000000")
+        again = "(SELECT max(id) FROM events) + 1, seq, time_ns + 1800000000000, kind, payload, effects, hash"
+        newest = "kind = 'OrderAccepted' ORDER BY id DESC LIMIT 1"
+        db.execute(f"INSERT INTO events SELECT {again} FROM events WHERE {newest}")  # at the open, half an hour later
         db.commit()
     with closing(JournalReader(tmp_path / FILE)) as reader:
         lines = timings_of(reader, SPEC, "paper")

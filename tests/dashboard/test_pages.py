@@ -728,6 +728,38 @@ def test_the_fleet_has_one_state_for_each_desk_the_troubled_first_and_no_sum_of_
     expect(page.locator("#totals")).to_contain_text("4 Jan 2024 to 5 Jan 2024")
 
 
+@pytest.mark.parametrize("width", [1280, 1024])
+def test_each_column_of_the_fleet_is_seen_and_a_desk_s_long_name_covers_nothing(open_page: Opener, width: int) -> None:
+    def wide(answer: Any) -> Any:
+        if isinstance(answer, dict) and "totals" in answer:
+            (desk,) = answer["desks"]
+            halt = "halted: reconciliation: SPY: broker 198, book 0 (by socket/alice (uid 0))"
+            of_all = {"running": True, "money": "paper account", "account": "paper PA3LOOPBACK1", "lag_s": 100.0}
+            of_one = {"money": "real money", "account": "live 123456789", "alarms": 12, "alarm": "gateway_main_short"}
+            figures = {"equity_usd": 1_234_567.89, "day_usd": -12_345.67, "holds": "4 SPY241121C00479000", "orders": 12}
+            desk = {**desk, **of_all, **figures, "trading": "reconciled"}
+            answer["desks"] = [
+                {**desk, "name": "rebalancer-large-caps", **of_one, "trading": halt},
+                {**desk, "name": "scalper"},
+            ]
+        elif isinstance(answer, dict) and answer and all(isinstance(value, list) for value in answer.values()):
+            answer = {"rebalancer-large-caps": [1.0, 3.0, 2.0], "scalper": [1.0, 3.0, 2.0]}
+        return answer
+
+    page = open_page("fleet", READY["fleet"], (width, 800), answers=answer_filter(wide, lambda now: now)).page
+    table = page.locator("#desks .scroll")
+    assert table.evaluate("node => node.scrollWidth - node.clientWidth") <= 0
+    expect(page.locator("#desks td[data-label='Newest event']").first).to_be_in_viewport(ratio=1)
+    name = page.locator('tr[data-fleet="rebalancer-large-caps"] th')
+    words = (
+        "node => { const r = document.createRange(); r.selectNodeContents(node); return r.getBoundingClientRect(); }"
+    )
+    link, below = name.locator("a").evaluate(words), name.locator("small").evaluate(words)
+    assert link["height"] > 30  # of two lines
+    assert link["bottom"] <= below["top"] + 1
+    assert link["top"] >= name.evaluate("node => node.getBoundingClientRect().top")
+
+
 def gateway_status(**changes: Any) -> dict[str, Any]:
     """What a gateway writes of itself: two sub-accounts and `main`, and the broker, which agrees."""
     rows: tuple[tuple[str, str, str, int, dict[str, str]], ...] = (

@@ -6,6 +6,7 @@ event.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -225,11 +226,12 @@ def _orders(reader: JournalReader, length_ns: int) -> Iterator[int]:
 
 
 def _round_trips(reader: JournalReader) -> Iterator[int]:
+    """Yield the time until the first acceptance of each order: the broker says it again, at the open too."""
+    first: dict[str, int] = {}
     for time_ns, payload in _newest(reader, "OrderAccepted"):
-        try:
-            name = _accepted_decoder.decode(payload).client_order_id
-        except msgspec.DecodeError:
-            continue
+        with contextlib.suppress(msgspec.DecodeError):
+            first[_accepted_decoder.decode(payload).client_order_id] = time_ns
+    for name, time_ns in first.items():
         for row in reader.query("SELECT submitted_ns FROM orders WHERE client_order_id = ?", (name,)):
             yield time_ns - row["submitted_ns"]
 

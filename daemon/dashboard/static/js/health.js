@@ -117,7 +117,7 @@ function speeds(all) {
         { name: "Of", number: true, of: (line) => number(line.count) },
       ],
       all,
-      { stacked: false, row: (line) => ({ data: { timing: line.name } }) },
+      { row: (line) => ({ data: { timing: line.name } }) },
     ),
     el("ul", { class: "plain-list note" }, all.map((line) => el("li", {}, `${line.name}: ${line.what}`))),
   ];
