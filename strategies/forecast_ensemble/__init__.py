@@ -25,7 +25,17 @@ from strategies.forecast_ensemble.features import (
     table,
     together,
 )
-from strategies.forecast_ensemble.masks import ENDED, GAP, GOOD, MASKING, NOT_LISTED, REASONS, SHORT, reasons
+from strategies.forecast_ensemble.masks import (
+    ENDED,
+    GAP,
+    GOOD,
+    MASKING,
+    NOT_LISTED,
+    REASONS,
+    SHORT,
+    newest_session,
+    reasons,
+)
 from strategies.kit.contract import (
     Answer,
     Bar,
@@ -327,7 +337,7 @@ def columns_of(bars: Float64Array, present: BoolArray, window: int, dates: Seque
     """See `strategies.kit.entry.StrategyEntry.columns`; `market` has each symbol's newest features, 0 where masked."""
     assert window == HISTORY_BARS, f"the features are defined for {HISTORY_BARS} bars"
     visible_bars = np.where(present, bars, np.nan)
-    features = history_features(visible_bars, dates)
+    features = history_features(visible_bars, dates)[np.maximum(newest_session(visible_bars), 0)]
     tradable = reasons(visible_bars, np.zeros(present.shape, dtype=np.bool_), features, WINDOW) == GOOD
     market = np.where(tradable[:, :, None], features, np.float32(0.0)).reshape(len(present), -1)
     return Columns(market, tradable.astype(np.float32), tradable.any(axis=1))

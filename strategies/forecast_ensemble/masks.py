@@ -46,7 +46,8 @@ def reasons(
 ) -> NDArray[np.uint8]:
     """The reason of every row, a code of `REASONS`, uint8 (d, n); `GOOD` where there is a whole sequence.
 
-    A gap or a jump masks the rows of `window` sessions, beginning with its own.
+    A gap or a jump masks the rows of `window` sessions, beginning with its own. A session on which no symbol has a bar
+    is none: its row repeats the one before, as a desk then decides on the bars that it has.
 
     Args:
         bars: float64 (5, d, n), NaN where there is no good bar.
@@ -54,6 +55,12 @@ def reasons(
         features: float32 (d, n, f), not finite where they have not settled.
         silent: sessions without any volume after which a symbol cannot be traded.
     """
+    newest = newest_session(bars)
+    counted = np.unique(newest[newest >= 0])
+    if len(counted) < len(newest):
+        codes = reasons(bars[:, counted], refusals[counted], features[counted], window, silent)
+        before = np.full((1, bars.shape[2]), NOT_LISTED, dtype=np.uint8)
+        return np.concatenate([before, codes])[np.searchsorted(counted, newest, side="right")]
     present: BoolArray = np.logical_and.reduce(np.isfinite(bars), axis=0)
     ever = np.logical_or.accumulate(present, axis=0)
     later = np.logical_or.accumulate(present[::-1], axis=0)[::-1]
@@ -71,6 +78,16 @@ def reasons(
         FEATURES: _lately(is_incomplete, window),
     }
     return np.select(list(conditions.values()), list(conditions), GOOD).astype(np.uint8)
+
+
+def newest_session(bars: Float64Array) -> NDArray[np.int64]:
+    """The newest session up to each on which any symbol has a bar, int64 (d,); -1 before the first.
+
+    `bars`: float64 (5, d, n), NaN where there is no good bar.
+    """
+    has_bars = np.logical_or.reduce(np.logical_and.reduce(np.isfinite(bars), axis=0), axis=1)
+    newest: NDArray[np.int64] = np.maximum.accumulate(np.where(has_bars, np.arange(len(has_bars)), -1))
+    return newest
 
 
 def _lately(where: BoolArray, rows: int) -> BoolArray:

@@ -104,9 +104,11 @@ class Panel:
         bars = [_spread(part[0], [place[date] for date in part[1]], len(dates), np.nan) for part in parts_read]
         refused = [_spread(part[2][None], [place[date] for date in part[1]], len(dates), 0) for part in parts_read]
         names = tuple(symbol for source in sources for symbol in source.symbols)
-        return cls.of(
-            dates, names, np.concatenate(bars, axis=2), features, np.concatenate(refused, axis=2)[0], sources, window
-        )
+        every, refusals = np.concatenate(bars, axis=2), np.concatenate(refused, axis=2)[0]
+        present = np.logical_and.reduce(np.isfinite(every), axis=0)
+        kept = np.flatnonzero(np.logical_or.reduce(present, axis=1))  # of the others each bar was refused
+        dates = tuple(dates[row] for row in kept.tolist())
+        return cls.of(dates, names, every[:, kept], features, refusals[kept], sources, window)
 
     @classmethod
     def of(

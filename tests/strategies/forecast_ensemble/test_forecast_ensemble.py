@@ -310,3 +310,17 @@ def test_the_columns_of_training_are_what_the_desk_sees() -> None:
         assert columns.market[day].tobytes() == rows[:, SEQUENCE - COUNT : SEQUENCE].tobytes()
     features = feature_table(*bars[:4], present=present, volume=bars[4], dates=dates)
     assert features.tobytes() == columns.market.astype(np.float64).tobytes()
+
+
+def test_a_session_on_which_no_symbol_has_a_bar_masks_nothing_in_training_as_on_the_desk() -> None:
+    bars, present = panel(WALKS)
+    bars[:, 430], present[430] = nan, False
+    columns = columns_of(bars, present, HISTORY_BARS, [str(day) for day in DAYS])
+    assert columns.warm.tolist() == [day >= 359 for day in range(460)]
+    refused = days_of()[3 * 430].start_ns
+    for day in (429, 430, 431, 459):
+        past = tuple(bar for bar in days_of() if refused != bar.start_ns <= days_of()[3 * day].start_ns)
+        rows = observed(warm(past))[1].array()
+        assert columns.tradable[day].tolist() == rows[:, -1].tolist() == [1.0, 1.0, 1.0]
+        assert columns.market[day].tobytes() == rows[:, SEQUENCE - COUNT : SEQUENCE].tobytes()
+    assert columns.market[430].tobytes() == columns.market[429].tobytes()

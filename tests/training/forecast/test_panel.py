@@ -172,6 +172,13 @@ def test_a_gap_a_bad_bar_and_an_end_are_masked_each_by_its_name(tmp_path: Path) 
     assert _why(panel, "END")[6:] == [""] * 6 + ["ended"] * 8
 
 
+def test_a_session_whose_every_bar_was_refused_is_no_session(tmp_path: Path) -> None:
+    refused = {"AAA": [*_walk(10), math.nan, *_walk(9)], "BBB": [*_walk(10), math.inf, *_walk(9)]}
+    panel = Panel.load([_write(tmp_path / "one.parquet", refused)], _features, window=WINDOW)
+    assert panel.dates == (*SESSIONS[:10], *SESSIONS[11:20])
+    assert _why(panel, "AAA")[5:] == _why(panel, "BBB")[5:] == [""] * 14
+
+
 def test_a_jump_by_a_splits_ratio_is_masked_and_breaks_labels(tmp_path: Path) -> None:
     split = {"AAA": _walk(10) + [price / 2 for price in _walk(10)], "BBB": _walk(10) + [p * 1.4 for p in _walk(10)]}
     panel = Panel.load([_write(tmp_path / "one.parquet", split)], _features, window=WINDOW)

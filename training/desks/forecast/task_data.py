@@ -42,7 +42,7 @@ class ForecastTaskData(DailyTaskData):
     panel: Panel
     material: Material
     places: NDArray[np.int64]  # of the universe's symbols in the panel
-    days_at: NDArray[np.int64]  # of the table's sessions in the panel
+    days_at: NDArray[np.int64]  # of the table's sessions in the panel; of one without bars, of the session before it
     heard: dict[str, baselines.Memory] = field(default_factory=dict)  # cached forecasts, for the players
 
     def outlook(self, forecasts: Forecasts, risk_target: float = 0.0) -> Outlook:
@@ -119,7 +119,7 @@ def load(path: Path, trading: Trading, sources: Sources, plan: ForecastPlan) -> 
         panel=panel,
         material=material,
         places=_indices_of(table.symbols, panel.symbols),
-        days_at=_indices_of(table.dates, panel.dates),
+        days_at=np.maximum(np.searchsorted(panel.dates, table.dates, side="right") - 1, 0),
     )
 
 
