@@ -51,16 +51,19 @@ class Overlay:
                 'basket.volatility_forecast is "model" and nothing here forecasts a variance: choose "ewma" or "har"'
             )
         needed = return_count(self._rules.volatility_forecast, self._rules.volatility_span)
-        closes = np.where(table.present, table.bars[CLOSE], np.nan)
+        has_bars = table.present.any(axis=1)  # a session without any bar is none, as on the desk
+        newest = np.maximum(np.cumsum(has_bars) - 1, 0)[first - 1 : last + 1]  # of those with bars, up to each decision
+        closes = np.where(table.present, table.bars[CLOSE], np.nan)[has_bars]
         carried = carried_closes(closes)
         returns = np.zeros_like(carried)
         returns[1:] = np.nan_to_num(carried[1:] / carried[:-1] - 1.0)
-        has_begun = np.zeros_like(table.present)
+        has_begun = np.zeros_like(closes, dtype=np.bool_)
         has_begun[needed:] = np.isfinite(carried[: max(len(carried) - needed, 0)])
-        begin = first - needed  # session of the oldest return used
-        window = np.concatenate([np.zeros((max(-begin, 0), returns.shape[1])), returns[max(begin, 0) : last + 1]])
+        begin = int(newest[0]) + 1 - needed  # session of the oldest return used
+        window = np.concatenate([np.zeros((max(-begin, 0), returns.shape[1])), returns[max(begin, 0) : newest[-1] + 1]])
         self._returns = torch.from_numpy(window).to(device)
-        self._known = torch.from_numpy(np.isfinite(closes) & has_begun)[first - 1 : last + 1].to(device)
+        self._newest = torch.from_numpy(newest - newest[0]).to(device)
+        self._known = torch.from_numpy((np.isfinite(closes) & has_begun)[newest]).to(device)
         self._past = torch.arange(needed, device=device)
         self._variances = None if variances is None else torch.from_numpy(variances[first - 1 : last + 1]).to(device)
 
@@ -91,7 +94,7 @@ class Overlay:
         if not self.on:
             return goals
         rules = self._rules
-        rows = day.unsqueeze(1) + self._past  # the newest is the session before the decision's session
+        rows = self._newest[day].unsqueeze(1) + self._past  # the newest is the last session before the decision's
         returns = self._returns[rows]
         has_price = self._known[day]
         variances = None if self._variances is None else self._variances[day]

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -20,7 +21,7 @@ from strategies import forecast_ensemble
 from strategies.forecast_ensemble import SEQUENCE, ForecastEnsemble
 from strategies.forecast_ensemble.features import COUNT, NAMES
 from tests.support.training.made_up_days import walk
-from training.data.daily_table import DailyTable, read_table
+from training.data.daily_table import DailyTable, read_table, table_of
 from training.desks.forecast.graph import size_of, weighted
 from training.desks.forecast.market import ACCOUNT, Outlook
 from training.desks.forecast.play import play
@@ -138,6 +139,23 @@ def test_they_earn_the_same_under_a_risk_overlay(forecast: Literal["ewma", "har"
     agree(dry_run(policy, desk_before(table, dates, ForecastEnsemble(table.symbols), capped)), market(capped))
     minutes = [sum(result.held_min for result in market(limits)) for limits in (capped, trading)]
     assert 0 < minutes[0] < 0.8 * minutes[1]
+
+
+@pytest.mark.parametrize("forecast", ["", "ewma", "har", "model"])
+def test_they_earn_the_same_after_a_session_without_any_bar(forecast: Literal["", "ewma", "har", "model"]) -> None:
+    whole, trading = made_up(0.0), rules(100_000, 0.02)
+    bars = whole.bars.copy()
+    bars[:, 420] = np.nan  # each was refused
+    table = table_of(bars, whole.sessions, ForecastEnsemble(whole.symbols).spec)
+    if forecast:
+        basket = replace(trading.basket, weight_max=0.5, volatility_target=0.1, volatility_forecast=forecast)
+        trading = replace(trading, basket=basket)
+    dates = table.dates[400:460]
+    desk = dry_run(policy, desk_before(table, dates, ForecastEnsemble(table.symbols), trading))
+    assert desk.denials == {"stale_history": 1}
+    market = play(lambda rows: rule(rows[:, [0, 1, 2, *range(-ACCOUNT, 0)]]), table, outlook(table), dates, trading)
+    agree(msgspec.structs.replace(desk, denials={}), market)
+    assert sum(result.trades for result in market[22:30]) > 8
 
 
 def test_they_earn_the_same_where_the_overlay_leaves_less_than_an_order_of_a_fraction() -> None:
