@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import nan
 from typing import Any
 
 import msgspec
@@ -224,3 +225,18 @@ def test_on_the_day_after_a_session_without_a_bar_everything_stays() -> None:
         turnovers.append(float(desk.turnover))
     assert turnovers[2] == 0.0
     assert min(turnovers[0], turnovers[1]) > 0.5
+
+
+def test_a_fund_without_a_print_keeps_its_shares_and_what_it_was_to_pay_for_is_not_bought() -> None:
+    still = {"SPY": [(100.0, 100.0)] * 3, "IWM": [(50.0, 50.0)] * 3}
+    halted = {**still, "QQQ": [(200.0, 200.0), (nan, nan), (100.0, 100.0)]}
+    first = {**still, "QQQ": [(200.0, 200.0), (200.0, 200.0), (nan, nan)]}
+    bought = RegimeMarket(written(halted, FUNDS), 1, 2, trading("100000"), count=1, episode=None, draws=False)
+    bought.step(choose(SPY_QQQ))  # no share of QQQ trades: half stays in cash, and its fall costs nothing
+    assert (float(bought.turnover), bought.weights[0].tolist()[1:]) == (0.5, [0.0, 0.0])
+    bought.step(choose(HOLD))
+    assert float(bought.closing_usd[0]) == pytest.approx(99_950, rel=1e-12)
+    sold = RegimeMarket(written(first, FUNDS), 1, 2, trading("100000"), count=1, episode=None, draws=False)
+    sold.step(choose(SPY_QQQ))
+    sold.step(choose(ALL_SPY))  # to be paid for by QQQ, which finds no buyer
+    assert float(sold.turnover) == 0.0

@@ -94,8 +94,8 @@ class RegimeMarket(Episodes):
         whole = close[first : last + 1] / was
         self._seen = self._table(rows_seen)
         self._growth = self._table(np.stack([night, day, whole], axis=1))  # (rows, 3, funds)
-        stale = table.stale[first : last + 1]
-        self._stale = self._table(stale) if stale.any() else None
+        still = (~table.present | table.stale[:, None])[first : last + 1]  # no print, or the desk denies the basket
+        self._still = self._table(still) if still.any() else None
         self._opens = self._table(opened / TICKS) if charges_days(self._trading.paper) else None  # USD a share
         regimes, none = [weights for _, weights in regimes_of(table.symbols)], (0.0,) * self._funds
         self._regimes = self._table(np.array([regime if isinstance(regime, tuple) else none for regime in regimes]))
@@ -134,8 +134,8 @@ class RegimeMarket(Episodes):
         slept = 1.0 + (self._weights * (night - 1.0)).sum(1)
         drifted = self._weights * night / slept.unsqueeze(1)
         goal = self._goal(actions, drifted)
-        if self._stale is not None:
-            goal = torch.where(self._stale.index_select(0, self._day).unsqueeze(1), drifted, goal)
+        if self._still is not None:
+            goal = _afforded(torch.where(self._still.index_select(0, self._day), drifted, goal), drifted)
         self._turnover = (goal - drifted).abs().sum(1)
         grown = 1.0 + (goal * (day - 1.0)).sum(1)
         opened = self._equity * slept
@@ -168,9 +168,7 @@ class RegimeMarket(Episodes):
         stays = stays | ((weights - drifted).abs() < self._band)
         goal = torch.where(stays, drifted, weights)
         if self._band > 0.0:
-            grows = (goal - drifted).clamp(min=0.0)
-            over = (goal.sum(1) - 1.0).clamp(min=0.0)
-            goal = goal - grows * (over / grows.sum(1).clamp(min=1e-12)).clamp(max=1.0).unsqueeze(1)
+            goal = _afforded(goal, drifted)
         if not self._overlay.on:
             return goal
         ones = torch.ones_like(goal)  # weights are counted as shares of 1 USD in an account of 1 USD
@@ -218,3 +216,10 @@ class RegimeMarket(Episodes):
     def traded_usd(self) -> Tensor:
         """Value bought and sold in the last step in USD, float64 (n,)."""
         return self._traded
+
+
+def _afforded(goal: Tensor, drifted: Tensor) -> Tensor:
+    """Target weights whose increases are reduced where cash does not suffice for them, float64 (n, funds)."""
+    grows = (goal - drifted).clamp(min=0.0)
+    over = (goal.sum(1) - 1.0).clamp(min=0.0)
+    return goal - grows * (over / grows.sum(1).clamp(min=1e-12)).clamp(max=1.0).unsqueeze(1)
