@@ -213,10 +213,10 @@ class DeskStatus:
     model_promoted: bool = stated(
         lambda state: state.model is not None and state.model.promoted, "it may trade real money"
     )
-    equity_usd: str = stated(lambda state: f"{state.book.equity:.2f}", "cash and positions at their newest marks")
-    cash_usd: str = stated(lambda state: f"{state.book.cash:.2f}", "cash of the book")
+    equity_usd: str = stated(lambda state: f"{state.book.equity:z.2f}", "cash and positions at their newest marks")
+    cash_usd: str = stated(lambda state: f"{state.book.cash:z.2f}", "cash of the book")
     realized_usd: str = stated(
-        lambda state: f"{state.book.realized:.2f}", "realised profit after fees since the journal began"
+        lambda state: f"{state.book.realized:z.2f}", "realised profit after fees since the journal began"
     )
     drawdown: float = stated(
         lambda state: fall_from(state.book.peak, state.book.equity), "fall of the equity from its peak, 0 to 1"
@@ -251,7 +251,7 @@ class DeskStatus:
         None, "of a replay with recorded option quotes: fills at recorded and at modelled prices", default=None
     )
     day_usd: str = stated(
-        lambda state: f"{state.book.equity - state.book.session_start_equity - state.book.transfers:.2f}",
+        lambda state: f"{state.book.equity - state.book.session_start_equity - state.book.transfers:z.2f}",
         "gain of the session, without transfers",
         default="",
     )
@@ -269,7 +269,7 @@ class DeskStatus:
         "when the halt began, 0 where there is none",
         default=0,
     )
-    fees_usd: str = stated(lambda state: f"{state.book.fees:.2f}", "fees since the journal began", default="")
+    fees_usd: str = stated(lambda state: f"{state.book.fees:z.2f}", "fees since the journal began", default="")
     working: tuple[WorkingOrder, ...] = stated(
         lambda state: tuple(_working(order) for order in state.orders.values() if order.working),
         "the orders that work at the broker",

@@ -12,7 +12,8 @@ from daemon.cli.control import show
 from daemon.cli.status_table import fleet_table
 from daemon.operator.control.client import CommandAnswer
 from daemon.operator.fleet import FleetTotal, distinct, fleet_of
-from daemon.operator.status import DeskStatus, unreadable_desk
+from daemon.operator.status import DeskStatus, status_of, unreadable_desk
+from tests.support.core.daily_desk import DailyDesk
 
 NOW_S = 1_720_000_000.0
 DAY = "2024-07-03"
@@ -135,3 +136,8 @@ def test_desks_of_one_name_are_called_as_their_folders() -> None:
     assert distinct(pairs) == ["scalper", "regime", "mine", "none", "regime (2)"]
     assert distinct([("a", "a x", "one"), ("a", "a y", "two"), ("a", "a y", "three")]) == ["a x", "two", "three"]
     assert distinct([]) == []
+
+
+def test_less_than_half_a_cent_below_zero_has_no_sign() -> None:
+    status = status_of(DailyDesk().fund("-0.003139").state, "desk")  # what a day's fees leave of a small account
+    assert (status.cash_usd, status.equity_usd, status.realized_usd) == ("0.00", "0.00", "0.00")
