@@ -107,6 +107,10 @@ def load(path: Path, trading: Trading, sources: Sources, plan: ForecastPlan) -> 
             "or other symbols by --symbols"
         )
     table = _join_tables(panel, strategy.spec) if sources.files else read_table(path, strategy, table_cache())
+    places = _indices_of(table.symbols, panel.symbols)
+    days_at = np.maximum(np.searchsorted(panel.dates, table.dates, side="right") - 1, 0)
+    has_forecast = panel.valid[np.ix_(days_at, places)]  # a session of other symbols alone is a gap in the panel
+    table = replace(table, tradable=table.tradable * has_forecast)
     windows = Windows(panel.features, features.WINDOW)
     labels = triple_barrier(panel.bars, plan.forecast.barriers, panel.broken)
     variance = risk.realised(panel.bars[3], panel.broken)
@@ -118,8 +122,8 @@ def load(path: Path, trading: Trading, sources: Sources, plan: ForecastPlan) -> 
         trading,
         panel=panel,
         material=material,
-        places=_indices_of(table.symbols, panel.symbols),
-        days_at=np.maximum(np.searchsorted(panel.dates, table.dates, side="right") - 1, 0),
+        places=places,
+        days_at=days_at,
     )
 
 

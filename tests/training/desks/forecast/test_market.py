@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,14 @@ from hypothesis import strategies as st
 from daemon.core.limits import Trading
 from strategies.kit.quantity import steps_of
 from tests.support.examples import examples
+from tests.support.models import faulty_days
 from tests.support.training.ledger import Ledger
 from tests.support.training.made_up_days import trading, walk, written
 from training.data.daily_table import DailyTable
 from training.desks.forecast.market import ForecastMarket, Outlook, right
+from training.desks.forecast.plan import ForecastPlan
+from training.desks.forecast.task_data import load
+from training.desks.kind import Sources
 from training.forecast.labels import BUY, HOLD, SELL
 
 HAND = {
@@ -266,6 +271,15 @@ def test_a_market_goes_on_from_its_state_to_the_bit() -> None:
         first, second = markets[0].step(action), markets[1].step(action)
         assert torch.equal(first.rewards, second.rewards)
         assert torch.equal(markets[0].observe(), markets[1].observe())
+
+
+def test_a_universe_that_lacks_a_session_of_the_file_is_masked_where_the_forecaster_has_a_gap(tmp_path: Path) -> None:
+    path = faulty_days.faulty_tape(tmp_path / "days.csv")
+    loaded = load(path, trading("100000"), Sources(symbols=(faulty_days.HOLE,)), ForecastPlan())
+    first_gap = loaded.table.dates.index(loaded.panel.dates[faulty_days.AT - 1]) + 1
+    tradable = loaded.table.tradable[:, 0].tolist()
+    assert loaded.panel.dates[faulty_days.HOLE_TO] == loaded.table.dates[first_gap]
+    assert tradable[first_gap - 1 : first_gap + 60] == [1.0, *[0.0] * 59, 1.0]
 
 
 def test_a_row_without_a_forecast_of_its_own_is_refused() -> None:
