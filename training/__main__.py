@@ -21,10 +21,10 @@ def main() -> int:
         sys.stderr.write("train-and-export: stopped; give the same command again to go on\n")
         return STOPPED
     except Exception as error:
-        from daemon.core.desks.guarded import blame
         from training.cli.main import wrong
+        from training.rl.pool import own_fault
 
-        if blame(error)[1]:  # of any type: the line in the strategy's file says more than ours
+        if own_fault(error):  # of any type: the line in the strategy's file says more than ours
             return wrong(error)
         raise
 

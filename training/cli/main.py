@@ -15,11 +15,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from daemon.core.desks.guarded import blame, strategy_failed
 from daemon.host.time.calendar import CalendarError
 from daemon.tapes.files import TapeError
 from training.desks.trial import Diverged
 from training.export.shelf import ExportError
+from training.rl.pool import own_fault
 from training.runs.ledger import LedgerError
 from training.study.folds import HistoryError
 
@@ -59,8 +59,7 @@ def add_models_dir(command: Any, text: str, former: str) -> None:
 
 def wrong(error: Exception) -> int:
     """Report a fault of a file or an argument as one line on standard error; returns the exit code."""
-    what, by_strategy = blame(error)
-    text = strategy_failed(what) if by_strategy else str(error)
+    text = own_fault(error) or str(error)
     text = " ".join(text.split()) or type(error).__name__  # one line, whatever a library raised
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         text = f"{error.filename}: {error.strerror}"

@@ -16,7 +16,6 @@ import msgspec
 
 from daemon.core.strategy_rules import DIGEST, other_rules, with_rules
 from daemon.host.version import CommandLine
-from daemon.host.whole_files import write_whole
 from daemon.tapes.bars import digest_of_bars
 from rltrader import called
 from strategies.kit import manifest as manifests
@@ -24,6 +23,7 @@ from strategies.kit.manifest import MANIFEST_FILE, POLICY_FILE, Manifest
 from strategies.registry import add, strategy
 from training.cli.main import DONE, ERRORS, add_models_dir, wrong
 from training.desks.registry import kind
+from training.export.shelf import Version, check_contract, replace_manifest
 from training.runs.settings import trading_of
 
 if TYPE_CHECKING:
@@ -42,13 +42,17 @@ def add_reference(folder: Path, bars: Path, config: Path | None = None) -> Manif
     Raises:
         NoReference, a ValueError: the file is not the one it was trained on, the policy not the manifest's, or the
             rules are others than those that it was trained by.
+        VersionError: it has another contract than the strategy.
+        ExportError: another command changed the version meanwhile.
         TapeError, CalendarError, HistoryError, ValueError, OSError: as reading the file or the manifest does.
     """
     from training.desks.kind import Span
     from training.export.export import Exported
     from training.export.reference import reference_of
 
-    manifest = manifests.decode((folder / MANIFEST_FILE).read_bytes())
+    read = (folder / MANIFEST_FILE).read_bytes()
+    manifest = manifests.decode(read)
+    check_contract(Version(folder, manifest))
     graph = (folder / POLICY_FILE).read_bytes()
     for what, digest, expected, cure in (
         (bars.name, digest_of_bars(bars), manifest.training.file_sha256, f"give the file {manifest.training.file}"),
@@ -71,7 +75,7 @@ def add_reference(folder: Path, bars: Path, config: Path | None = None) -> Manif
         training_kind.inputs, watched, strategy(manifest.strategy, manifest.symbols or (), described).spec
     )
     updated = msgspec.structs.replace(manifest, reference=reference)
-    write_whole(folder / MANIFEST_FILE, manifests.encode(updated))
+    replace_manifest(folder, read, manifests.encode(updated))
     return updated
 
 

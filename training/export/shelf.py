@@ -16,9 +16,11 @@ from pathlib import Path
 
 import msgspec
 
-from daemon.host.whole_files import sync
-from daemon.models.pointer import CURRENT, ModelError, point, pointer_text
-from strategies.kit.manifest import MANIFEST_FILE, POLICY_FILE, Manifest, decode
+from daemon.host.whole_files import sync, write_whole
+from daemon.models.pointer import CURRENT, ModelError, alone, point, pointer_text
+from strategies.golden import contract_hash
+from strategies.kit.manifest import MANIFEST_FILE, POLICY_FILE, Manifest, config_text, decode
+from strategies.registry import strategy as registered
 
 WORKSHOP, REPLACED = ".export-", "replaced"
 LEFT_S = 24 * 3600.0  # age after which an export's folder counts as left by a killed process
@@ -37,6 +39,7 @@ def put_version(shelf: Path, write: Callable[[Path], str]) -> Path:
 
     Raises:
         OSError: the shelf cannot be written; what was there stays. What `write` raises leaves nothing behind either.
+        ExportError: as `refuse_to_replace`.
     """
     shelf.mkdir(parents=True, exist_ok=True)
     _clear(shelf)
@@ -46,8 +49,11 @@ def put_version(shelf: Path, write: Callable[[Path], str]) -> Path:
         folder.mkdir(mode=0o755)
         final = shelf / write(folder)
         sync(folder)
-        _put(folder, final, workshop / REPLACED)
-        sync(shelf)
+        with alone(shelf):
+            if (folder / MANIFEST_FILE).exists():  # promoted or replaced while this one was written
+                refuse_to_replace(final, decode((folder / MANIFEST_FILE).read_bytes()).contract_hash)
+            _put(folder, final, workshop / REPLACED)
+            sync(shelf)
     finally:
         shutil.rmtree(workshop)
     return final
@@ -72,6 +78,20 @@ def _put(folder: Path, final: Path, aside: Path) -> None:
     except OSError:
         aside.rename(final)
         raise
+
+
+def replace_manifest(folder: Path, read: bytes, new: bytes) -> None:
+    """Give a version on its shelf another manifest in place of the one that was read.
+
+    Raises:
+        ExportError: the version has another manifest by now.
+        OSError: the shelf cannot be written; the manifest is unchanged.
+    """
+    path = folder.resolve() / MANIFEST_FILE
+    with alone(path.parents[1]):
+        if not path.exists() or path.read_bytes() != read:
+            raise ExportError(f"{path} was changed by another command meanwhile: give the same command again")
+        write_whole(path, new)
 
 
 def refuse_to_replace(folder: Path, contract: str) -> None:
@@ -130,6 +150,20 @@ def read_version(store: Path, strategy: str, name: str = CURRENT) -> Version:
             "the version's folder"
         )
     return Version(folder, manifest)
+
+
+def check_contract(version: Version) -> None:
+    """Raise VersionError unless the strategy of this name, with the version's symbols and parameters, has its contract.
+
+    Another strategy of this name, or changed code, would take its answers for something else.
+    """
+    manifest = version.manifest
+    contract = contract_hash(registered(manifest.strategy, manifest.symbols or (), config_text(manifest)))
+    if manifest.contract_hash != contract:
+        raise VersionError(
+            f"{version.folder} has the contract {manifest.contract_hash[:12]}, {manifest.strategy} has "
+            f"{contract[:12]}: its answers mean something else there; give the strategy that it was exported with"
+        )
 
 
 def is_active(version: Path) -> bool:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from daemon.core.desks.guarded import blame, strategy_failed
+from strategies.kit.own.load import line_of_own
 
 T = TypeVar("T")
 POLL_S = 0.2
@@ -253,15 +254,21 @@ def _begin(prepare: Callable[[Any], Any], argument: Any, news: multiprocessing.Q
     unblock_stop_signals()
 
 
+def own_fault(error: Exception) -> str:
+    """Return what a strategy of one's own, or what trains it, did wrong, with its line; "" for another error."""
+    what, by_strategy = blame(error)
+    line = "" if by_strategy else line_of_own(error)
+    return strategy_failed(f"{what} ({line})" if line else what) if by_strategy or line else ""
+
+
 @contextmanager
-def _blamed_here() -> Iterator[None]:
-    """Let a strategy's error leave in words: its frames do not reach the parent, and a class of its own may not."""
+def blamed_here() -> Iterator[None]:
+    """Let own code's error leave in words: its frames do not reach another process, and a class of its own may not."""
     try:
         yield
     except Exception as error:
-        what, by_strategy = blame(error)
-        if by_strategy:
-            raise RuntimeError(strategy_failed(what)) from None
+        if fault := own_fault(error):
+            raise RuntimeError(fault) from None
         raise
 
 
@@ -270,7 +277,7 @@ def _carry_out(work: Work[T], task: Any) -> T:
     try:
         if _PROCESS["flag"].is_set():
             raise Stopped("before it began")
-        with _blamed_here():
+        with blamed_here():
             if "prepared" not in _PROCESS:  # not in `_begin`, so that its exceptions reach the parent
                 _PROCESS["prepared"] = _PROCESS["prepare"](_PROCESS["argument"])
             return work(_PROCESS["prepared"], task, _PROCESS["flag"], _PROCESS["news"].put)

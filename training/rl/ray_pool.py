@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from training.rl.pool import POLL_S, Emit, Flag, Stopped, Work
+from training.rl.pool import POLL_S, Emit, Flag, Stopped, Work, blamed_here
 
 T = TypeVar("T")
 RETRIES = 1  # retries of a task whose process was lost; also the number of idle processes that may be lost
@@ -44,11 +44,12 @@ class Worker:
     def carry_out(self, work: Work[Any], task: Any) -> Any:
         """Do a task, or go on with it; its result."""
         torch.set_num_threads(1)  # the setting is per thread, and Ray may use another thread for each task
-        if not self._prepared:
-            self._prepared.append(self._prepare(self._argument))
-        if self._stop.is_set():
-            raise Stopped("before it began")
-        return work(self._prepared[0], task, self._stop, self._messages.append)
+        with blamed_here():
+            if not self._prepared:
+                self._prepared.append(self._prepare(self._argument))
+            if self._stop.is_set():
+                raise Stopped("before it began")
+            return work(self._prepared[0], task, self._stop, self._messages.append)
 
     def messages(self, stop: bool) -> list[Any]:
         """Tell the worker whether to stop; return the messages since the last call."""

@@ -38,7 +38,7 @@ from daemon.library.run_files import (
     TRAINING_LOCK,
     TRIALS_FOLDER,
 )
-from strategies.kit.own.load import OwnStrategy, sources_of
+from strategies.kit.own.load import OwnStrategy, changed_since_import, sources_of
 from strategies.registry import STRATEGIES, entry, own
 from training.desks.registry import kind
 from training.export.weights import packed, unpacked
@@ -48,6 +48,7 @@ from training.study.study import Trial
 RUNS = Path("runs")
 """The default parent folder of runs and studies."""
 MADE_WITH = "made_with"
+CHANGED = "{file} was changed, or a file that it imports, after the command began: give the same command again"
 CHECKPOINT_FILE, BEST_FILE, TRIAL_FILE = "checkpoint.pt", "best.pt", "trial.json"
 OURS = frozenset(
     {RUN_FILE, STUDY_FILE, TRIALS_FOLDER, TRAINING_LOCK, REPORT_PAGE, REPORT_FILE, PROGRESS_FILE, TAGS_FILE}
@@ -65,7 +66,7 @@ def code_version(strategy: str = "") -> str:
 
     Code that only reads finished trials (report, promotion, commands) is left out, so a change there invalidates no
     trial. Code that trains only other strategies is left out, too; without a name all is included. Raises `ValueError`
-    for an unknown name.
+    for an unknown name, and for a file of one's own that was changed since it was imported.
     """
     root = Path(__file__).resolve().parents[2]
     digest = hashlib.sha256()
@@ -82,10 +83,19 @@ def code_version(strategy: str = "") -> str:
     return digest.hexdigest()[:12]
 
 
+def check_same_code(strategy: str, version: str) -> None:
+    """Raise RunFolderError where a strategy of one's own has other files now than in the process of this version."""
+    own_strategy = own(strategy)
+    if own_strategy is not None and code_version(strategy) != version:
+        raise RunFolderError(CHANGED.format(file=own_strategy.file))
+
+
 def _of_own(own_strategy: OwnStrategy) -> tuple[Path, ...]:
-    """The files that a strategy of one's own is trained by."""
+    """The files that a strategy of one's own is trained by. Raises RunFolderError where they are not what runs."""
     module = own_strategy.entry.training.partition(":")[0].replace(".", "/")
     start = [path for path in (own_strategy.file, own_strategy.root / f"{module}.py") if path.is_file()]
+    for path in filter(changed_since_import, start):
+        raise RunFolderError(CHANGED.format(file=path))
     return sources_of(start, own_strategy.root)
 
 

@@ -22,7 +22,7 @@ from training.export.ensemble import together
 from training.export.weights import Weights, warm_start
 from training.rl.kernels import use_fast_float32
 from training.rl.ppo import make_deterministic
-from training.runs.folder import RunFolderError, TrialFolder
+from training.runs.folder import RunFolderError, TrialFolder, check_same_code
 from training.runs.settings import Settings, folds_of, trading_of
 from training.study.folds import explained
 from training.study.study import Fold
@@ -138,7 +138,10 @@ def check_device(name: str) -> None:
 
 
 def prepare(arguments: tuple[Settings, Path, str]) -> Prepared:
-    """Read everything. Raises `ValueError` for a name that is unknown or there twice, and as `TrainingKind.load`."""
+    """Read everything. `arguments` end with the code's version.
+
+    Raises `ValueError` for a name that is unknown or there twice, and as `check_same_code` and `TrainingKind.load`.
+    """
     settings, folder, version = arguments
     make_deterministic()
     use_fast_float32()
@@ -149,6 +152,7 @@ def prepare(arguments: tuple[Settings, Path, str]) -> Prepared:
     if twice := sorted({symbol for symbol in settings.symbols if settings.symbols.count(symbol) > 1}):
         raise ValueError(f"--symbols names {', '.join(twice)} twice: expected each symbol once")
     strategy = registered(settings.strategy, settings.symbols, settings.model_config)
+    check_same_code(settings.strategy, version)
     trading = trading_of(settings.strategy, settings.config)
     data = loaded(settings, trading)
     with explained(lambda: data.info.remark):

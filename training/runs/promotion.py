@@ -11,12 +11,12 @@ from pathlib import Path
 import msgspec
 
 from daemon.core.strategy_rules import DIGEST
-from daemon.host.whole_files import write_whole
 from daemon.library.run_files import REPORT_FILE
 from strategies.kit import manifest as manifests
 from strategies.kit.manifest import LEAD, MANIFEST_FILE, POLICY_FILE, RISK, Manifest
 from training.evidence.criteria import judge
 from training.evidence.findings import FORMAT, Findings, Judged, RecordedRun, decode
+from training.export.shelf import ExportError, replace_manifest
 from training.runs.ledger import Ledger, LedgerError, ledger_path
 
 
@@ -103,10 +103,12 @@ def promote(version_folder: Path, recorded: Path | None = None, claim: str = "")
 
     Raises:
         PromotionError: a file is missing or damaged, the report is of another policy or other data or not the one that
-            the manifest vouches for, the ledger has other trials than it counts, the version makes another claim, or a
-            criterion fails (one line each). The manifest stays as it was.
+            the manifest vouches for, the ledger has other trials than it counts, the version makes another claim, a
+            criterion fails (one line each), or another command changed the version meanwhile. The manifest stays as
+            it was.
     """
-    manifest, findings = _manifest(version_folder), _findings(version_folder)
+    read = _read(version_folder / MANIFEST_FILE)
+    manifest, findings = _manifest(version_folder / MANIFEST_FILE, read), _findings(version_folder)
     digest = hashlib.sha256(_read(version_folder / POLICY_FILE)).hexdigest()
     for what, value, expected in (
         ("its folder is called", version_folder.resolve().name, manifest.version),
@@ -138,7 +140,10 @@ def promote(version_folder: Path, recorded: Path | None = None, claim: str = "")
         raise PromotionError("\n".join([first, *lines]))
     if not manifest.promoted:
         promoted = msgspec.structs.replace(manifest, promoted=True)
-        write_whole(version_folder / MANIFEST_FILE, manifests.encode(promoted))
+        try:
+            replace_manifest(version_folder, read, manifests.encode(promoted))
+        except ExportError as error:
+            raise PromotionError(str(error)) from error
     return Judgement(manifest.version, criteria, kind)
 
 
@@ -210,10 +215,9 @@ def _findings(folder: Path) -> Findings:
     return findings
 
 
-def _manifest(folder: Path) -> Manifest:
-    path = folder / MANIFEST_FILE
+def _manifest(path: Path, data: bytes) -> Manifest:
     try:
-        return manifests.decode(_read(path))
+        return manifests.decode(data)
     except (msgspec.ValidationError, msgspec.DecodeError) as error:
         raise PromotionError(f"{path} cannot be read ({error}): export the policy again") from error
 

@@ -32,10 +32,10 @@ from training.evidence.overfitting import Deflated, Overfitting, backtest_overfi
 from training.evidence.statistics import session_returns, sharpes
 from training.evidence.wording import counted, number, percent, share
 from training.export.export import Exported
-from training.export.shelf import Version, read_version
+from training.export.shelf import Version, check_contract, read_version
 from training.rl.pool import Emit, Flag, Stopped, stop_on_signals
 from training.rl.ppo import make_deterministic
-from training.runs.folder import RUNS, RunFolderError, code_version
+from training.runs.folder import RUNS, RunFolderError, check_same_code, code_version
 from training.runs.ledger import Ledger, ledger_path, settings_digest
 from training.runs.prepared import loaded
 from training.runs.settings import settings_for, trading_of
@@ -145,7 +145,7 @@ def make_ready(request: SweepRequest) -> SweepSetup:
     """Read everything.
 
     Raises:
-        VersionError: the store has no such version.
+        VersionError: the store has no such version, or it has another contract than the strategy.
         ValueError: a key's value is out of bounds, or fixed by the model; no session is left.
         TapeError, CalendarError, HistoryError, OSError: as reading the bars does.
     """
@@ -154,6 +154,7 @@ def make_ready(request: SweepRequest) -> SweepSetup:
         read_version(request.store, request.strategy, request.version),
         trading_of(request.strategy, request.config),
     )
+    check_contract(version)
     fixed = version.manifest.rules.keys() - {DIGEST}
     for axis in request.axes:
         if axis.key in fixed:
@@ -193,9 +194,10 @@ def _of_parameters(ready: SweepSetup, values: Mapping[str, Value]) -> TaskData:
     return data
 
 
-def make_same(request: SweepRequest, sha256: str) -> SweepSetup:
-    """Read everything once more, in a further process. Raises `RunFolderError` where the bars have changed."""
+def make_same(request: SweepRequest, sha256: str, code: str) -> SweepSetup:
+    """Read everything once more, in a further process. Raises `RunFolderError` where bars or code have changed."""
     ready = make_ready(request)
+    check_same_code(request.strategy, code)
     if ready.data.info.sha256 != sha256:
         raise RunFolderError(f"{request.bars} changed while the sweep was at work: give the same command again")
     return ready
@@ -370,7 +372,8 @@ def _play_all(
 ) -> list[GridCell]:
     """Play the unchanged cell, then all others in order; each is kept as soon as it is done."""
     path, all_rules = folder / CELLS_FILE, [{}, *map(dict, cells)]
-    sweep_digest = settings_digest({"sweep": digest, "code": code_version(ready.request.strategy)})
+    code = code_version(ready.request.strategy)
+    sweep_digest = settings_digest({"sweep": digest, "code": code})
     finished = {_key(cell.rules): cell for cell in _read_cells(path) if cell.sweep == sweep_digest}
     remaining = [rules for rules in all_rules if _key(rules) not in finished]
     listen(
@@ -387,7 +390,7 @@ def _play_all(
                 book.write(msgspec.json.encode(cell) + b"\n")
             listen(news)
 
-        again = functools.partial(make_same, ready.request, ready.data.info.sha256)
+        again = functools.partial(make_same, ready.request, ready.data.info.sha256, code)
         request = ready.request
         Cells(play_cells, ready, again, request.processes, request.ray).through(
             _batches(remaining, request), keep, stop

@@ -84,6 +84,7 @@ def of_file(text: str, *, named_by_user: bool = True) -> OwnStrategy:
         sys.path.append(str(root))
     _refuse_name_clash(path, module_name)
     _let_libraries_in(path, root)
+    _note_digest(path, root, module_name)
     module = _import(lambda: _module_at(path, module_name), path)
     entry, name = _entry_of(module, attribute, path)
     return _make_strategy(entry, f"{path}:{name}", "", path, root)
@@ -111,6 +112,7 @@ def of_package(name: str, points: tuple[EntryPoint, ...]) -> OwnStrategy:
     with contextlib.suppress(ImportError, OSError, SyntaxError):  # the import reports it
         source = Path(getattr(importlib.util.find_spec(point.module), "origin", None) or "")
         _let_libraries_in(source, _module_of(source)[0])
+        _note_digest(source, _module_of(source)[0], point.module)
     module = _import(lambda: importlib.import_module(point.module), Path(point.module))
     path = Path(getattr(module, "__file__", None) or point.module)
     entry, _ = _entry_of(module, point.attr, path)
@@ -126,6 +128,7 @@ def of_package(name: str, points: tuple[EntryPoint, ...]) -> OwnStrategy:
 def training_of(strategy: OwnStrategy) -> Any:
     """Import the object that `StrategyEntry.training` names. Raises OwnStrategyError."""
     module_name, _, attribute = strategy.entry.training.partition(":")
+    _note_digest(strategy.root / f"{module_name.replace('.', '/')}.py", strategy.root, module_name)
     module = _import(lambda: importlib.import_module(module_name), strategy.file.parent / f"{module_name}.py")
     kind = getattr(module, attribute or "KIND", None)
     if kind is None:
@@ -189,11 +192,50 @@ def _let_libraries_in(path: Path, root: Path) -> None:
 
 def _make_strategy(entry: StrategyEntry, place: str, package: str, path: Path, root: Path) -> OwnStrategy:
     name = _check(entry, path)
-    sources = sources_of([path], root)
+    _, digest = _imported.get(path, (root, ""))
+    return OwnStrategy(
+        name, entry, place, package, path, root, sources_of([path], root), digest or _digest_of(path, root)
+    )
+
+
+_imported: dict[Path, tuple[Path, str]] = {}  # folder of its imports and digest, as of the import, by file
+_own_files: set[str] = set()
+_OURS = tuple(f"{Path(__file__).parents[3] / room}{os.sep}" for room in ("daemon", "strategies", "training"))
+
+
+def _note_digest(path: Path, root: Path, module_name: str) -> None:
+    """Keep the digest of a file that is about to be imported: later its text may be another one than what runs."""
+    if module_name not in sys.modules and path.is_file():
+        with contextlib.suppress(SyntaxError, UnicodeDecodeError, OSError, ValueError):  # the import reports it
+            _imported[path] = (root, _digest_of(path, root))
+            _own_files.update(map(str, sources_of([path], root)))
+
+
+def line_of_own(error: BaseException) -> str:
+    """Return file and line of the own code that raised this, itself or in a library that it called; "" for none."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if frame.filename in _own_files:
+            return f"{frame.filename}, line {frame.lineno}"
+        if frame.filename.startswith(_OURS):
+            break
+    return ""
+
+
+def changed_since_import(path: Path) -> bool:
+    """Return whether an own file, or one that it imports, was changed since this process imported it."""
+    root, digest = _imported.get(path, (path.parent, ""))
+    try:
+        return bool(digest) and _digest_of(path, root) != digest
+    except (SyntaxError, UnicodeDecodeError, OSError, ValueError):
+        return True
+
+
+def _digest_of(path: Path, root: Path) -> str:
+    """Return 12 hex digits over the file and the files below `root` that it imports."""
     digest = sha256()
-    for source in sources:
+    for source in sources_of([path], root):
         digest.update(source.relative_to(root).as_posix().encode() + b"\0" + source.read_bytes() + b"\0")
-    return OwnStrategy(name, entry, place, package, path, root, sources, digest.hexdigest()[:12])
+    return digest.hexdigest()[:12]
 
 
 def _module_of(path: Path) -> tuple[Path, str]:

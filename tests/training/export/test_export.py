@@ -199,6 +199,22 @@ def test_a_promoted_version_is_never_replaced_by_one_that_is_not(
     assert (version_path / "manifest.json").read_bytes() == before
 
 
+def test_a_version_that_is_promoted_while_another_export_of_it_writes_its_report_stays(
+    folder: Path, random_observations: Float32Array, tmp_path: Path
+) -> None:
+    version = tmp_path / SPEC.name / folder.name
+    shutil.copytree(folder, version)
+
+    def promote_meanwhile(_: Path, __: str, ___: str) -> None:
+        (version / "manifest.json").write_bytes(encode(structs.replace(_manifest(folder), promoted=True)))
+
+    release = replace(RELEASE, report=promote_meanwhile)
+    with pytest.raises(ExportError, match="was promoted to trade real money"):
+        export(Exported(folder / "policy.onnx"), strategy(SPEC.name), release, out=tmp_path, probes=random_observations)
+    assert _manifest(version).promoted
+    assert [path.name for path in version.parent.iterdir()] == [version.name]
+
+
 @pytest.mark.parametrize(
     ("module", "complaint"),
     [

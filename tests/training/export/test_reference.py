@@ -185,3 +185,15 @@ def test_a_policy_that_is_not_the_manifest_s_is_refused(
     (folder / "policy.onnx").write_bytes(b"another")
     assert add("regime_switcher", folder, data_dir / "etf_daily_2010_2022.parquet") == 2
     assert "policy.onnx has SHA-256" in capsys.readouterr().err
+
+
+def test_a_version_of_another_strategy_of_this_name_gets_no_reference(
+    tmp_path: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = without("regime_switcher", tmp_path)
+    path = folder / MANIFEST_FILE
+    path.write_bytes(encode(msgspec.structs.replace(decode(path.read_bytes()), contract_hash="11" * 32)))
+    before = path.read_bytes()
+    assert add("regime_switcher", folder, data_dir / "etf_daily_2010_2022.parquet") == 2
+    assert "its answers mean something else there" in capsys.readouterr().err
+    assert path.read_bytes() == before

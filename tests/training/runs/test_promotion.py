@@ -178,6 +178,23 @@ def test_a_version_in_a_store_without_the_ledger_of_its_training_is_not_promoted
     assert "it is not the ledger of its training" in _refused(copy)
 
 
+def test_a_version_that_another_command_changes_while_it_is_judged_is_not_promoted(
+    good: Findings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = _version(tmp_path, good)
+    path = folder / "manifest.json"
+    other = encode(msgspec.structs.replace(decode(path.read_bytes()), note="exported again, from other bars"))
+
+    def judged_while_it_is_exported_again(*arguments: Any) -> Any:
+        path.write_bytes(other)
+        return judge(*arguments)
+
+    monkeypatch.setattr("training.runs.promotion.judge", judged_while_it_is_exported_again)
+    with pytest.raises(PromotionError, match="was changed by another command meanwhile: give the same command again"):
+        _promote(folder)
+    assert path.read_bytes() == other
+
+
 def test_a_report_that_counts_no_trials_promotes_nothing(good: Findings, tmp_path: Path) -> None:
     """Those of earlier versions do not say how many there were."""
     assert "report.json counts 0 trials" in _refused(_version(tmp_path, good, counted_trials=0))

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec import structs
 
 from daemon.cli import daemon
 from daemon.core.session import new_york_text
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from daemon.journal.trades import Wanted, read_trades
+from strategies.kit.manifest import decode, encode
 from strategies.kit.synthetic import synthetic_sessions
 from tests.support.paths import REPOSITORY
 from tests.support.training.made_up import sessions, write_csv
@@ -183,3 +185,12 @@ def test_a_version_whose_graph_was_changed_is_refused(sweep_request: SweepReques
         read_version(store, NAME, version.folder.name)
     with pytest.raises(VersionError, match=f"expected one of {version.folder.name}"):
         read_version(store, NAME, "nowhere")
+
+
+def test_a_version_of_another_strategy_of_this_name_is_not_played(sweep_request: SweepRequest, tmp_path: Path) -> None:
+    store = shutil.copytree(sweep_request.store, tmp_path / "store")
+    manifest = read_version(store, NAME).folder / "manifest.json"
+    other = structs.replace(decode(manifest.read_bytes()), contract_hash="11" * 32)
+    manifest.write_bytes(encode(other))
+    with pytest.raises(VersionError, match=f"has the contract 1{{12}}, {NAME} has .*: its answers mean something else"):
+        run_sweep(replace(sweep_request, store=store, folder=tmp_path / "out"), lambda _: None)

@@ -96,6 +96,9 @@ class Hooks(NamedTuple):
     environment: Callable[[OwnData, Span], gymnasium.Env[Any, Any]] | None = None
 
 
+_repeating: list[Callable[[OwnData, Span], gymnasium.Env[Any, Any]]] = []  # in this process
+
+
 class OwnData(Protocol):
     """Bars made ready; see `training.desks.ppo.PpoData`."""
 
@@ -144,8 +147,10 @@ class Common:
     def environment(self, span: Span, settings: EnvSettings) -> Environment:
         """See `PpoData`."""
         data: Any = self
-        if data.hooks.environment is not None:
+        made = data.hooks.environment
+        if made is not None and made not in _repeating:  # tried once, not for each trial
             check_repeats(data.gym_env(span), data.spec, settings.seed)
+            _repeating.append(made)
         return GymEnvironments(lambda: data.gym_env(span), settings.count, settings.seed)
 
     def evaluator(self: OwnData, span: Span, _device: str) -> Evaluator:

@@ -18,7 +18,7 @@ import msgspec
 
 from training.desks.trial import Diverged
 from training.rl.dimensions import Plan
-from training.rl.pool import Flag, Stopped
+from training.rl.pool import Flag, Stopped, blamed_here
 from training.rl.ray_cluster import LOCAL, connected
 from training.studies.search.book import TrialBook, TrialResult, trainings_of
 from training.studies.search.space import Search
@@ -95,6 +95,7 @@ def _tune(tune: Any, asking: Asking, version: str, folder: Path, count: int) -> 
         raise
 
 
+@blamed_here()
 def train_in_ray(config: dict[str, Any], *, search: Search, version: str) -> None:
     """Train one trial in a process of Ray; each training is reported as it ends, as JSON in `training`."""
     tune: Any = importlib.import_module("ray.tune")

@@ -238,6 +238,20 @@ def test_an_environment_with_which_no_stopped_training_can_go_on_or_of_other_spa
         other.environment(span, EnvSettings(count=2, seed=5, discount=0.99, device="cpu"))
 
 
+def test_whether_an_environment_repeats_is_tried_once_and_not_for_each_trial(packages: Path) -> None:
+    data, made = loaded(packages, "env_session_shares"), []
+    span = Span(tuple(data.days)[:40], "", data.trading)
+
+    def environment(data: Any, span: Span) -> Any:
+        made.append(span)
+        return data.desk_env(span)
+
+    other = replace(data, hooks=data.hooks._replace(environment=environment))
+    for seed in (1, 2, 3):
+        other.environment(span, EnvSettings(count=2, seed=seed, discount=0.99, device="cpu"))
+    assert len(made) == 1 + 3 * 2  # one that is tried, and two of each trial
+
+
 @pytest.mark.parametrize("reward", [None, float("nan"), float("inf"), np.ones(2), "much"], ids=str)
 def test_a_reward_that_is_no_finite_number_is_named(packages: Path, reward: Any) -> None:
     data = loaded(packages, "env_session_shares")
