@@ -6,6 +6,7 @@ and numbers, never source code, so it changes exactly when the meaning of an obs
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date, timedelta
 from hashlib import sha256
@@ -151,9 +152,10 @@ HOLES = {
 def check_golden(strategy: AnyStrategy) -> None:
     """Raise ValueError where the strategy has no finite observation at each golden question: no model could be made.
 
-    The text names where the strategy failed, and the intended gaps of the tape.
+    The text names where the strategy failed, and the intended gaps of the tape. One that leaves the working folder is
+    refused too: a command's relative paths would lead elsewhere.
     """
-    spec = strategy.spec
+    spec, folder = strategy.spec, Path.cwd()
     golden_spec = msgspec.structs.replace(spec, symbols=GOLDEN_SYMBOLS) if spec.rows_are_symbols else spec
     try:
         observations = golden_observations(strategy)
@@ -164,6 +166,12 @@ def check_golden(strategy: AnyStrategy) -> None:
         frames = [one for one in extract_tb(error.__traceback__) if one.filename != __file__]
         where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
         problem = f"{type(error).__name__}: {error}{where}"
+    if (other := Path.cwd()) != folder:
+        os.chdir(folder)
+        raise ValueError(
+            f"{spec.name} leaves the working folder for {other}, where the command's files would be looked for: take "
+            "os.chdir out of its code"
+        )
     if problem:
         raise ValueError(
             f"{spec.name} cannot be exported, so nothing is trained: on the golden tape {problem}. "

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -47,8 +48,13 @@ def watch_start(place: Path, strategy: str = "") -> None:
     _marks.append(mark)
     _run_marks[:] = [run_mark]
     told_of_calls.append(mark.note)
+    last = shown_stack(last_hang(place, START_STACK), f"{strategy.rpartition('.py')[0]}.py")
+    if mark.ended_in and mark.times < ENDS_MAX:
+        sys.stderr.write(
+            f"{strategy}: the last start ended in its code{f', in {last}' if last else ''} ({mark.ended_in}); after "
+            f"{ENDS_MAX} such ends in a day it is left out\n"
+        )
     if mark.times >= ENDS_MAX:
-        last = shown_stack(last_hang(place, START_STACK), f"{strategy.rpartition('.py')[0]}.py")
         refuse_imports(
             f"{strategy}: its code ended the process in {mark.times} starts, without an error"
             f"{f', the last in {last}' if last else ''}: correct it, or remove {place / START_FILE} to try it again"
@@ -59,7 +65,8 @@ def watch_start(place: Path, strategy: str = "") -> None:
             f"them: look at the log and at dmesg, correct it, or remove {place / RUN_FILE} to try it again"
         )
     else:
-        guard = HangGuard(place, CALL_MOST_S, lambda: mark.under_way, START_STACK)
+        words = f"{strategy}: a call of its code did not return in {CALL_MOST_S:.0f} s: this start ends\n"
+        guard = HangGuard(place, CALL_MOST_S, lambda: mark.under_way, START_STACK, words)
         guard.forget()
         guard.start()
         _guards.append(guard)

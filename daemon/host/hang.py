@@ -40,11 +40,14 @@ class HangGuard:
     `stepping` returns a number that differs from step to step, 0 between two steps. Only looks at the same step count,
     so a process that was stopped or suspended meanwhile does not count as hanging. A crash leaves the same record as a
     hang, unless Python's own `-X faulthandler` writes it elsewhere. Where `file` in `folder` cannot be opened,
-    `unrecorded` says why, and the next start learns nothing of a hang.
+    `unrecorded` says why, and the next start learns nothing of a hang. `last_words` go to standard error before the
+    end, a line.
     """
 
-    def __init__(self, folder: Path, limit_s: float, stepping: Callable[[], int], file: str = FILE) -> None:
-        self._stepping, self._looks = stepping, max(1, round(limit_s / LOOK_S))
+    def __init__(
+        self, folder: Path, limit_s: float, stepping: Callable[[], int], file: str = FILE, last_words: str = ""
+    ) -> None:
+        self._stepping, self._looks, self._last_words = stepping, max(1, round(limit_s / LOOK_S)), last_words
         self.unrecorded = ""
         try:
             self._file = _record(folder, os.O_WRONLY | os.O_CREAT | os.O_APPEND, file)
@@ -97,6 +100,7 @@ class HangGuard:
         try:
             faulthandler.dump_traceback(self._file, all_threads=True)
             os.fsync(self._file)
+            os.write(2, self._last_words.encode())
         finally:  # even if the disk refuses the record
             os._exit(1)
 

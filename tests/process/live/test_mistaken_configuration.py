@@ -527,3 +527,6 @@ def test_a_strategy_of_one_s_own_that_hangs_in_two_starts_is_left_out_of_the_thi
             (halt,) = [row for row in desk.read_log("halted") if row["reason"] == "configuration"]
             line = len(METHOD[: METHOD.index("sleep")].splitlines())
             assert f"in 2 starts, without an error, the last in mine.py:{line} " in str(halt["detail"])
+            log = (desk.folder / "log").read_text()
+            assert log.count(f"{file}: a call of its code did not return in 2 s: this start ends\n") == 2
+            assert log.count(f"{file}: the last start ended in its code, in mine.py:{line} ") == 1
