@@ -251,19 +251,29 @@ def point(
             _digest_of(shelf, version, rollback, judged_digest),
             canary,
         )
-        with _history(shelf / PROMOTIONS_FILE) as file:
-            if not os.fstat(file.fileno()).st_size:
-                with suppress(PermissionError):  # another user made it
-                    os.fchmod(file.fileno(), 0o644)  # for the desk's user, despite the umask
-            file.write(b"\n" * _is_torn(file) + msgspec.json.encode(change) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        _record(shelf / PROMOTIONS_FILE, change)
         if version:
             write_whole(shelf / pointer, f"{version}\n".encode(), exact=True)
         else:
             (shelf / pointer).unlink(missing_ok=True)
             sync(shelf)
     return change
+
+
+def _record(path: Path, change: PointerChange) -> None:
+    """Append the change to the history, durably. Raises OSError, whose `filename` is `path` or a part of it."""
+    try:
+        with _history(path) as file:
+            if not os.fstat(file.fileno()).st_size:
+                with suppress(PermissionError):  # another user made it
+                    os.fchmod(file.fileno(), 0o644)  # for the desk's user, despite the umask
+            file.write(b"\n" * _is_torn(file) + msgspec.json.encode(change) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error  # a write error has no file name
 
 
 def _digest_of(shelf: Path, version: str, rollback: bool, judged_digest: str) -> str:

@@ -185,8 +185,8 @@ class Climber:
         if stray is not None:
             await self._move(stray, LadderMove(ROLLED_BACK, "canary_unknown", UNKNOWN))
             return True
-        if ladder is not UNSET and ladder.step == CHAMPION:
-            await self._note_champion(ladder)
+        if ladder is not UNSET and ladder.step == CHAMPION and not await self._note_champion(ladder):
+            return False
         if ladder is UNSET or ladder.step not in CLIMBING:
             idle = holds.frozen or rules_of.falls(ladder) or not self._answers()
             return not idle and await self._propose(holds)
@@ -234,12 +234,21 @@ class Climber:
         manifest, share = self._desk.models.running.manifest_digest, min(CANARY.values())
         return LadderState(running, "proposed", change.before, share, 0, {}, judged_versions, manifest)
 
-    async def _note_champion(self, ladder: LadderState) -> None:
-        """Note in the history that a canary became champion, before another is proposed; restore a lost `current`."""
+    async def _note_champion(self, ladder: LadderState) -> bool:
+        """Note in the history that a canary became champion, before another is proposed; restore a lost `current`.
+
+        False, with an alarm, where the store cannot be written: the next check tries again.
+        """
         if self._rightful != ladder.version and await asyncio.to_thread(self._current) in ("", ladder.version):
-            if await asyncio.to_thread(canary_of, self._desk.shelf) is not None:
-                await self._point(ladder, ladder.version, ladder.manifest)
+            try:
+                if await asyncio.to_thread(canary_of, self._desk.shelf) is not None:
+                    await self._point(ladder, ladder.version, ladder.manifest)
+            except (ModelError, OSError) as error:
+                reason = f"it climbed to champion, which its store does not note, so no other version climbs: {error}"
+                self._report_kept_back(ladder, ladder.version, reason)
+                return False
             self._rightful = ladder.version
+        return True
 
     def _leaves(self, ladder: LadderState, holds: HoldReasons) -> LadderMove | None:
         """Return the move by which the version leaves the ladder now; None where it climbs on."""
@@ -450,7 +459,8 @@ class Climber:
             running = self._answers()
             if self._desk.lifecycle.pinned == ladder.version:
                 pinned = f"policy.version is {ladder.version}: let it name another, and restart"
-                self._report_kept_back(ladder, f"it cannot take the place of {ladder.version}, which fell: {pinned}")
+                reason = f"it cannot take the place of {ladder.version}, which fell: {pinned}"
+                self._report_kept_back(ladder, ladder.champion, reason)
             if running not in ("", ladder.version) and now not in ("", ladder.version):
                 await self._submit(
                     ladder, ROLLED_BACK, 0, {**ladder.figures, "left": 1.0}, "left", f"{running} answers"
@@ -480,7 +490,9 @@ class Climber:
             if reason := await asyncio.to_thread(self._fault, ladder):
                 await self._move(ladder, LadderMove(REFUSED, reason, str(error)))
             else:
-                self._report_kept_back(ladder, f"it cannot give its place to {ladder.version}: {error}")
+                self._report_kept_back(
+                    ladder, ladder.champion, f"it cannot give its place to {ladder.version}: {error}"
+                )
 
     def _fault(self, ladder: LadderState) -> str:
         """Return why the store has no longer the version that was judged; "" where it has, or cannot be read at all."""
@@ -508,15 +520,16 @@ class Climber:
         try:
             await self._point(ladder, ladder.champion, ladder.champion_manifest, rollback=True)
         except (ModelError, OSError) as error:
-            self._report_kept_back(ladder, f"it cannot take the place of {ladder.version}, which fell: {error}")
+            reason = f"it cannot take the place of {ladder.version}, which fell: {error}"
+            self._report_kept_back(ladder, ladder.champion, reason)
             return ""
         return ladder.champion
 
-    def _report_kept_back(self, ladder: LadderState, reason: str) -> None:
-        """Raise an alarm, once, that `current` cannot follow the journal: another version than it says answers."""
+    def _report_kept_back(self, ladder: LadderState, version: str, reason: str) -> None:
+        """Raise an alarm, once, that `current` or the history cannot follow the journal, about this version."""
         if self._kept_back != (case := (ladder.version, ladder.step)):
             self._kept_back = case
-            self._desk.lifecycle.report_refused(ladder.champion, reason)
+            self._desk.lifecycle.report_refused(version, reason)
 
     async def _point(
         self, ladder: LadderState, version: str, digest: str, *, rollback: bool = False, canary: bool = False

@@ -114,7 +114,8 @@ def ask(state_dir: Path, request: CommandRequest | SignedCommand, within_s: floa
         except (TimeoutError, BlockingIOError):
             raise ControlError(
                 f"{place}: no answer in {within_s:g} s: the command may still be carried out; look at "
-                f"`rltraderctl events --state-dir {state_dir}`, and at the daemon's log"
+                f"`rltraderctl events --state-dir {state_dir}`, and at the daemon's log; where it is "
+                "not there, give it again: a daemon that hangs ends within a minute, and rltraderctl panic needs none"
             ) from None
         except OSError as error:  # it was cut off
             raise ControlError(_cut_off(state_dir, str(error.strerror))) from None

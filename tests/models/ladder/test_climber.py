@@ -36,7 +36,7 @@ from daemon.journal.journal import FILE
 from daemon.models.ladder import climber
 from daemon.models.ladder.cards import HoldReasons, write_holds
 from daemon.models.ladder.climber import Climber
-from daemon.models.pointer import CURRENT, PROMOTIONS_FILE, former_version, point, pointer_text
+from daemon.models.pointer import CURRENT, PROMOTIONS_FILE, canary_of, former_version, point, pointer_text
 from daemon.models.runtime import NO_MODEL, NoPolicy
 from daemon.models.shadow import Shadow
 from daemon.reports.shadow import shadow_reports
@@ -937,6 +937,31 @@ def test_a_champion_that_climbed_stays_although_another_challenger_waits(
         assert pointer_text(store / "option_scalper", CURRENT) == "v2"
 
     climbed(tmp_path, play)
+
+
+def test_a_champion_that_its_store_cannot_note_is_an_alarm_and_is_noted_once_it_is_mended(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+
+    async def play(climb: Climb) -> None:
+        with_card(store, CARD)
+        await climb.settle()
+        for _ in range(4):
+            await climb.session()
+        assert climb.step == "v2 canary_100"
+        shelf = store / "option_scalper"
+        history_cannot_be_written(shelf)
+        for _ in range(2):
+            await climb.session()
+        assert climb.step == "v2 champion"
+        (shelf / PROMOTIONS_FILE).rmdir()
+        (shelf / ".history").rename(shelf / PROMOTIONS_FILE)
+        assert canary_of(shelf) is not None
+        await climb.settle()
+        assert canary_of(shelf) is None
+
+    climbed(tmp_path, play)
+    told = [event.reason for event in events(tmp_path / "state", "CandidateRefused") if event.version == "v2"]
+    assert [reason.partition(",")[0] for reason in told] == ["it climbed to champion"]
 
 
 def test_a_canary_that_breaks_its_claim_about_risk_falls(tmp_path: Path) -> None:
