@@ -13,6 +13,37 @@ from strategies import registry
 from tests.support.paths import REPOSITORY
 
 TOY = (REPOSITORY / "tests" / "support" / "toy" / "strategy.py").read_text(encoding="utf-8")
+HOOKS = '''
+"""Own hooks, which note that they were used."""
+import gymnasium
+from torch import nn
+
+from mine_hooked import SPEC
+from training.desks.own.kind import own_kind
+from training.rl.coefficients import Coefficients
+from training.rl.presets import Preset
+
+USED = {"reward": 0, "network": 0, "environment": 0}
+
+
+def reward(outcome):
+    USED["reward"] += 1
+    return outcome.equity_after - outcome.equity_before
+
+
+def network(spec):
+    USED["network"] += 1
+    return nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2))
+
+
+def environment(data, span):
+    USED["environment"] += 1
+    return gymnasium.wrappers.TransformReward(data.desk_env(span), lambda value: value / 1000.0)
+
+
+PRESET = Preset("tiny", 64, Coefficients(environments=2, rollout_steps=16, batch=16, epochs=1))
+KIND = own_kind(SPEC, reward=reward, network=network, environment=environment, presets={"tiny": PRESET})
+'''
 
 
 def write_strategy(path: Path, name: str, *, before: str = "", after: str = "") -> Path:

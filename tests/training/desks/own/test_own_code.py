@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from strategies.registry import add
-from tests.support.own.files import forgotten_again, write_strategy
+from tests.support.own.files import HOOKS, forgotten_again, write_strategy
 from tests.support.training.made_files import days, write_days
-from tests.training.desks.own.test_own_kind import HOOKS
 from training import __main__ as program
 from training.rl.pool import blamed_here
 from training.runs.folder import RunFolderError, code_version

@@ -26,7 +26,7 @@ from daemon.core.strategy_rules import trading_for
 from strategies import option_scalper, regime_switcher
 from strategies.kit.manifest import MANIFEST_FILE, decode
 from strategies.registry import add
-from tests.support.own.files import forgotten_again, write_strategy
+from tests.support.own.files import HOOKS, forgotten_again, write_strategy
 from tests.support.toy.strategy import SPEC
 from tests.support.training.made_files import days, write_days
 from training.cli.main import main
@@ -39,37 +39,6 @@ from training.evaluate.players import CERTAIN, choosing
 from training.gym.own import own_env
 
 KINDS = (("session", "shares"), ("bar", "shares"), ("bar", "option"))
-HOOKS = '''
-"""Own hooks, which note that they were used."""
-import gymnasium
-from torch import nn
-
-from mine_hooked import SPEC
-from training.desks.own.kind import own_kind
-from training.rl.coefficients import Coefficients
-from training.rl.presets import Preset
-
-USED = {"reward": 0, "network": 0, "environment": 0}
-
-
-def reward(outcome):
-    USED["reward"] += 1
-    return outcome.equity_after - outcome.equity_before
-
-
-def network(spec):
-    USED["network"] += 1
-    return nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2))
-
-
-def environment(data, span):
-    USED["environment"] += 1
-    return gymnasium.wrappers.TransformReward(data.desk_env(span), lambda value: value / 1000.0)
-
-
-PRESET = Preset("tiny", 64, Coefficients(environments=2, rollout_steps=16, batch=16, epochs=1))
-KIND = own_kind(SPEC, reward=reward, network=network, environment=environment, presets={"tiny": PRESET})
-'''
 
 
 class SeenTwice(gymnasium.ObservationWrapper[Any, Any, Any]):
