@@ -29,6 +29,7 @@ from daemon.experience.publisher import CHECKPOINT, Publisher
 from tests.support.core.share_bars import EveryThird
 from tests.support.desks.desk_run import Crash
 from tests.support.desks.share_bar_run import Toy
+from tests.support.outside.between import IMPOSSIBLE, between
 from tests.support.outside.redis_server import RedisServer
 from tests.support.outside.stream import STREAM, Logged, entries, publish_all, until, walked
 from tests.support.paths import REPOSITORY
@@ -260,6 +261,24 @@ def test_what_an_answer_to_another_request_seems_to_confirm_is_sent_again(
     publish_all(publisher)
     is_whole(client, state)
     assert len(logged.lines("experience_delayed")) == 1
+
+
+@pytest.mark.parametrize("answer", IMPOSSIBLE.values(), ids=IMPOSSIBLE)
+def test_an_answer_that_no_redis_gives_is_told_with_the_cure_and_nothing_is_lost(
+    answer: bytes, client: Any, state: Path, tmp_path: Path, server: RedisServer, logged: Logged
+) -> None:
+    user = "rltrader-publisher"
+    with between(server, user) as proxy:
+        publisher = Publisher(state, tmp_path, proxy.link.client(server.passwords[user]), logged.log)
+        proxy.instead = answer
+        assert publisher.turn() > 0.0
+        proxy.instead = b""
+        publish_all(publisher)
+        publisher.close()
+    is_whole(client, state)
+    (line,) = logged.lines("experience_delayed")
+    assert "no Redis answers XINFO STREAM like this" in line["problem"]
+    assert "connect to Redis without a proxy" in line["problem"]
 
 
 def test_a_redis_emptied_between_two_requests_is_noticed(

@@ -17,6 +17,7 @@ import pytest
 
 from daemon.core.effects import AskPolicy
 from daemon.core.events import PolicyAnswered
+from daemon.experience.experience import stream_name
 from daemon.experience.link import Link
 from daemon.experience.questions import (
     Question,
@@ -36,6 +37,7 @@ from strategies.registry import strategy
 from tests.support.desks.desk_run import records, verified
 from tests.support.desks.served_desk import DEADLINE_S, JOURNAL, served_desk, serving_answers
 from tests.support.models.online_models import NAME, VERSION, put_momentum
+from tests.support.outside.between import IMPOSSIBLE, between
 from tests.support.outside.redis_server import RedisServer
 from tests.support.outside.stream import Logged, redis_anywhere, until
 from training.online import served
@@ -247,6 +249,25 @@ def test_a_question_whose_model_cannot_be_asked_is_logged_and_the_next_one_is_an
     assert [reply.decision for reply in replies] == [2]
     assert replies[0].failed == ""
     assert [line["problem"] for line in logged.lines("question_refused")] == ["MemoryError: no room"]
+
+
+@pytest.mark.parametrize("answer", IMPOSSIBLE.values(), ids=IMPOSSIBLE)
+def test_an_answer_that_no_redis_gives_ends_no_serving(answer: bytes, models: Path, server: RedisServer) -> None:
+    maker, user = strategy(NAME), "rltrader-trainer"
+    data = bytes(4 * maker.spec.observation_shape[0])
+    question = Question(1, VERSION, data, (1, *maker.spec.observation_shape))
+    with (
+        between(server, user) as proxy,
+        contextlib.closing(proxy.link.client(server.passwords[user])) as connection,
+        contextlib.closing(server.client()) as client,
+        served.AnswerService(connection, models, maker, Logged().log) as serving,
+    ):
+        proxy.instead = answer
+        serving.turn_to(stream_name(*JOURNAL))
+        until(lambda: proxy.replaced > 1)
+        proxy.instead = b""
+        client.xadd(questions_name(*JOURNAL), fields_of(question))
+        until(lambda: client.xlen(answers_name(*JOURNAL)) == 1)
 
 
 def test_a_version_that_was_replaced_under_its_name_answers_as_the_desk_has_it(

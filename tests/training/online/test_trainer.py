@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from daemon.experience.experience import ActionChoice, Experience, stream_name, to_entry
 from daemon.experience.link import GROUP
 from tests.support.desks.desk_run import Crash
+from tests.support.outside.between import IMPOSSIBLE, between
 from tests.support.outside.redis_server import RedisServer
 from tests.support.outside.stream import STREAM, Logged, redis_anywhere, until
 from tests.support.rl.stream_learner import A_SESSION, TinyLearner, make_experiences, put
@@ -58,9 +59,8 @@ class Desk:
     def trainer(self, every: int = 7, claim_ms: int = 60_000, stream: str = STREAM, **more: Any) -> StreamTrainer:
         """A trainer as a process that begins now."""
         self.learner = TinyLearner()
-        client = self._server.link("rltrader-trainer").client(
-            self._server.passwords["rltrader-trainer"], answer_s=more.pop("answer_s", 30.0)
-        )
+        link = more.pop("link", self._server.link("rltrader-trainer"))
+        client = link.client(self._server.passwords["rltrader-trainer"], answer_s=more.pop("answer_s", 30.0))
 
         def connect(name: str) -> Consumer:
             return Consumer(client, name, claim_ms)
@@ -194,6 +194,25 @@ def test_a_stream_that_comes_later_is_waited_for(
     learn_all(trainer, experiences[-1].row)
     assert desk.learner.weights() == by_hand(experiences)
     assert len(logged.lines("trainer_resumed")) == 1
+
+
+@pytest.mark.parametrize("answer", IMPOSSIBLE.values(), ids=IMPOSSIBLE)
+def test_an_answer_that_no_redis_gives_is_told_with_the_cure_and_each_entry_is_learned_once(
+    answer: bytes, desk: Desk, client: Any, server: RedisServer, experiences: list[Experience], logged: Logged
+) -> None:
+    put(client, STREAM, experiences[:20])
+    with between(server, "rltrader-trainer") as proxy:
+        trainer = desk.trainer(link=proxy.link)
+        learn_all(trainer, experiences[18].row)
+        put(client, STREAM, experiences[20:], experiences[19].row)
+        proxy.instead = answer
+        assert trainer.turn(wait_ms=0) > 0.0
+        proxy.instead = b""
+        learn_all(trainer, experiences[-1].row)
+    assert desk.learner.weights() == by_hand(experiences)
+    (line,) = logged.lines("trainer_delayed")
+    assert "no Redis answers X" in line["problem"]
+    assert "connect to Redis without a proxy" in line["problem"]
 
 
 def test_missing_entries_are_a_gap_across_which_no_return_reaches(
