@@ -46,6 +46,7 @@ class PublisherCheckpoint(msgspec.Struct, frozen=True):
     epoch: str = ""
     published: int = 0  # the newest row that the stream had
     passed: int = 0  # the newest row that the trainer acknowledged: this and older ones need not come again
+    passed_hash: str = ""  # of that row, hex: an older copy of the journal has another row there; "" for unknown
     former: frozenset[str] = frozenset()
 
 
@@ -145,6 +146,8 @@ class Publisher:
         end = self._mark.passed if last is None else last
         if last is not None:
             self._compare(last)
+        else:
+            self._tell_passed_over()
         if end < self._last_sent:
             self._log("experience_resent", after=end, until=self._last_sent)
             self._begin(end)
@@ -171,6 +174,14 @@ class Publisher:
                         f"{self._stream} ends with a decision {experience.decision} that the journal does not have: "
                         f"{_FOREIGN}"
                     )
+
+    def _tell_passed_over(self) -> None:
+        """Log once that an older copy's rows up to `passed` are not sent: the trainer learned others in their place."""
+        mark = self._mark
+        known = hash_of(self._state_dir, mark.passed) if mark.passed_hash else None
+        if mark.passed_hash and (known.hex() != mark.passed_hash if known else self._newest_row() < mark.passed):
+            self._log("experience_missing", before=mark.passed)
+            self._mark = msgspec.structs.replace(mark, passed_hash="")
 
     def _has(self, row: int, row_hash: bytes, experience: Experience) -> bool:
         """Return whether an entry's row is one of this journal; without a hash to compare, whether its decision is."""
@@ -256,7 +267,8 @@ class Publisher:
             first = self._redis.xinfo_stream(self._stream)["first-entry"]
             after_id = b"%d" % self._last_sent if first is None else first[1].get(FIELDS[1], b"")
             if after_id.isdigit():  # the newest entry that was trimmed; a foreign entry does not say which
-                self._mark = msgspec.structs.replace(self._mark, passed=int(after_id))
+                passed_hash = (hash_of(self._state_dir, int(after_id)) or b"").hex()
+                self._mark = msgspec.structs.replace(self._mark, passed=int(after_id), passed_hash=passed_hash)
         try:
             self._save()
         except OSError as error:  # the stream's end shows the same: waiting entries are sent anyway

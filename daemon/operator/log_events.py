@@ -36,7 +36,8 @@ ONLINE_EVENTS: dict[str, LogEvent] = {
     "experience_missing": LogEvent(
         "warning",
         ("before",),
-        "Rows before this one gave no experience: other code wrote them, or their file is gone.",
+        "Rows before this one gave no experience: other code wrote them, their file is gone, or the journal is an "
+        "older copy and the trainer learned other rows in their place.",
     ),
     "experience_new_journal": LogEvent(
         "warning",

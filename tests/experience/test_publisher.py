@@ -466,6 +466,32 @@ def test_no_decision_of_one_past_ends_in_the_other_where_an_older_copy_takes_the
     is_whole(client, state)
 
 
+def test_decisions_of_an_older_copy_in_whose_place_others_were_learned_are_told_once(
+    toy: Toy, client: Any, tmp_path: Path, server: RedisServer, logged: Logged
+) -> None:
+    state, copy = tmp_path / "state", tmp_path / "copy"
+    toy.run(state, boundary=crash_after(60), group=1)
+    shutil.copytree(state, copy)
+    toy.run(state, boundary=crash_after(150), group=1)
+    publisher = made_for(state, tmp_path, server, logged)
+    publish_all(publisher)
+    client.xgroup_create(STREAM, GROUP, id="0")
+    *learned, _ = [experience.row for experience, _ in entries(client)]
+    client.xreadgroup(GROUP, "t", {STREAM: ">"}, noack=True)
+    publisher.turn()  # trims all but the newest entry
+    publisher.close()
+    shutil.rmtree(state)
+    copy.rename(state)
+    assert toy.run(state, policy=Other())
+    client.delete(STREAM)
+    for _ in range(2):
+        again = made_for(state, tmp_path, server, logged)
+        publish_all(again)
+        again.close()
+        client.delete(STREAM)
+    assert [line["before"] for line in logged.lines("experience_missing")] == [learned[-1]]
+
+
 def test_of_two_desks_on_copies_of_one_journal_one_alone_is_in_the_stream(
     toy: Toy, client: Any, tmp_path: Path, server: RedisServer
 ) -> None:
