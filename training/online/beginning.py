@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from math import isfinite
 from pathlib import Path
 
@@ -68,17 +69,25 @@ class Made(msgspec.Struct, frozen=True):
 
 
 class Apart:
-    """The recorded bars, whose last sessions are held out. They are read on first use."""
+    """The recorded bars, whose last sessions are held out. They are read on first use, maybe days after the start.
 
-    def __init__(self, bars: Sequence[Path], config: ModelConfig, trading: Trading, preset: str) -> None:
+    `check` gets the digest of what was read, and raises for other bars than the cold start's.
+    """
+
+    def __init__(
+        self, bars: Sequence[Path], config: ModelConfig, trading: Trading, preset: str, check: Callable[[str], None]
+    ) -> None:
         self._bars, self._config, self._trading, self._preset = bars, config, trading, preset
+        self._check = check
         self._data: OnlineData | None = None
 
     @property
     def data(self) -> OnlineData:
-        """The bars made ready."""
+        """The bars made ready. Raises OtherFolder, and what `load` raises."""
         if self._data is None:
-            self._data = load(self._bars, self._config, self._config.symbols, self._trading)
+            data = load(self._bars, self._config, self._config.symbols, self._trading)
+            self._check(data.bars.sha256)
+            self._data = data
         return self._data
 
     def probes(self) -> Float32Array:
@@ -136,11 +145,12 @@ def begin(
     torch.set_num_threads(threads)
     make_deterministic()
     use_fast_float32()  # other matrix products give other weights
-    preset, apart = COLD_PRESETS[plan.preset], Apart(bars, config, trading, plan.preset)
-    c, saved = preset.online, _read_folder(folder, plan)
-    fresh = saved is None
+    preset, saved = COLD_PRESETS[plan.preset], _read_folder(folder, plan)
+    c, fresh = preset.online, saved is None
+    check = _any_bars if saved is None else partial(_refuse_other_bars, folder, saved.training, bars)
+    apart = Apart(bars, config, trading, plan.preset, check)
     if saved is not None:
-        _refuse_other_bars(folder, saved.training, bars)
+        check(digest_of_files(bars))
     if saved is None:
         for name in (REPLAY_FILE, REPLAY):
             (folder / name).unlink(missing_ok=True)
@@ -163,9 +173,12 @@ def begin(
     return Begun(learner, network, c, replay, saved.training, saved.figures, apart, fresh)
 
 
-def _refuse_other_bars(folder: Path, training: Training, bars: Sequence[Path]) -> None:
+def _any_bars(_: str) -> None:
+    """Those of a cold start may be any."""
+
+
+def _refuse_other_bars(folder: Path, training: Training, bars: Sequence[Path], now: str) -> None:
     """Raise OtherFolder for bars other than the cold start's: their held-out sessions may have been trained on."""
-    now = digest_of_files(bars)
     if now != training.file_sha256:
         names = ", ".join(map(str, bars))
         raise OtherFolder(

@@ -10,6 +10,8 @@ from typing import Any
 import msgspec
 
 from daemon.host.ed25519 import KeyProblem
+from daemon.host.time.calendar import CalendarError
+from daemon.tapes.files import TapeError
 from strategies.kit.card import CARD_FILE, encode
 from strategies.kit.manifest import MANIFEST_FILE, Reference, Training
 from strategies.online_dqn import OnlineDqn
@@ -19,13 +21,17 @@ from training.evidence.off_policy.evaluation import OffPolicy, card_of
 from training.evidence.statistics import Series
 from training.export.reference import Watched, each_column, reference_of
 from training.export.shelf import ExportError
-from training.online.beginning import Apart
+from training.online.beginning import Apart, OtherFolder
 from training.online.candidates import Origin, weights_digest
 from training.rl.dqn.networks import QNetwork
 from training.runs.ledger import Ledger, Line, ledger_path, settings_digest, utc_now
+from training.study.folds import HistoryError
 
 CODE = ("online", "rl/dqn", "desks/online")
 """Folders of this package with the trainer's code."""
+
+NOT_NOW = (KeyProblem, OSError, OtherFolder, TapeError, CalendarError, HistoryError)
+"""What a person mends: the key, the store's disk, bars that were replaced or cannot be read since the start."""
 
 
 class Versions:
@@ -53,14 +59,14 @@ class Versions:
     def __call__(self, network: QNetwork, result: OffPolicy, origin: Origin, parent: str, watched: Watched) -> bool:
         """Publish; a network that cannot be exported is logged and left out.
 
-        False: not now, because of the key, or of the store's disk: learning and answers go on meanwhile.
+        False: not now, because of the key, the store's disk or the recorded bars: learning and answers go on meanwhile.
         """
         try:
             self.publish(network, result, origin, parent, watched)
-        except (ExportError, ValueError, OSError) as error:
+        except (ExportError, ValueError, *NOT_NOW) as error:
             self._log("version_failed", session=origin.session, problem=str(error))
             self.problem = f"the version of session {origin.session} cannot be published: {error}"
-            return not isinstance(error, (KeyProblem, OSError))
+            return not isinstance(error, NOT_NOW)
         return True
 
     def publish(
@@ -75,6 +81,7 @@ class Versions:
             ValueError: a card cannot be made, for want of sessions kept apart for example.
             OSError: the store cannot be written.
             KeyProblem: the signing key cannot be used any more.
+            OtherFolder, TapeError, CalendarError, HistoryError: the recorded bars are others now, or cannot be read.
             LedgerError: the cold start cannot be counted.
         """
         version = f"{origin.session}-{weights_digest(network)[:8]}"

@@ -172,6 +172,40 @@ def test_it_follows_the_desk_from_epoch_to_epoch_serves_its_questions_and_stops_
     other_settings_and_another_desk_are_refused(tmp_path, bars, client, server)
 
 
+def test_bars_that_are_replaced_under_it_make_no_card_and_stop_no_learning(
+    tmp_path: Path, client: Any, server: RedisServer
+) -> None:
+    of_the_cold_start, others = (tape_rows(sessions, 390, stubs=0) for sessions in (11, 16))
+    bars = write_tape(tmp_path / "bars.csv", of_the_cold_start)
+    given = arguments(tmp_path, bars, server, "--publish-every", "1", "--card-sessions", "1")
+    all_, logged = wide(make_experiences(7 * A_SESSION)), Logged()
+
+    def learn(sessions: int, until_sessions: int) -> bool:
+        first = sessions * A_SESSION
+        put(client, FIRST, all_[first : until_sessions * A_SESSION], all_[first - 1].row)
+        return True
+
+    def remove() -> bool:
+        bars.unlink()
+        return True
+
+    def failed_by(words: str) -> bool:
+        return any(words in line["problem"] for line in logged.lines("version_failed"))
+
+    steps = [
+        lambda: bool(logged.lines("stream_found")) and bool(write_tape(bars, others)) and learn(1, 5),
+        lambda: failed_by("was made with bars of SHA-256") and remove() and learn(5, 6),
+        lambda: failed_by("no such file") and bool(write_tape(bars, of_the_cold_start)) and learn(6, 7),
+        lambda: bool(logged.lines("version_published")),
+    ]
+    put(client, FIRST, all_[:A_SESSION])
+    with server.client("rltrader-trainer") as connection:
+        work(given, connection, Logged(), iter([(tmp_path / "own" / CHECKPOINT).exists]))
+        work(given, connection, logged, iter(steps))
+    before_published = [line["event"] for line in logged.lines() if line["event"].startswith("version_")]
+    assert before_published.index("version_published") >= 2
+
+
 def test_epochs_that_began_while_it_was_dead_are_learned_in_their_order_and_the_newest_is_served_at_once(
     tmp_path: Path, bars: Path, client: Any, server: RedisServer
 ) -> None:
