@@ -12,7 +12,7 @@ from typing import Any
 
 from redis import exceptions
 
-from daemon.experience.link import CREDENTIAL, Link, RedisError
+from daemon.experience.link import CREDENTIAL, ImpossibleAnswer, Link, RedisError
 
 RELEASE_LEAST = 7  # the shipped files need its users and commands
 POLICY = "noeviction"
@@ -72,6 +72,8 @@ def _unreachable(error: RedisError, user: str, origin: str, has_secret: bool) ->
         return "it still reads its log: wait, and check again"
     if isinstance(error, exceptions.TimeoutError):
         return "no answer: it is frozen or overloaded: look at its log, or restart it"
+    if isinstance(error, ImpossibleAnswer):
+        return str(error)
     cure = "start it, correct the address, or let this process connect (group rltrader-redis)"
     return f"{type(error).__name__}: {error}: {cure}"
 

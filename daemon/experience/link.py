@@ -26,7 +26,7 @@ from redis.retry import Retry
 
 from daemon.host.credential import credential
 
-__all__ = ("Link", "RedisError", "ResponseError", "add_arguments", "link_of", "password", "text_of")
+__all__ = ("ImpossibleAnswer", "Link", "RedisError", "ResponseError", "add_arguments", "link_of", "password", "text_of")
 
 ANSWER_S = 5.0  # timeout of each request; a frozen server is taken for an absent one after this
 LOOPBACK = frozenset(("127.0.0.1", "::1", "localhost"))

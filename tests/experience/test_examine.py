@@ -11,6 +11,7 @@ import pytest
 from daemon.experience.command import main
 from daemon.experience.examine import CHECKED, DAEMON, PUBLISHER, RedisCheck, examine
 from daemon.experience.link import Link
+from tests.support.outside.between import IMPOSSIBLE, between
 from tests.support.outside.redis_server import RedisServer
 from tests.support.outside.stream import redis_anywhere
 
@@ -68,6 +69,15 @@ def test_another_password_and_none_are_named_without_it(server: RedisServer, sec
     (line,) = checks_of(server, secret=secret)
     assert (line.subject, line.good) == (CHECKED, False)
     assert text in line.text
+
+
+def test_what_gives_answers_that_no_redis_gives_is_named_with_one_cure(server: RedisServer) -> None:
+    with between(server, "rltraderd") as proxy:
+        proxy.instead = IMPOSSIBLE["a number"]
+        (line,) = examine(proxy.link, server.passwords["rltraderd"], "the environment", "toy", DAEMON)
+    assert not line.good
+    assert "no Redis answers XADD like this" in line.text
+    assert line.text.endswith("connect to Redis without a proxy that repeats or changes answers")
 
 
 def test_a_server_that_is_not_there_or_frozen_is_named(server: RedisServer) -> None:
