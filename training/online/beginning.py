@@ -71,11 +71,17 @@ class Made(msgspec.Struct, frozen=True):
 class Apart:
     """The recorded bars, whose last sessions are held out. They are read on first use, maybe days after the start.
 
-    `check` gets the digest of what was read, and raises for other bars than the cold start's.
+    `check` gets the digest of what was read, and raises for other bars than the cold start's; without one they may be
+    any.
     """
 
     def __init__(
-        self, bars: Sequence[Path], config: ModelConfig, trading: Trading, preset: str, check: Callable[[str], None]
+        self,
+        bars: Sequence[Path],
+        config: ModelConfig,
+        trading: Trading,
+        preset: str,
+        check: Callable[[str], None] | None = None,
     ) -> None:
         self._bars, self._config, self._trading, self._preset = bars, config, trading, preset
         self._check = check
@@ -86,7 +92,8 @@ class Apart:
         """The bars made ready. Raises OtherFolder, and what `load` raises."""
         if self._data is None:
             data = load(self._bars, self._config, self._config.symbols, self._trading)
-            self._check(data.bars.sha256)
+            if self._check is not None:
+                self._check(data.bars.sha256)
             self._data = data
         return self._data
 
@@ -147,9 +154,9 @@ def begin(
     use_fast_float32()  # other matrix products give other weights
     preset, saved = COLD_PRESETS[plan.preset], _read_folder(folder, plan)
     c, fresh = preset.online, saved is None
-    check = _any_bars if saved is None else partial(_refuse_other_bars, folder, saved.training, bars)
+    check = None if saved is None else partial(_refuse_other_bars, folder, saved.training, bars)
     apart = Apart(bars, config, trading, plan.preset, check)
-    if saved is not None:
+    if check is not None:
         check(digest_of_files(bars))
     if saved is None:
         for name in (REPLAY_FILE, REPLAY):
@@ -171,10 +178,6 @@ def begin(
         replay = DiskReplay(path, rows, network.inputs, spare=spare, heads=heads, priority=c.priority)
     learner = OnlineLearner(Dqn(network, c), c, cold, fresh=replay, lanes=lanes, seed=plan.seed)
     return Begun(learner, network, c, replay, saved.training, saved.figures, apart, fresh)
-
-
-def _any_bars(_: str) -> None:
-    """Those of a cold start may be any."""
 
 
 def _refuse_other_bars(folder: Path, training: Training, bars: Sequence[Path], now: str) -> None:
