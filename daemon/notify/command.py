@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import logging
+import os
 import signal
 import sys
 import threading
@@ -214,9 +215,14 @@ class _Service:
         self.kind, self._apprise = kind, apprise
         self._sending: Future[bool] | None = None
 
+    @property
+    def is_sending(self) -> bool:
+        """Whether a message is on its way, with no answer yet."""
+        return self._sending is not None and not self._sending.done()
+
     def begin(self, title: str, body: str) -> Future[bool] | None:
         """Start to send a message; None while an earlier one is still on its way."""
-        if self._sending is not None and not self._sending.done():
+        if self.is_sending:
             return None
         sending = self._sending = Future[bool]()
 
@@ -260,6 +266,17 @@ class Services:
     def __len__(self) -> int:
         """Return the number of services."""
         return len(self._services)
+
+    def leave(self, code: int) -> int:
+        """Return the exit code; where a service gives no answer, end the process at once.
+
+        Python waits for Apprise's own threads before it ends, as long as the service likes.
+        """
+        if any(service.is_sending for service in self._services):
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+        return code
 
     def send(self, title: str, body: str, limit_s: float = SEND_S) -> list[str]:
         """Send to all services; return the kinds of those that did not take the message within `limit_s`."""
@@ -305,13 +322,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _listen(options)
         services = Services(*addresses(options.urls))
         if options.command == "test":
-            return _test(services)
+            return services.leave(_test(services))
         if options.command == "alarm":
             message = of_alarm(sys.stdin.read(LINE_MOST))
             failed_services = services.send(message.title, message.body, ALARM_S)
             code = _exit_code(failed_services)  # for 1 the daemon runs it again: only if no service took it
-            return code if len(failed_services) == len(services) else 0
-        return _follow(options, services)
+            return services.leave(code if len(failed_services) == len(services) else 0)
+        return services.leave(_follow(options, services))
     except MayPass as error:  # systemd restarts it
         _refuse(str(error))
         return NOT_SENT

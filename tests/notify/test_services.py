@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import json
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -94,6 +96,22 @@ def test_a_service_whose_answer_never_ends_has_not_taken_the_message_and_holds_u
     assert endless._sending.result(120)
     assert services.send("third", "", 120) == []
     assert sent == ["first", "third"]  # one thread, however many messages meet it
+
+
+def test_a_program_ends_while_a_service_still_answers(tmp_path: Path) -> None:
+    """Apprise asks on threads of its own, for which Python waits."""
+    with inbox() as box:
+        box.ends = threading.Event()
+        (tmp_path / "urls").write_text(box.url)
+        code = "import sys; from daemon.notify import command; command.ALARM_S = 1.0; sys.exit(command.main())"
+        arguments = [sys.executable, "-c", code, "alarm", "--urls", str(tmp_path / "urls")]
+        line = json.dumps({"desk": "paper-1", "alarm": "wal_large", "detail": "mib 300", "time": "now"})
+        try:
+            ended = subprocess.run(arguments, input=line, capture_output=True, text=True, timeout=120, check=False)
+        finally:
+            box.ends.set()
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr == "rltrader-notify: not taken by json: check its address and the network\n"
 
 
 @pytest.mark.parametrize(("status", "taken"), [(301, False), (302, False), (303, False), (307, True), (308, True)])

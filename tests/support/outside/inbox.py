@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ class Inbox:
     port: int = 0
     status: int = 200
     leads_to: str = ""  # of a redirect
+    ends: threading.Event | None = None  # an answer comes a byte at a time until it is set
     messages: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -44,7 +46,14 @@ def inbox() -> Iterator[Inbox]:
             self.send_response(mailbox.status)
             if mailbox.leads_to:
                 self.send_header("Location", mailbox.leads_to)
+            if mailbox.ends is None:
+                self.end_headers()
+                return
+            self.send_header("Content-Length", str(1 << 20))
             self.end_headers()
+            with contextlib.suppress(OSError):  # who asked has gone
+                while not mailbox.ends.wait(0.2):
+                    self.wfile.write(b" ")
 
         def do_GET(self) -> None:
             self.send_response(200)  # a page, as of a proxy that wants a password
