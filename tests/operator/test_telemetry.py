@@ -62,7 +62,7 @@ def log_calls() -> dict[str | None, list[tuple[str, frozenset[str]]]]:
                 continue
             function = ast.unparse(node.func)
             is_log = function.rpartition(".")[2] in NAMES and not function.startswith(
-                ("math.", "self._notifier.", "service.")
+                ("math.", "self._notifier.", "self._apprise.")
             )
             if is_log or function == "Log()" or (function == "self" and path == Path(log.__file__)):
                 assert len(node.args) == 1, f"{path}:{node.lineno}: one name, and fields by keyword"
