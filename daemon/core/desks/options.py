@@ -156,7 +156,7 @@ def _drive_exit(draft: Draft, work: Work) -> None:
         return  # retried one re-price interval later
     # a short position is bought back at the market
     quote = draft.fresh(draft.quotes.get(work.symbol)) if side < 0 else None
-    wide_price = None if quote is None else _priced_while_wide(draft, quote, work)
+    wide_price = _priced_while_wide(draft, quote, work) if side < 0 else None
     if resting(draft, work.symbol) and (_cannot_leave(draft, work, quote, wide_price, surplus) or lift(draft, work)):
         return  # the stop rests until the sale can leave
     leave = sellable(draft, work, side, surplus, [*hanging, *resting(draft, work.symbol)])
@@ -180,7 +180,7 @@ def _keeps_its_place(draft: Draft, work: Work, order: Order, surplus: Quantity) 
     """
     quote = draft.fresh(draft.quotes.get(work.symbol))
     waits = order.side < 0 and order.working and order.known and not order.cancel_asked_ns
-    if not waits or quote is None or order.limit_price is None or quote.bid >= order.limit_price:
+    if not waits or order.limit_price is None or (quote is not None and quote.bid >= order.limit_price):
         return False
     others = any((o.symbol, o.purpose) == (work.symbol, EXIT) and o is not order for o in draft.orders.values())
     if others or order.remaining != surplus or work.attempt + 1 < draft.trading.execution.exit_limit_attempts:
@@ -215,31 +215,32 @@ def _quote_may_come(draft: Draft, work: Work, quote: Quote | None) -> bool:
     return newest is None or newest.quoted_ns < max(draft.broker.started_ns, session.open_ns)
 
 
-def _priced_while_wide(draft: Draft, quote: Quote, work: Work) -> Decimal | None:
-    """Return the price in USD that an exit asks for while the quote is wide; None where quote and mark decide.
+def _priced_while_wide(draft: Draft, quote: Quote | None, work: Work) -> Decimal | None:
+    """Return the price in USD that a sale asks for while the quote is wide or old; None where quote and mark decide.
 
-    It is what the option would fetch where the price is the reason to leave, else the model's price.
+    It is what the option would fetch where the price is the reason to leave, else the model's price. An old quote says
+    nothing of how wide the next one is.
     """
-    if not guarded(draft) or not is_wide(quote, draft.trading.risk):
+    if not guarded(draft) or (quote is not None and not is_wide(quote, draft.trading.risk)):
         return None
-    model_value = model_price(draft, quote.symbol)
-    fetch = would_fetch(draft, quote.symbol)
+    model_value = model_price(draft, work.symbol)
+    fetch = would_fetch(draft, work.symbol)
     if work.reason in BY_PRICE and model_value is not None and fetch is not None:
         return fetch
     return model_value
 
 
-def _may_reach_market(draft: Draft, quote: Quote, work: Work) -> bool:
+def _may_reach_market(draft: Draft, quote: Quote | None, work: Work) -> bool:
     """Return False where a market order could sell far below the worth, and waiting costs no more than a night.
 
     A contract that expires today may wait until it has to be left before the close.
     """
-    session, expiry = draft.session.session, option_terms(quote.symbol)[2]
+    session, expiry = draft.session.session, option_terms(work.symbol)[2]
     must_leave = session is None or (
         expires_by_close(session, expiry)
         and draft.now_ns >= flatten_from_ns(session, expiry, draft.trading.execution, draft.desk.grid)
     )
-    return quote.bid > 0 and (work.reason in BY_PRICE or must_leave)
+    return (quote is None or quote.bid > 0) and (work.reason in BY_PRICE or must_leave)
 
 
 def _is_last_attempt(draft: Draft) -> bool:
@@ -254,14 +255,17 @@ def _is_last_attempt(draft: Draft) -> bool:
 def _exit_limit(quote: Quote | None, wide_price: Decimal | None, work: Work, draft: Draft) -> Decimal | None:
     """Return the next attempt's limit: first the mid where configured, then below the bid, then None (market order).
 
-    None also without a quote. The limit is never above the confirmed mark (or the price paid, before there is one) and
-    at most the collar below it, whatever the bid; the final market order ignores both. While the quote is wide,
-    `wide_price` replaces the mark, and only an exit by price, or one that must leave on the contract's last day, ends
-    at the market. The last attempt before the close goes there at once: an unfilled limit would be held overnight.
+    The limit is never above the confirmed mark (or the price paid, before there is one) and at most the collar below
+    it, whatever the bid; the final market order ignores both. While the quote is wide or old, `wide_price` replaces the
+    mark, and only an exit by price, or one that must leave on the contract's last day, ends at the market: without a
+    fresh quote at once, as does every exit where `wide_price` is unknown too. The last attempt before the close goes
+    there at once: an unfilled limit would be held overnight.
     """
-    rules, attempt = draft.trading.execution, work.attempt + 1
+    rules, attempt, collar = draft.trading.execution, work.attempt + 1, Decimal(str(draft.trading.risk.price_collar))
     if quote is None:
-        return None
+        if wide_price is None or _may_reach_market(draft, quote, work):
+            return None
+        return _on_grid(max(wide_price * (1 - collar), CENT), work.symbol, ROUND_CEILING)
     ends = attempt >= rules.exit_limit_attempts or _is_last_attempt(draft)
     if ends and (wide_price is None or _may_reach_market(draft, quote, work)):
         return None
@@ -271,7 +275,7 @@ def _exit_limit(quote: Quote | None, wide_price: Decimal | None, work: Work, dra
     price = reference if wide_price is None else wide_price
     limit = max(quote.bid * (1 - Decimal(str(rules.exit_slack))), CENT)
     if price and guarded(draft):
-        limit = max(min(max(limit, price * (1 - Decimal(str(draft.trading.risk.price_collar)))), price), CENT)
+        limit = max(min(max(limit, price * (1 - collar)), price), CENT)
     return _on_grid(limit, quote.symbol, ROUND_CEILING)
 
 

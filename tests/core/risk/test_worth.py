@@ -213,6 +213,40 @@ def test_other_exits_wait_at_the_model_s_price_less_the_collar(bid: str, ask: st
         assert lowest - 0.02 <= float(order.limit_price) <= 2.0
 
 
+def without_quotes(d: Desk, *, bars: bool) -> list[SubmitOrder]:
+    """An exit of the policy in minute 13, ten minutes after the last quote, and its orders until minute 28."""
+    for minute in range(1, 3):
+        d.bar(minute, 500.0, quotes=(quote(CALL),))
+    for minute in range(3, 13):
+        d.bar(minute, 500.0, quotes=())
+    orders = of(d.answer(EXIT), SubmitOrder)
+    for minute in range(13, 28):
+        for order in tuple(d.state.orders.values()):
+            if not order.known:
+                d.accept(order.client_order_id)
+            if order.cancel_asked_ns:
+                orders += of(d.canceled(order.client_order_id), SubmitOrder)
+        orders += of(d.bar(minute, 500.0, quotes=()) if bars else d.tick(minute + 1, 5), SubmitOrder)
+    return orders
+
+
+def test_an_exit_whose_quotes_are_old_asks_for_the_model_s_price_less_the_collar() -> None:
+    """At the market it met whatever was bid: nothing tells how wide the quotes are by now."""
+    orders = without_quotes(holding(), bars=True)
+    assert orders
+    time_part = sqrt((2 * SESSION_MIN - 29) / (2 * SESSION_MIN))
+    lowest = call_price(500.0, deviation_of(2.0) * time_part) * 0.8
+    for order in orders:
+        assert order.limit_price is not None
+        assert lowest - 0.02 <= float(order.limit_price) <= 2.0 * 0.8 + 0.05
+
+
+def test_an_exit_that_knows_neither_quotes_nor_the_underlying_s_price_goes_to_the_market() -> None:
+    orders = without_quotes(holding(), bars=False)
+    assert orders[0].limit_price is not None
+    assert orders[-1].limit_price is None
+
+
 def test_an_exit_at_the_price_that_the_next_one_would_have_keeps_its_place_until_somebody_bids_it() -> None:
     """A call that is worth nothing any more, offered at a cent by a stop of 99 %."""
     d = holding(replace(NO_STOP, risk=Risk(daily_loss_max=0.9, drawdown_max=0.9)))
