@@ -261,22 +261,18 @@ def _exit_limit(quote: Quote | None, wide_price: Decimal | None, work: Work, dra
     fresh quote at once, as does every exit where `wide_price` is unknown too. The last attempt before the close goes
     there at once: an unfilled limit would be held overnight.
     """
-    rules, attempt, collar = draft.trading.execution, work.attempt + 1, Decimal(str(draft.trading.risk.price_collar))
-    if quote is None:
-        if wide_price is None or _may_reach_market(draft, quote, work):
-            return None
-        return _on_grid(max(wide_price * (1 - collar), CENT), work.symbol, ROUND_CEILING)
-    ends = attempt >= rules.exit_limit_attempts or _is_last_attempt(draft)
+    rules, attempt = draft.trading.execution, work.attempt + 1
+    ends = quote is None or attempt >= rules.exit_limit_attempts or _is_last_attempt(draft)
     if ends and (wide_price is None or _may_reach_market(draft, quote, work)):
         return None
-    reference = measure(draft, quote.symbol)
-    if attempt == 0 and rules.exit_start == "mid":
-        return _on_grid(mid(quote) if reference is None else reference, quote.symbol, ROUND_CEILING)
+    reference, bid = measure(draft, work.symbol), Decimal(0) if quote is None else quote.bid
+    if quote is not None and attempt == 0 and rules.exit_start == "mid":
+        return _on_grid(mid(quote) if reference is None else reference, work.symbol, ROUND_CEILING)
     price = reference if wide_price is None else wide_price
-    limit = max(quote.bid * (1 - Decimal(str(rules.exit_slack))), CENT)
+    limit = max(bid * (1 - Decimal(str(rules.exit_slack))), CENT)
     if price and guarded(draft):
-        limit = max(min(max(limit, price * (1 - collar)), price), CENT)
-    return _on_grid(limit, quote.symbol, ROUND_CEILING)
+        limit = max(min(max(limit, price * (1 - Decimal(str(draft.trading.risk.price_collar)))), price), CENT)
+    return _on_grid(limit, work.symbol, ROUND_CEILING)
 
 
 _encode = msgspec.json.encode
