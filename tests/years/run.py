@@ -192,6 +192,7 @@ class Run:
         self.watch = Watch(self)
         self._alive_ns = 0  # since when this life is up
         self._epoch = ""
+        self._unit = Decimal(1)
         self.attended = bool(world_table.get("attended", False))
         live_desk.BUSY_TICK_NS = cast("int", world_table.get("tick_s", 1)) * SECOND_NS
         live_desk.HOLDING_TICK_NS = cast("int", world_table.get("holding_tick_s", 5)) * SECOND_NS
@@ -292,14 +293,14 @@ class Run:
 
     @property
     def unit(self) -> Decimal:
-        """The least number of shares that the desk counts."""
+        """The least number of shares that the desk counts; while a life does not come up, that of the life before."""
         live = self.desk.live
-        if live is None:
-            return Decimal(1)
-        machine = live.engine.machine
-        rule, choice = machine.state.trading.basket.fractions, machine.state.basket.fractions
-        fractions = rule == "on" or (rule == "auto" and choice is True)
-        return FINEST if fractions and self.schedule.desk != SCALPER else Decimal(1)
+        if live is not None:
+            state = live.engine.machine.state
+            rule, choice = state.trading.basket.fractions, state.basket.fractions
+            fractions = rule == "on" or (rule == "auto" and choice is True)
+            self._unit = FINEST if fractions and self.schedule.desk != SCALPER else Decimal(1)
+        return self._unit
 
     def own(self) -> dict[str, Quantity]:
         """What the desk holds by its own book, and the server knows of."""
