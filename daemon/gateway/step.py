@@ -598,8 +598,8 @@ class Bookkeeper:
         for account, symbol in sorted({(order.account, order.symbol) for order in books.open_orders()}):
             if lines or (newest and symbol not in books.differences):  # a guard's stop did not pass the rules here
                 self._end_uncovered_sales(account, symbol)
-        for symbol in sorted({order.symbol for order in books.open_orders()} - books.differences.keys()):
-            if newest:
+        if newest:
+            for symbol in sorted({order.symbol for order in books.open_orders()} - books.differences.keys()):
                 self._end_sales_beyond_account(symbol)
         if books.day[0] < new_york_date(books.now_ns).isoformat():
             books.forget()
@@ -846,7 +846,7 @@ def prices_of(positions: Iterable[Json]) -> dict[str, Decimal]:
 
 
 def _newest(sales: Iterable[GatewayOrder], quantity: Decimal) -> list[GatewayOrder]:
-    """Return the newest of the sales: those that a holding of `quantity` does not cover beside the older ones."""
+    """Return the newest of the sales: those that a holding of `quantity` does not cover after the older ones."""
     newest_first = sorted(sales, key=lambda order: (-order.created_ns, order.name))
     beyond, result = sum((order.leaves_qty for order in newest_first), ZERO) - max(quantity, ZERO), []
     for order in newest_first:

@@ -445,15 +445,23 @@ def crash_after(count: int) -> Callable[[str], None]:
     return hook
 
 
-def test_no_decision_of_one_past_ends_in_the_other_where_an_older_copy_takes_the_journals_place(
-    toy: Toy, client: Any, tmp_path: Path, server: RedisServer, logged: Logged
-) -> None:
+def published_beyond_a_copy(
+    toy: Toy, tmp_path: Path, server: RedisServer, logged: Logged
+) -> tuple[Path, Path, Publisher]:
+    """A desk whose decisions are all published, a copy of its state from before half of them, and its publisher."""
     state, copy = tmp_path / "state", tmp_path / "copy"
     toy.run(state, boundary=crash_after(60), group=1)
     shutil.copytree(state, copy)
     toy.run(state, boundary=crash_after(150), group=1)
     publisher = made_for(state, tmp_path, server, logged)
     publish_all(publisher)
+    return state, copy, publisher
+
+
+def test_no_decision_of_one_past_ends_in_the_other_where_an_older_copy_takes_the_journals_place(
+    toy: Toy, client: Any, tmp_path: Path, server: RedisServer, logged: Logged
+) -> None:
+    state, copy, publisher = published_beyond_a_copy(toy, tmp_path, server, logged)
     former = entries(client)
     shutil.rmtree(state)
     copy.rename(state)
@@ -469,12 +477,7 @@ def test_no_decision_of_one_past_ends_in_the_other_where_an_older_copy_takes_the
 def test_decisions_of_an_older_copy_in_whose_place_others_were_learned_are_told_once(
     toy: Toy, client: Any, tmp_path: Path, server: RedisServer, logged: Logged
 ) -> None:
-    state, copy = tmp_path / "state", tmp_path / "copy"
-    toy.run(state, boundary=crash_after(60), group=1)
-    shutil.copytree(state, copy)
-    toy.run(state, boundary=crash_after(150), group=1)
-    publisher = made_for(state, tmp_path, server, logged)
-    publish_all(publisher)
+    state, copy, publisher = published_beyond_a_copy(toy, tmp_path, server, logged)
     client.xgroup_create(STREAM, GROUP, id="0")
     *learned, _ = [experience.row for experience, _ in entries(client)]
     client.xreadgroup(GROUP, "t", {STREAM: ">"}, noack=True)

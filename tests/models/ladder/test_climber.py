@@ -916,6 +916,15 @@ def test_a_canary_of_another_journal_does_not_trade_the_full_size(
     assert alarms(other).count("ladder_rolled_back") == (sessions < 6)
 
 
+async def to_the_last_canary_step(climb: Climb, store: Path) -> None:
+    """Let v2 climb, with its card, until the last session before it is champion."""
+    with_card(store, CARD)
+    await climb.settle()
+    for _ in range(4):
+        await climb.session()
+    assert climb.step == "v2 canary_100"
+
+
 @pytest.mark.parametrize("is_lost", [False, True])
 def test_a_champion_that_climbed_stays_although_another_challenger_waits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_lost: bool
@@ -924,11 +933,7 @@ def test_a_champion_that_climbed_stays_although_another_challenger_waits(
     store = tmp_path / "store"
 
     async def play(climb: Climb) -> None:
-        with_card(store, CARD)
-        await climb.settle()
-        for _ in range(4):
-            await climb.session()
-        assert climb.step == "v2 canary_100"
+        await to_the_last_canary_step(climb, store)
         if is_lost:
             (store / "option_scalper" / CURRENT).unlink()
         with_card(store, msgspec.structs.replace(CARD, version="v3", parent="v2"), seed=3)
@@ -943,11 +948,7 @@ def test_a_champion_that_its_store_cannot_note_is_an_alarm_and_is_noted_once_it_
     store = tmp_path / "store"
 
     async def play(climb: Climb) -> None:
-        with_card(store, CARD)
-        await climb.settle()
-        for _ in range(4):
-            await climb.session()
-        assert climb.step == "v2 canary_100"
+        await to_the_last_canary_step(climb, store)
         shelf = store / "option_scalper"
         history_cannot_be_written(shelf)
         for _ in range(2):
