@@ -11,7 +11,7 @@ import contextlib
 import itertools
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,7 +37,7 @@ class _Table(NamedTuple):
     name: str
     columns: tuple[str, ...]
     create: str
-    counts: bool = False  # whether it has quantities
+    counts: tuple[int, ...] = ()  # places of its columns with quantities
     merge: str = ""  # what to do with a row whose key exists; "": replace it
 
     def insert(self, rows: int) -> str:
@@ -59,7 +59,8 @@ def _row_table(row_type: type[Row]) -> _Table:
     create = f"CREATE TABLE {row_type.TABLE} ({', '.join(lines)}, PRIMARY KEY ({key})){rowid}"
     merge_text = ", ".join(f"{column} = {how}" for column, how in getattr(row_type, "MERGED", {}).items())
     merge = f" ON CONFLICT ({key}) DO UPDATE SET {merge_text}" if merge_text else ""
-    counts = any(field.type is Quantity for field in msgspec.structs.fields(row_type))
+    fields = msgspec.structs.fields(row_type)
+    counts = tuple([place for place, field in enumerate(fields) if field.type is Quantity])
     return _Table(row_type.TABLE, tuple(columns), create, counts, merge)
 
 
@@ -113,6 +114,7 @@ class Journal:
         self.path = path
         self._db = connect(path, read_only=False)
         self._is_begun = False
+        self._has_fractions = False
 
     @classmethod
     def create(cls, path: Path, meta: dict[str, str]) -> Journal:
@@ -153,10 +155,12 @@ class Journal:
                 self._begin()
             db.execute("BEGIN IMMEDIATE")
             self._insert(_EVENTS, batch.entries)
-            for table, rows in group_rows(batch.rows).items():
+            tables = group_rows(batch.rows)
+            for table, rows in tables.items():
                 self._insert(READ_MODELS[table], rows)
-                if READ_MODELS[table].counts and any(type(value) is Part for row in rows for value in row):
-                    self.note(SCHEMA_NUMBER, str(WITH_FRACTIONS))
+            fractions = not self._has_fractions and _has_fraction(tables)
+            if fractions:
+                self.note(SCHEMA_NUMBER, str(WITH_FRACTIONS))
             if batch.digests:
                 db.executemany("INSERT OR REPLACE INTO digests VALUES (?, ?)", batch.digests)
             for snapshot in batch.snapshots:
@@ -166,6 +170,7 @@ class Journal:
                 last = batch.entries[-1]
                 db.execute("INSERT OR REPLACE INTO meta VALUES ('head', ?)", (f"{last.id}:{last.hash.hex()}",))
             db.execute("COMMIT")
+            self._has_fractions |= fractions
         except BaseException as error:
             if db.in_transaction:
                 db.execute("ROLLBACK")
@@ -192,6 +197,8 @@ class Journal:
         renew_view(self._db)
         for index in _INDEXES:
             self._db.execute(index)
+        number = self._db.execute("SELECT value FROM meta WHERE key = ?", (SCHEMA_NUMBER,)).fetchone()
+        self._has_fractions = number == (str(WITH_FRACTIONS),)
         self._is_begun = self._switch("WAL")
 
     def _renew_tables(self) -> None:
@@ -263,6 +270,13 @@ class Journal:
 def _in_64_bits(value: Any) -> Any:
     """Clamp an integer to SQLite's range; return other values unchanged."""
     return min(max(value, -(2**63)), 2**63 - 1) if isinstance(value, int) else value
+
+
+def _has_fraction(tables: Mapping[str, Sequence[tuple[Any, ...]]]) -> bool:
+    """Return whether a row has a fraction of a share."""
+    return any(
+        type(row[place]) is Part for name, rows in tables.items() for place in READ_MODELS[name].counts for row in rows
+    )
 
 
 def group_rows(rows: Sequence[Row]) -> dict[str, list[tuple[Any, ...]]]:

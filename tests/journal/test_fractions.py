@@ -131,6 +131,26 @@ def test_from_its_first_fraction_on_a_journal_is_one_that_release_0_2_refuses(
             assert written.reader().meta()["schema"] == schema
 
 
+def test_a_journal_writes_its_schema_with_the_first_fraction_and_never_again(
+    desk: JournaledDesk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted, note = list[tuple[str, str]](), Journal.note
+
+    def spied(journal: Journal, key: str, value: str) -> None:
+        noted.append((key, value))
+        note(journal, key, value)
+
+    monkeypatch.setattr(Journal, "note", spied)
+    first = next(row for row in desk.rows if isinstance(row, OrderRow) and type(row.quantity) is Part)
+    batch = CommitBatch()
+    batch.rows = [first]
+    for opened in (Journal.create(tmp_path / FILE, desk.meta), None):
+        with closing(opened or Journal(tmp_path / FILE)) as written:
+            for _ in range(2):
+                written.commit(batch)
+    assert noted == [("schema", "2")]
+
+
 def test_the_account_at_a_row_holds_fractions(file: Path) -> None:
     with journal.open(file) as book:
         last = list(book.rows("OrderFilled"))[-1]
