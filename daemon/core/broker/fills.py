@@ -23,6 +23,7 @@ from daemon.core.orders import Order, advance, in_words, name_prefix
 from daemon.core.records import FillRow
 from daemon.core.risk.guards import end_trade, note_fate, revalue
 from daemon.core.risk.marks import mark_book, position_price
+from daemon.core.risk.splits import believed
 from daemon.core.session import new_york_date
 from daemon.core.state import BROKER_MODES, ZERO, Book, Position
 from strategies.kit.quantity import Part, Quantity, exact
@@ -107,13 +108,24 @@ AVERAGE_GRID = Decimal("0.000001")  # of an average price, to which the broker r
 def on_order_filled(draft: Draft, event: OrderFilled) -> None:
     """Change the book in the same step as the fill, before any strategy runs.
 
-    A fill under a company's new symbol waits for the next report, which shows whose shares the order sold.
+    A fill under a company's new symbol waits for the next report, which shows whose shares the order sold. So does one
+    at a price that a split would explain: it may be of other shares than the book's.
     """
     order = draft.find_order(event.client_order_id)
     if order is not None and _may_be_renamed(draft, order, event):
         note_other_party(draft, event.symbol, f"{event.client_order_id} filled as {event.symbol}, not {order.symbol}")
         return
+    if order is not None and is_news(order, event) and awaits_report(draft, order, event.price):
+        return
     take_fill(draft, event)
+
+
+def awaits_report(draft: Draft, order: Order, price: Decimal) -> bool:
+    """Return whether a fill at this price (USD) waits for a report of how many shares there are; request one."""
+    if not draft.desk.holds.by_basket or believed(draft, order.symbol, price):
+        return False
+    note_other_party(draft, order.symbol, f"{order.client_order_id} filled at {price} USD: how many are there?")
+    return True
 
 
 def _may_be_renamed(draft: Draft, order: Order, event: OrderFilled) -> bool:

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from daemon.core.book import book_expiry, move_shares
 from daemon.core.broker.fills import (
+    awaits_report,
     book_correction,
     correction_name,
     is_replaced,
@@ -237,8 +238,12 @@ def count_refused_exits(draft: Draft, event: BrokerReported) -> None:
 
 
 def on_order_found(draft: Draft, event: OrderFound) -> None:
-    for order in under_our_names(draft, (event.order,), draft.now_ns):
-        absorb(draft, order)
+    """Take over an order that was looked up. Its fills wait for a report as those of the stream do."""
+    for report in under_our_names(draft, (event.order,), draft.now_ns):
+        order, price = draft.find_order(report.client_order_id), report.average_price
+        has_fills = order is not None and report.filled > order.filled and report.symbol == order.symbol
+        if order is None or price is None or not has_fills or not awaits_report(draft, order, price):
+            absorb(draft, report)
 
 
 def absorb(draft: Draft, report: BrokerOrder) -> None:

@@ -88,6 +88,7 @@ from daemon.core.risk.splits import (
     ANNOUNCED,
     SPLIT_RATIO,
     end_waits,
+    factor,
     is_paid_for,
     is_split,
     note_announcement,
@@ -963,6 +964,32 @@ def _split_before_fills(draft: Draft, event: BrokerReported) -> None:
             names = (own_order.symbol, order.symbol)
             lines = [line for line in booked_lines if line.symbol in names and line.kind in REORGANISED]
             _book_before_fills(draft, event, lines, *names)
+    if event.asked_ns >= draft.broker.asked_ns:
+        for symbol in tuple(draft.book.positions):
+            _split_before_its_fills(draft, event, symbol)
+
+
+def _split_before_its_fills(draft: Draft, event: BrokerReported, symbol: str) -> None:
+    """Book a split that no line tells, where the report's position without its new fills shows it.
+
+    The price of each fill must leap from the mark as a split's would.
+    """
+    mark, bought, sold, paid = draft.marks.get(symbol, ZERO), ZERO, ZERO, ZERO
+    for order in _orders_with_fills(draft, event, symbol, draft.broker.asked_ns):
+        known = draft.find_order(order.client_order_id) or draft.broker.foreign.get(order.client_order_id)
+        old_quantity, old_cost = (0, ZERO) if known is None else (known.filled, known.cost)
+        count, cost = order.filled - old_quantity, (order.average_price or ZERO) * order.filled - old_cost
+        if mark <= 0 or cost <= 0 or factor(float(cost / count), float(mark)) < SPLIT_RATIO:
+            return
+        bought, sold, paid = (bought + count, sold, paid + cost) if order.side > 0 else (bought, sold + count, paid)
+    position = next((it for it in event.positions if it.symbol == symbol), None)
+    quantity = (ZERO if position is None else position.quantity) + sold
+    if quantity <= bought or not (bought or sold):
+        return
+    cost = draft.book.positions[symbol].cost if position is None else position.average_price * quantity - paid
+    former_position = BrokerPosition(symbol, quantity - bought, cost / (quantity - bought))
+    if is_split(draft, symbol, former_position):
+        _split_by_positions(draft, (former_position,), (symbol,), draft.basket.splits)
 
 
 def _book_before_fills(draft: Draft, event: BrokerReported, lines: list[Activity], was: str, now: str) -> None:

@@ -88,6 +88,49 @@ def test_a_split_that_the_ledger_reports_late_moves_no_mark_and_sells_nothing(
     assert d.state.ask is not None
 
 
+@pytest.mark.parametrize("told", ["in two lines", "in one line", "by the positions alone"])
+@pytest.mark.parametrize(
+    ("goal", "filled", "after", "cash"), [(30, -20, 80, 2000), (0, -50, 50, 3500), (55, 5, 105, 750)]
+)
+@pytest.mark.parametrize("news", ["streamed", "looked up", ""])
+def test_what_filled_in_the_auction_of_a_split_that_nobody_told_was_of_the_new_shares(
+    goal: int, filled: int, after: int, cash: int, told: str, news: str
+) -> None:
+    """Two for one: 50 AAA at 100.00 are 100 at 50.00, and the order of the old shares' price fills at 50.00."""
+    d = holding(account := Account())
+    d.due()
+    sent = of(d.answer(goal, KEEP, KEEP), SubmitOrder) or of(d.quotes(0, AAA="100"), SubmitOrder)
+    assert [order.side * order.quantity for order in sent] == [filled]
+    name = account.take(sent[0], d.state.now_ns)
+    account.positions["AAA"] = (100, Decimal(50))
+    fill, d.prompt = account.fill(name, abs(filled), "50", d.at(0, 1)), None
+    effects = d.put(*{"streamed": (fill,), "looked up": (account.found(name, d.at(0, 1)),), "": ()}[news])
+    assert (d.held, bool(of(effects, AskBroker))) == ({"AAA": 50, "BBB": 40}, bool(news))
+    if told == "in two lines":
+        in_two_lines(account, "AAA", 50, 100)
+    elif told == "in one line":
+        account.book(line("SPLIT", "AAA", 50))
+    effects += d.put(account.report(d.at(0, 2)))
+    if told == "by the positions alone":  # its lines come later
+        in_two_lines(account, "AAA", 50, 100)
+    effects += d.put(account.report(d.at(0, 14))) + d.quotes(1, AAA="50") + d.quotes(1.1, AAA="50")
+    assert (still(d), d.state.book.cash) == ((Decimal(50), WHOLE, "", {"AAA": after, "BBB": 40}), Decimal(cash))
+    assert (of(effects, SubmitOrder), d.state.orders, d.state.risk.reconciled) == ([], {}, True)
+
+
+def test_what_filled_in_an_auction_far_below_the_mark_is_a_loss_where_no_split_explains_it() -> None:
+    d = holding(account := Account())
+    d.due()
+    (order,) = of(d.answer(30, KEEP, KEEP), SubmitOrder)
+    fill = account.fill(account.take(order, d.state.now_ns), 20, "50", d.at(0, 1))
+    d.prompt = None
+    d.put(fill)
+    assert (d.held["AAA"], d.state.book.cash) == (50, Decimal(1000))
+    d.put(account.report(d.at(0, 2)))
+    assert (d.held["AAA"], d.state.book.cash, d.state.book.realized) == (30, Decimal(2000), Decimal(-1000))
+    assert [halt.reason for halt in d.state.risk.halts] == ["daily_loss"]
+
+
 @pytest.mark.parametrize(("existing", "next_one"), [(10, 10), (50, 50), (UNSET, 50)])
 def test_without_a_line_or_a_report_a_refusal_says_what_a_split_left_to_leave(
     existing: int | UnsetType, next_one: int
