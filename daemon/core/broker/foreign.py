@@ -37,7 +37,7 @@ from daemon.core.events import Activity, BrokerOrder
 from daemon.core.instruments.option_market import is_contract, option_terms, parse_occ, root_of
 from daemon.core.moves import Cause
 from daemon.core.orders import ACCEPTED, BROKER_STATUS, CANCELED, ENDED, Order, advance, in_words, parse_name
-from daemon.core.risk.splits import SPLIT_RATIO, near_days, plain_ratio
+from daemon.core.risk.splits import SPLIT_RATIO, near_days, plain_ratio, spin_offs_to_come
 from daemon.core.session import new_york_date
 from daemon.core.state import BROKER_MODES, ZERO, HeldAtClose, Owners
 from strategies.kit.quantity import FINEST, Quantity, exact, floor_to, whole_of
@@ -344,7 +344,8 @@ def share_of(draft: Draft, line: Activity, *, cash: bool, replaces: bool) -> tup
     if replaces and (leaver_parts := list(_left_for(draft, line).values())):
         return leaver_parts[-1] if _alike(leaver_parts) else None
     if not closes and not foreign.get(line.symbol):
-        if replaces and ((foreign and _holds_shares(draft)) or _has_strange_shares(draft, line.symbol)):
+        strange = replaces and not _takes_the_place(draft, line) and _has_strange_shares(draft, line.symbol)
+        if (replaces and foreign and _holds_shares(draft)) or strange:
             return None  # shares of a spin-off, or in place of what is not known to have left
         if cash and draft.broker.beyond_of(line.symbol):
             return None  # shares that no book has earned a part of it
@@ -378,14 +379,24 @@ def note_strangers(draft: Draft, line: Activity, quantity: Quantity) -> None:
     draft.alarm("owner_unknown", why, once=True, about=f"{line.kind} {line.symbol}")
 
 
+def _takes_the_place(draft: Draft, line: Activity) -> bool:
+    """Return whether the line brings as many shares as left of the desk's by a line of its kind, and no other does."""
+    left = any((it.kind, it.quantity) == (line.kind, line.quantity) for it in draft.basket.leavers)
+    return left and sum((it.kind, it.quantity) == (line.kind, line.quantity) for it in draft.lines) == 1
+
+
 def _has_strange_shares(draft: Draft, symbol: str) -> bool:
     """Return whether the account has shares of another symbol that are in no book, and may have left this line's.
 
-    Shares that the report's other lines bring do not count.
+    Shares that the report's other lines bring do not count. Neither do as many as the desk's own actions may bring in
+    all: for shares of it that are gone, and for spin-offs that are announced.
     """
-    beyond = draft.broker.beyond or {}
+    beyond, to_come = draft.broker.beyond or {}, draft.basket.to_come
     brought = {line.symbol for line in draft.lines if line.quantity > 0 and beyond.get(line.symbol) == line.quantity}
-    return any(not is_contract(one) for one in beyond.keys() - {symbol, *draft.basket.to_come} - brought)
+    others = [one for one in beyond.keys() - {symbol, *to_come} - brought if not is_contract(one)]
+    missing = {one for one in draft.broker.doubtful if draft.held(one) > 0 and draft.broker.available.get(one) == 0}
+    gone = {it.symbol for it in draft.basket.leavers} | {one for one in missing - {*to_come} if not is_contract(one)}
+    return bool(others) and 1 + len(others) > len(gone) + spin_offs_to_come(draft)
 
 
 def _was_alone(owners: Owners, closes: tuple[HeldAtClose, ...], date: str) -> bool:

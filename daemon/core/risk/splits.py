@@ -531,6 +531,14 @@ def _announced(draft: Draft) -> dict[str, tuple[str, str]]:
     return {} if isinstance(announced, UnsetType) else announced
 
 
+def spin_offs_to_come(draft: Draft) -> int:
+    """Return how many spin-offs of the desk's shares are announced for a day around today and not booked yet."""
+    return sum(
+        kind == SPIN_OFF and symbol in draft.book.positions and _is_near(draft, date.fromisoformat(day))
+        for symbol, (kind, day) in _announced(draft).items()
+    )
+
+
 _SPINS_OFF, _SPUN_OFF = " spins off ", "shares spun off "  # followed by the day, like those below
 _PAID_FOR, _PAID_OUT, _MOVED = " was paid for ", " split paid out ", " moved "
 

@@ -804,6 +804,34 @@ def test_actions_of_two_companies_in_one_night_whose_positions_come_first_are_th
     assert (d.held, d.state.risk.reconciled) == ({s: count for s, (count, _) in account.positions.items()}, True)
 
 
+@pytest.mark.parametrize("rules", [None, ADOPT, IGNORE])
+@pytest.mark.parametrize(
+    "kinds", [("NC", "NC"), ("NC", "SPIN"), ("SPIN", "NC"), ("SPIN", "SPIN"), ("MA", "SPIN"), ("MA", "MA")]
+)
+def test_actions_of_two_companies_in_one_night_are_the_desks_though_their_lines_come_apart(
+    kinds: tuple[str, str], rules: Trading | None
+) -> None:
+    """Spin-offs and mergers are announced. Both companies' shares are there before any line."""
+    d = with_shares(account := Account(), rules, AAA=50, BBB=40)
+    lines: list[tuple[ev.Activity, ...]] = []
+    for kind, symbol, count in zip(kinds, ("AAA", "BBB"), (50, 40), strict=True):
+        comes, leaves = line(kind, f"{symbol}X", 2 * count if kind == "MA" else count), line(kind, symbol, -count)
+        account.positions[f"{symbol}X"] = (exact(comes.quantity), Decimal(50))
+        lines.append((comes,) if kind == "SPIN" else (leaves, comes))
+        if kind != "SPIN":
+            del account.positions[symbol]
+        if kind != "NC":
+            told = replace(line(kind, symbol), id=f"{TUESDAY.date} {kind} {symbol}", status="announced")
+            account.lines.append(replace(told, ex_date=TUESDAY.date, time_ns=d.at(-19)))
+    seen = reported(d, account, -19)
+    for minute, some in zip((-18.95, -18.9), lines, strict=True):
+        account.lines += some
+        seen += reported(d, account, minute)
+    seen += reported(d, account, -18.6)
+    assert (d.held, d.state.risk.reconciled) == ({s: count for s, (count, _) in account.positions.items()}, True)
+    assert ("owner_unknown" in seen, d.state.broker.foreign_held, d.state.risk.halts) == (False, {}, ())
+
+
 @pytest.mark.parametrize("first", ["positions", "lines"])
 def test_shares_that_a_split_leaves_nothing_of_are_sold_for_its_cash_whatever_else_is_split(first: str) -> None:
     """One for two hundred of 50: a quarter of a share at 20,000 USD, paid in cash. BBB is split two for one."""
