@@ -281,7 +281,8 @@ T = TypeVar("T")
 
 GRID = Decimal("0.0001")  # of a cost
 AVERAGE_GRID = Decimal("0.000001")  # of an average price, to which the broker rounds
-CHANGES = {"split": "SPLIT", "spinoff": "SPIN", "merger": "MA"}  # kind of an announcement -> a line's kind
+CHANGES = {"split": "SPLIT", "spinoff": "SPIN", "merger": "MA", "dividend": "SPLIT"}
+"""Kind of an announcement -> a line's kind. A dividend that is paid in shares is a small split."""
 RESTING = ("stop", "stop_limit")  # types of order
 BEFORE_OPEN_MIN = 9 * 60  # minutes of New York's day, after which announcements are read again
 READS_MAX = 3  # attempts to read a report when one of our orders filled meanwhile
@@ -318,7 +319,10 @@ def _announcing(row: Raw, day: str, at_ns: int) -> list[Activity]:
     """
     kind, ex_date = CHANGES.get(wire.text(row.get("ca_type")).lower()), wire.text(row.get("ex_date")) or day
     symbols = {wire.text(row.get(name)) for name in ("initiating_symbol", "target_symbol")} - {""}
-    if kind is None or (kind == "SPLIT" and ex_date != day):
+    in_cash = (
+        wire.text(row.get("ca_type")).lower() == "dividend" and wire.text(row.get("ca_sub_type")).lower() != "stock"
+    )
+    if kind is None or in_cash or (kind == "SPLIT" and ex_date != day):
         return []
     seen_on = "" if ex_date == day else f"{day}: "  # on its own day it is reported again
     return [
@@ -483,7 +487,8 @@ class Reporter:
         return msgspec.structs.replace(line, ex_date=ex_date or "")
 
     async def _announced_changes(self, asked_ns: int) -> list[Activity]:
-        """Return the splits, spin-offs and mergers of the day and some nights around it, as announcing lines.
+        """Return the splits, stock dividends, spin-offs and mergers of the day and some nights around it, as announcing
+        lines.
 
         They are read where a stop rests, which they concern, and where book and broker differ, which they may explain:
         once before the day's nine o'clock and once after it.
@@ -496,7 +501,8 @@ class Reporter:
             return former
         try:
             nights = timedelta(days=NIGHTS_MAX)
-            rows = await self._reads.shares_changed((day - nights).isoformat(), (day + nights).isoformat())
+            first_date, last_date = (day - nights).isoformat(), (day + nights).isoformat()
+            rows = await self._reads.shares_changed(first_date, last_date, dividends=True)
         except (RestError, Malformed) as problem:
             self._log("announcements_unread", problem=str(problem))
             return former

@@ -400,14 +400,19 @@ async def test_what_is_announced_for_the_day_is_a_line_that_books_nothing(monkey
         await rested(it)
         days: list[str] = []
 
-        async def shares_changed(first_date: str, last_date: str) -> list[dict[str, Any]]:
+        async def shares_changed(first_date: str, last_date: str, *, dividends: bool) -> list[dict[str, Any]]:
+            assert dividends
             first, last = date.fromisoformat(first_date), date.fromisoformat(last_date)
             assert (last - first).days == 10
             days.append((first + (last - first) / 2).isoformat())
             if len(days) == 1:
                 raise Malformed("not now")
             another_day = [row | {"ex_date": "2024-07-03"} for row in (SPLIT_ROW, MERGER_ROW)]
-            return [SPLIT_ROW, MERGER_ROW, {"ca_type": "dividend", "initiating_symbol": "SPY"}, *another_day]
+            dividends_paid = [
+                {"ca_type": "dividend", "ca_sub_type": kind, "initiating_symbol": symbol, "target_symbol": symbol}
+                for kind, symbol in (("cash", "SPY"), ("stock", "FREE"), ("", "ODD"))
+            ]
+            return [SPLIT_ROW, MERGER_ROW, *dividends_paid, *another_day]
 
         monkeypatch.setattr(it.reads, "shares_changed", shares_changed)
         recorder = LogRecorder()
@@ -416,9 +421,10 @@ async def test_what_is_announced_for_the_day_is_a_line_that_books_nothing(monkey
     assert [name for name, _ in recorder.entries if name == "announcements_unread"] == ["announcements_unread"]
     announcements = [(line.kind, line.symbol, line.ex_date) for line in lines[1]]
     of_today = [("SPLIT", "SPY", days[0]), ("MA", "BUYS", days[0]), ("MA", "SOLD", days[0])]
+    of_today.append(("SPLIT", "FREE", days[0]))  # paid in shares
     assert announcements == [*of_today, ("MA", "BUYS", "2024-07-03"), ("MA", "SOLD", "2024-07-03")]
-    assert [len(day_lines) for day_lines in lines] == [0, 5, 0]
-    assert len({line.id for line in lines[1]}) == 5
+    assert [len(day_lines) for day_lines in lines] == [0, 6, 0]
+    assert len({line.id for line in lines[1]}) == 6
     assert {(line.quantity, line.amount) for line in lines[1]} == {(Decimal(0), Decimal(0))}
 
 

@@ -783,6 +783,27 @@ def test_a_small_stock_dividend_of_a_desk_alone_is_its_own_once_its_line_tells_i
     assert (d.held, d.state.broker.foreign_held, d.state.risk.reconciled) == ({"AAA": 52, "BBB": 40}, others, True)
 
 
+@pytest.mark.parametrize("rules", [None, ADOPT, IGNORE])
+@pytest.mark.parametrize("lines", [(2,), (-50, 52)])
+def test_a_stock_dividend_that_is_announced_is_the_desk_s_before_its_line(
+    rules: Trading | None, lines: tuple[int, ...]
+) -> None:
+    """Its two shares wait, as a split's do. It is announced to a desk whose positions differ, by the next report."""
+    d = with_shares(account := Account(), rules, AAA=50, BBB=40)
+    account.positions["AAA"] = (52, Decimal("96.1538"))
+    reported(d, account, -19)
+    told = replace(line("SPLIT", "AAA"), id=f"{TUESDAY.date} SPLIT AAA", status="announced")
+    account.lines.append(replace(told, ex_date=TUESDAY.date, time_ns=d.at(-19)))
+    assert reported(d, account, -18.98) == ["split_awaited"]
+    effects = d.put(account.report(d.at(-18))) + d.quotes(0.1, AAA="96.1538") + d.quotes(0.2, AAA="96.1538") + d.tick(1)
+    assert (of(effects, SubmitOrder), still(d)) == ([], (Decimal(100), WHOLE, "", {"AAA": 50, "BBB": 40}))
+    for count in lines:
+        account.book(replace(line("SPLIT", "AAA", count), time_ns=TUESDAY.open_ns))
+    assert [reported(d, account, minute) for minute in (2, 3)] == [[], []]
+    assert (d.held, d.state.broker.foreign_held, d.state.risk.reconciled) == ({"AAA": 52, "BBB": 40}, {}, True)
+    assert (d.state.book.equity, d.state.basket.splits, d.state.risk.halts) == (WHOLE, (), ())
+
+
 @pytest.mark.parametrize("rules", [None, ADOPT])
 @pytest.mark.parametrize("kinds", [("NC", "NC"), ("SPIN", "SPIN"), ("NC", "SPIN")])
 def test_actions_of_two_companies_in_one_night_whose_positions_come_first_are_the_desks(
