@@ -68,7 +68,7 @@ from daemon.core.broker.on_broker import (
     under_our_names,
 )
 from daemon.core.broker.protection import end_former, is_guarded, is_of_former, is_of_guard, lift_fence
-from daemon.core.draft import BY_OPERATOR, CLOSED_BY_HAND, Draft, names_of
+from daemon.core.draft import BY_OPERATOR, CLOSED_BY_HAND, ENTRY, Draft, names_of
 from daemon.core.effects import AskBroker, CancelOrder
 from daemon.core.events import (
     AcceptBrokerRequested,
@@ -81,8 +81,8 @@ from daemon.core.events import (
 )
 from daemon.core.instruments.option_market import parse_occ
 from daemon.core.moves import Cause
-from daemon.core.orders import ENDED, FENCE, SUBMITTED, UNKNOWN, advance
-from daemon.core.risk.guards import deficit, revalue
+from daemon.core.orders import ENDED, FENCE, SUBMITTED, UNKNOWN, Order, advance
+from daemon.core.risk.guards import UNRECONCILED_NS, deficit, revalue
 from daemon.core.risk.marks import mark_book
 from daemon.core.risk.splits import (
     ANNOUNCED,
@@ -1129,7 +1129,7 @@ def _compare(draft: Draft, event: BrokerReported) -> None:
             return
     _sight(draft, event)
     if not differences:
-        _agree(draft)
+        _agree(draft, event)
         return
     draft.risk = replace(draft.risk, reconciled=False)
     if not stood:
@@ -1181,20 +1181,34 @@ def _book_rounding(draft: Draft, event: BrokerReported) -> None:
         draft.broker = replace(draft.broker, parted=UNSET)
 
 
-def _agree(draft: Draft) -> None:
-    """Note that book and broker agree. This ends a halt by `cash_difference`, and no other halt."""
+def _agree(draft: Draft, event: BrokerReported) -> None:
+    """Note that book and broker agree. This ends a halt by `cash_difference`, and no other halt.
+
+    An order whose fate is unknown keeps the desk unreconciled, unless it is an entry that cannot come any more.
+    """
     draft.broker = replace(draft.broker, suspicion=None, agreed_ns=draft.now_ns)
     _keep_adjustments(draft, _adjustments(draft).amounts)
-    settled = not any(order.status in (SUBMITTED, UNKNOWN) for order in draft.orders.values())
-    if settled or draft.risk.reconciled:
+    unknown = [order for order in draft.orders.values() if order.status in (SUBMITTED, UNKNOWN)]
+    if draft.risk.reconciled or all(_is_overdue(event, order) for order in unknown):
         draft.risk = replace(draft.risk, reconciled=True)
         draft.case_over("broker_lost", "cash_unexplained")
-    if settled:
+    if not unknown:
         draft.case_over("unreconciled")
     for halt in draft.risk.halts:
         if halt.reason == "cash_difference":
             draft.end_halts(halt.reason)
             draft.alarm("cash_explained", f"book and broker agree again; halted before: {halt.detail}")
+
+
+def _is_overdue(event: BrokerReported, order: Order) -> bool:
+    """Return whether an entry past its validity was never shown by the broker, minutes after it was sent.
+
+    It stays exposure, which the gates count, until its session is over.
+    """
+    listed = {it.client_order_id for it in (*event.open_orders, *event.ended_orders)}
+    late = event.asked_ns > order.valid_until_ns and event.asked_ns - order.submitted_ns >= UNRECONCILED_NS
+    is_entry = order.purpose == ENTRY and order.status == UNKNOWN and not order.known
+    return late and is_entry and order.client_order_id not in listed
 
 
 def _sight(draft: Draft, event: BrokerReported) -> None:

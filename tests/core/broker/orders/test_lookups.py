@@ -240,6 +240,26 @@ def test_a_lost_broker_takes_no_new_risk_until_a_report_agrees() -> None:
     assert sent(d.answer(BUY_CALL)).quantity == 9
 
 
+@pytest.mark.parametrize("answer", ["missing", "none"])
+def test_an_entry_that_the_broker_never_showed_takes_no_new_risk_for_five_minutes_and_counts_until_the_close(
+    answer: str,
+) -> None:
+    d = at_broker(account := Account())
+    d.bar(0)
+    name = sent(d.answer(BUY_CALL)).client_order_id
+    d.put(ev.OrderUnknown(d.at(1, 5), name), ev.BrokerLost(d.at(1, 6), "the stream ended"))
+    seen = []
+    for minute in range(2, 9):
+        d.put(*((ev.OrderMissing(d.at(minute), name),) if answer == "missing" else ()), account.report(d.at(minute, 1)))
+        seen.append(d.state.risk.reconciled)
+    assert seen == [False] * 4 + [True] * 3  # sent at 1:00
+    assert (d.order(name).status, d.order(name).remaining) == ("unknown", 9)
+    d.bar(9)
+    d.answer(BUY_CALL)
+    assert "not_reconciled" not in d.state.stats.denials
+    assert {"duplicate_intent", "max_position"} <= set(d.state.stats.denials)
+
+
 def test_while_an_order_is_unknown_a_report_reconciles_nothing_that_was_not() -> None:
     d = at_broker(account := Account(), trading=Trading(sizing=configured(Sizing(), max_contracts=1)))
     d.bar(0)
