@@ -25,7 +25,7 @@ from daemon.host.state_place import configured_state_dir
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import STRATEGY_FROM, STRATEGY_SPEC, JournalError, symbols_of
-from daemon.operator.fleet import distinct
+from daemon.operator.fleet import distinct, folder_names
 from daemon.operator.status import DeskStatus, option_fills_of, status_of, unreadable_desk
 from daemon.reports.heads import left_alone
 from daemon.reports.record import alarms_since_midnight
@@ -126,5 +126,5 @@ def desks_of(place: Path) -> list[tuple[str, DeskStatus]]:
     desks = [_status_of(desk.state_dir) for desk in named_desks]
     if place.is_file():
         return [(desk.name, replace(status, desk=desk.name)) for desk, status in zip(named_desks, desks, strict=True)]
-    names = distinct([(desk.desk, Path(desk.state_dir).name) for desk in desks])
+    names = distinct([(desk.desk, *folder_names(Path(desk.state_dir))) for desk in desks])
     return list(zip(names, desks, strict=True))

@@ -28,7 +28,7 @@ from daemon.host.state_place import configured_state_dir
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import JournalError, strategy_of
-from daemon.operator.fleet import distinct
+from daemon.operator.fleet import distinct, folder_names
 from strategies.kit.contract import Spec
 from strategies.kit.quantity import Quantity
 from strategies.registry import add
@@ -164,8 +164,8 @@ def name_desks(paths: list[Path]) -> dict[str, FollowedDesk]:
     return {name: FollowedDesk(name, path) for name, path in zip(names, paths, strict=True)}
 
 
-def _names(path: Path) -> tuple[str, str, str]:
-    """Return the desk's name, a longer one, and the folder's; the first two are "" without a readable journal."""
+def _names(path: Path) -> tuple[str, ...]:
+    """Return the desk's name, a longer one, and its folder's; the first two are "" without a readable journal."""
     try:
         with closing(JournalReader(path / FILE)) as reader:
             meta = reader.meta()
@@ -173,7 +173,7 @@ def _names(path: Path) -> tuple[str, str, str]:
         meta = {}
     name = meta.get("desk", "")
     longer = f"{name} {meta.get('strategy', '').replace('_', ' ')}".strip()
-    return name, longer, path.resolve().name
+    return name, longer, *folder_names(path)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

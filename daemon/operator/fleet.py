@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import msgspec
 
@@ -111,7 +112,7 @@ def line_of(name: str, status: DeskStatus, now_s: float) -> FleetLine:
 def distinct(name_rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Return a name for each desk: the first of its own that is unique at that place, else its last, numbered.
 
-    The first names are "" where a desk has none; the last is its folder's.
+    The first names are "" where a desk has none; the last ones are those of `folder_names`.
     """
     often = [Counter(parts[place] for parts in name_rows) for place in range(len(name_rows[0]))] if name_rows else []
     names: list[str] = []
@@ -122,6 +123,12 @@ def distinct(name_rows: Sequence[tuple[str, ...]]) -> list[str]:
             chosen, number = f"{label} ({number})", number + 1
         names.append(chosen)
     return names
+
+
+def folder_names(state_dir: Path) -> tuple[str, str]:
+    """Return the names that a desk's folder gives it: its own, and its parent's where several are called `state`."""
+    folder = state_dir.resolve()
+    return folder.name, folder.parent.name or folder.name
 
 
 def _once_for_each_account(lines: Sequence[FleetLine]) -> tuple[list[FleetLine], list[str]]:

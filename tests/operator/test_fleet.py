@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -11,7 +12,7 @@ from rich.console import Console
 from daemon.cli.control import show
 from daemon.cli.status_table import fleet_table
 from daemon.operator.control.client import CommandAnswer
-from daemon.operator.fleet import FleetTotal, distinct, fleet_of
+from daemon.operator.fleet import FleetTotal, distinct, fleet_of, folder_names
 from daemon.operator.status import DeskStatus, status_of, unreadable_desk
 from tests.support.core.daily_desk import DailyDesk
 
@@ -141,3 +142,10 @@ def test_desks_of_one_name_are_called_as_their_folders() -> None:
 def test_less_than_half_a_cent_below_zero_has_no_sign() -> None:
     status = status_of(DailyDesk().fund("-0.003139").state, "desk")  # what a day's fees leave of a small account
     assert (status.cash_usd, status.equity_usd, status.realized_usd) == ("0.00", "0.00", "0.00")
+
+
+def test_desks_whose_folders_are_all_called_state_have_the_names_of_the_folders_above(tmp_path: Path) -> None:
+    places = [tmp_path / "alpha" / "state", tmp_path / "beta" / "state", tmp_path / "gamma"]
+    assert distinct([("paper-1", *folder_names(place)) for place in places]) == ["alpha", "beta", "gamma"]
+    others = [tmp_path / "one" / "alpha" / "state", tmp_path / "two" / "alpha" / "state"]
+    assert distinct([("paper-1", *folder_names(place)) for place in others]) == ["alpha", "alpha (2)"]

@@ -14,7 +14,7 @@ from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader, reading
 from daemon.journal.rows import strategy_of, symbols_of
 from daemon.journal.trades import LONGEST, TradeList, Wanted, read_trades, with_trades
-from daemon.operator.fleet import distinct
+from daemon.operator.fleet import distinct, folder_names
 from daemon.reports.performance.figures import (
     DaySpan,
     Performance,
@@ -182,7 +182,8 @@ def read_sheet(
         all_trades.append(trades)
     if len(desks) < 2:
         return Sheet(tuple(desks))
-    names = names or distinct([(desk.desk, path.resolve().name) for desk, path in zip(desks, state_dirs, strict=True)])
+    if not names:
+        names = distinct([(desk.desk, *folder_names(path)) for desk, path in zip(desks, state_dirs, strict=True)])
     desks = [replace(desk, desk=name) for desk, name in zip(desks, names, strict=True)]
     span = read_span(sum_desks(all_days), all_holding_times, first_date, last_date, range_name)
     totals = totals_of(
