@@ -39,7 +39,16 @@ from daemon.core.events import Activity, ContractExpired, LedgerBooked
 from daemon.core.instruments.option_market import OccContract, parse_occ
 from daemon.core.moves import Cause
 from daemon.core.risk.guards import revalue
-from daemon.core.risk.splits import note_moved, note_told, was_counted, was_left_out, was_paid_out, was_taken_over
+from daemon.core.risk.splits import (
+    go_ex,
+    note_dividend,
+    note_moved,
+    note_told,
+    was_counted,
+    was_left_out,
+    was_paid_out,
+    was_taken_over,
+)
 from daemon.core.session import new_york_date
 from daemon.core.state import ZERO, Book, Position
 from strategies.kit.quantity import Quantity, exact, whole_of
@@ -249,12 +258,18 @@ def _book(draft: Draft, line: Activity) -> None:
 def _book_income(draft: Draft, line: Activity) -> None:
     book = draft.book
     fees = book.fees - line.amount if line.kind in FEES else book.fees
-    if line.kind == CASH_IN_LIEU and was_left_out(draft, line.symbol):  # leaving it out was no loss
+    is_neutral = line.kind == CASH_IN_LIEU and was_left_out(draft, line.symbol)  # leaving it out was no loss
+    if line.kind in DIVIDENDS and line.amount > 0 and line.ex_date:
+        is_neutral = note_dividend(draft, line)
+    if is_neutral:
         book = rescale(book, book.equity, line.amount)
     elif line.kind in INCOME:
         book = without_income(book, line.amount)
     draft.put_book(replace(income(book, line.amount), fees=fees))
     revalue(draft)
+    if line.kind in DIVIDENDS:
+        go_ex(draft)
+        revalue(draft)
 
 
 def income(book: Book, amount: Decimal) -> Book:

@@ -16,7 +16,7 @@ from fractions import Fraction
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
-from daemon.core.book import average_price
+from daemon.core.book import average_price, rescale
 from daemon.core.draft import Draft, names_of
 from daemon.core.effects import AskBroker
 from daemon.core.events import Activity, BrokerPosition, HistoryAdjusted
@@ -82,6 +82,7 @@ def factor(one: float, other: float) -> float:
 
 def note_history(draft: Draft, event: HistoryAdjusted) -> None:
     """Note adjusted bars: they show a split whose ledger line is awaited, or end the wait for bars after that line."""
+    go_ex(draft)
     basket, symbol = draft.basket, event.symbol
     change = _changed_by(draft, event)
     if symbol in basket.unadjusted:
@@ -295,6 +296,7 @@ def note_positions(draft: Draft, positions: Iterable[BrokerPosition]) -> dict[st
     A quantity at a split's ratio for the same cost is a split without its ledger line yet, and so is any difference of
     a symbol with cash in lieu; returns these symbols, each with a text for the operator.
     """
+    go_ex(draft)
     broker_positions = {position.symbol: position for position in positions}
     book_positions, basket = draft.book.positions, draft.basket
     lieu_symbols = {line.symbol for line in basket.early_lieu}
@@ -499,6 +501,44 @@ def replaced_symbols(draft: Draft, positions: Iterable[BrokerPosition]) -> set[s
     return paid_symbols | (gone_symbols | new if gone_symbols or SPIN_OFF in announced_kinds.values() else set())
 
 
+def note_dividend(draft: Draft, line: Activity) -> bool:
+    """Note a cash dividend as large as a split's change of the price and paid before the price falls by it.
+
+    Exchanges let one of a quarter of the price or more trade ex the day after its payment. A wait for a split ends
+    where this is what the bars show. Returns whether it is such a dividend: its cash is no gain then, and the fall is
+    no loss, see `go_ex`.
+    """
+    symbol, held, today = line.symbol, draft.held(line.symbol), new_york_date(draft.now_ns).isoformat()
+    mark, waits = draft.marks.get(symbol, ZERO), symbol in draft.basket.splits
+    real = draft.desk.holds.by_basket and draft.identity.mode in BROKER_MODES
+    if not (real and held > 0 and mark > 0) or line.ex_date < today or (line.ex_date == today and not waits):
+        return False
+    per_share = line.amount / held
+    if factor(float(mark), float(max(mark - per_share, FINEST))) < SPLIT_RATIO:
+        return False
+    if waits:
+        bars = draft.desk.decides.known(draft).get(symbol, ())
+        if not bars or abs(float(mark - per_share) - bars[-1].close) > NEAR * float(mark):
+            return False
+        basket = draft.basket
+        draft.basket = replace(basket, splits=_without(basket.splits, symbol), sure=_without(basket.sure, symbol))
+    draft.first_time(f"{symbol}{_GOES_EX}{per_share} {line.ex_date}")
+    return True
+
+
+def go_ex(draft: Draft) -> None:
+    """Lower the mark by each large dividend that was paid and whose ex-date is here, which is no loss."""
+    today = new_york_date(draft.now_ns).isoformat()
+    for name in [it for it in draft.broker.seen if _GOES_EX in it and it[-len(today) :] <= today]:
+        symbol, _, rest = name.partition(_GOES_EX)
+        if not draft.first_time(f"{symbol} went ex {rest}") or draft.marks.get(symbol, ZERO) <= 0:
+            continue
+        per_share, book = Decimal(rest.partition(" ")[0]), draft.book
+        value = per_share * draft.held(symbol)
+        draft.marks = {**draft.marks, symbol: max(draft.marks[symbol] - per_share, FINEST)}
+        draft.put_book(replace(rescale(book, book.equity, -value), equity=book.equity - value))
+
+
 def note_paid_for(draft: Draft, symbol: str) -> None:
     """Note that shares were sold for a merger's cash before the line by which they leave."""
     _note_day(draft, f"{symbol}{_PAID_FOR}", new_york_date(draft.now_ns))
@@ -540,6 +580,7 @@ def spin_offs_to_come(draft: Draft) -> int:
 
 
 _SPINS_OFF, _SPUN_OFF = " spins off ", "shares spun off "  # followed by the day, like those below
+_GOES_EX = " goes ex "  # followed by the amount a share and the ex-date
 _PAID_FOR, _PAID_OUT, _MOVED = " was paid for ", " split paid out ", " moved "
 
 

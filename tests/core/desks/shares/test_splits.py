@@ -573,6 +573,47 @@ def test_bars_that_no_line_explains_are_waited_for_some_nights_and_not_for_ever(
     assert waits == [("AAA",)] * 5 + [()]
 
 
+@pytest.mark.parametrize("first", ["line", "bars"])
+@pytest.mark.parametrize(("close", "paid"), [(50.0, "2500"), (70.0, "1500"), (75.0, "1250")])
+def test_a_special_dividend_that_is_paid_before_its_ex_date_is_no_split_no_gain_and_no_loss(
+    close: float, paid: str, first: str
+) -> None:
+    """Half of the price, as a split of two for one, 30 %, and a quarter, as four for three; 50 shares."""
+    d = holding(account := Account())
+    cash = replace(line("DIV", "AAA", 0, paid), ex_date=WEDNESDAY_AFTER.date, time_ns=TUESDAY.open_ns)
+    if first == "line":
+        account.book(cash)
+    reported(d, account, -19)
+    d.quotes(0.1, AAA="100", BBB="100")
+    d.put(account.report(d.at(1)))
+    d.end(AAA=100.0, BBB=100.0)
+    d.begin(WEDNESDAY_AFTER)
+    days = (LAST_FRIDAY, MONDAY, TUESDAY)
+    if first == "line":
+        reported(d, account, -20)
+    d.put(ev.HistoryAdjusted(d.state.now_ns, "AAA", tuple(bar("AAA", day, close) for day in days)))
+    assert bool(d.state.basket.splits) == (first == "bars")
+    if first == "bars":
+        account.book(cash)
+    effects = d.put(account.report(d.at(-19)))
+    d.due()
+    assert (d.state.ask is not None, d.state.basket.splits) == (True, ())
+    for second in (6, 12, 18):
+        effects += d.quotes(second / 60, AAA=str(close), BBB="100")
+    assert (of(effects, SubmitOrder), still(d)) == ([], (Decimal(str(close)), WHOLE, "", {"AAA": 50, "BBB": 40}))
+    book = d.state.book
+    assert (book.session_base or book.session_start_equity, book.peak, book.cash) == (WHOLE, WHOLE, account.cash)
+    assert (book.realized, d.state.risk.reconciled) == (Decimal(paid), True)
+    d.quotes(1, AAA=str(close * 0.9), BBB="85")  # a true loss of a tenth and more
+    d.quotes(1.1, AAA=str(close * 0.9), BBB="85")
+    d.quotes(1.2, AAA=str(close * 0.9), BBB="70")
+    d.quotes(1.3, AAA=str(close * 0.9), BBB="70")
+    d.put(account.report(d.at(2)))
+    d.quotes(2.1, BBB="70")
+    d.quotes(2.2, BBB="70")
+    assert [halt.reason for halt in d.state.risk.halts] == ["daily_loss"]
+
+
 def test_what_was_wanted_before_a_split_is_no_limit_for_the_shares_after_it() -> None:
     d = holding(account := Account())
     d.due()
