@@ -174,7 +174,6 @@ class Gateway:
         self.orders_sent = dict.fromkeys(settings.sub_accounts, 0)
         self._listening = False
         self._connection = 0
-        self._read_connection = -1  # of the trade stream, when the last whole report was read
         self.ready = False
         self._away_reason = "the broker was not reached yet"
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -405,8 +404,7 @@ class Gateway:
             try:
                 await self._check.measure_when_due(every_s)
                 self._began_in_time()
-                heard = was_listening and connection == self._read_connection
-                event = await self.upstream.report(self.books, heard=heard)
+                event = await self.upstream.report(self.books)
                 self._same_account(event.account)
             except (BrokerError, wire.Malformed) as error:
                 failures += 1
@@ -418,7 +416,6 @@ class Gateway:
             failures = 0
             await self._take_report(self._without_closing(event))
             if was_listening and connection == self._connection:  # else it could hide lost news
-                self._read_connection = connection
                 self._set_ready(True)
             if not self._selling_out and self._ends_today():
                 self._selling_out = True

@@ -33,7 +33,7 @@ from daemon.brokers.api import BrokerClock, BrokerError, EventLogger
 from daemon.config.load import Credentials, DeskSettings
 from daemon.core.broker.ledger import DIVIDENDS, REORGANISED, SPLITS, SPUN_OFF
 from daemon.core.instruments.option_market import parse_occ
-from daemon.core.session import new_york_date
+from daemon.core.session import new_york_date, new_york_minute
 from daemon.gateway.books import LINES_DAYS, Ledgers
 from daemon.gateway.events import Reported
 from daemon.gateway.parts import line_of
@@ -62,6 +62,7 @@ SCARCE = 30  # calls kept for sub-accounts that have not used their share
 TOLD_LATE_NS = (LINES_DAYS - 5) * DAY_NS
 STILL_READS = 6  # readings of an account at its opening: two equal ones show one moment
 MANY_ROWS = 500  # orders and lines of one report: after more, the next report reads only what is new
+EVENING_MIN = 16 * 60 + 5  # of New York's day, after which no exit waits for a long report
 LATE_NS = 10 * MINUTE_NS  # by which a list may lag behind the stream, and clocks may differ
 
 
@@ -96,6 +97,7 @@ class Upstream:
         self.market = MarketData(data, self._market_queue)
         self._announcements = Announced()
         self._unreadable: set[str] = set()  # ids of unreadable ledger lines already logged
+        self._read_whole_on: date | None = None  # the evening of New York on which a report read them all
         self._row_count = 0  # orders and lines since yesterday, in the last report that read them all
 
     @property
@@ -178,14 +180,17 @@ class Upstream:
             former = now
         raise BrokerError("the account does not hold still for a first reading: try again when nothing trades in it")
 
-    async def report(self, books: Ledgers, *, heard: bool = False) -> Reported:
+    async def report(self, books: Ledgers) -> Reported:
         """Read the account; of orders and lines only those that are new to the books.
 
-        `heard`: the trade stream missed nothing since the last report, which read all that came before.
+        After a report of many rows the next ones read what is newer than the last one, and the orders at work. All
+        since yesterday is read at the start, while a difference lasts, and once a day after the close: an amended fill
+        may be of an earlier time.
         """
         asked_ns = self._clock.now_ns()
         since_ns = wire.day_start_ns(min(asked_ns, books.reported_ns or asked_ns)) - DAY_NS
-        is_short = heard and self._row_count > MANY_ROWS and not books.differences
+        evening = new_york_date(asked_ns) if new_york_minute(asked_ns) >= EVENING_MIN else self._read_whole_on
+        is_short = self._row_count > MANY_ROWS and not books.differences and evening == self._read_whole_on
         news_ns = max(since_ns, books.reported_ns - LATE_NS) if is_short else since_ns
         rows = await self.reads.open_orders()
         rows += await self.reads.orders_since(news_ns)
@@ -193,7 +198,7 @@ class Upstream:
         account = await self.reads.account()
         read_lines = await self._lines(news_ns, min(since_ns, self._differs_since_ns(books, asked_ns)))
         if not is_short:
-            self._row_count = len(rows) + len(read_lines)
+            self._row_count, self._read_whole_on = len(rows) + len(read_lines), evening
         lines = [row for row in read_lines if self._is_readable(row) and _is_news(books, row)]
         orders = _by_id(rows)
         other_rows, missing_ids = await self._left_out(books, orders, lines)

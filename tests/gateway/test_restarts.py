@@ -198,7 +198,7 @@ async def test_a_program_that_made_hundreds_of_orders_today_makes_no_report_long
             if number % 20 == 0:
                 await asyncio.sleep(0.1)
         await s.until(lambda: len(s.books.orders) == 600 and not s.books.live)
-        names = [f"old-{number}" for number in range(2)]
+        names = [f"old-{number}" for number in range(3)]
         for name in names:
             await s.place("a", 1, type="limit", limit_price="490", client_order_id=name)
         await s.settled()
@@ -206,21 +206,31 @@ async def test_a_program_that_made_hundreds_of_orders_today_makes_no_report_long
         await s.settled()
         for event in ("canceled", "fill"):
             s.broker.faults.add("update_lost", where={"event": event})
-        ended, filled = (s.broker.account.by_client_id[name] for name in names)
+        ended, filled, unheard = (s.broker.account.by_client_id[name] for name in names)
         s.broker.matching.end(s.broker.account, ended, "canceled", s.broker.clock.now_ns())
         s.broker.matching.fill(s.broker.account, filled, Decimal(1), Decimal(490), s.broker.clock.now_ns())
-        assert len(s.books.live) == 2
+        assert len(s.books.live) == 3
         count = orders_asked(s)
         await s.gateway.wait_for_report(PATIENCE_S)
         assert orders_asked(s) - count == 1  # a page has 500
-        assert (s.held("a"), s.books.live) == ({"SPY": Decimal(1)}, {})
+        assert (s.held("a"), len(s.books.live)) == ({"SPY": Decimal(1)}, 1)
         s.broker.faults.add("socket_drop", where={"stream": "trade"})
         await s.place("b", 1)
         await s.until(lambda: not s.gateway.ready)
+        s.broker.matching.fill(s.broker.account, unheard, Decimal(1), Decimal(490), s.broker.clock.now_ns())
         count = orders_asked(s)
         await s.until(lambda: s.gateway.ready)
-        assert orders_asked(s) - count >= 2  # what the stream did not tell may be of any time since yesterday
+        assert orders_asked(s) - count == 1  # what the stream did not tell is newer than the last report
         await s.settled()
+        assert (s.held("a"), s.held("b"), s.books.live) == ({"SPY": Decimal(2)}, {"SPY": Decimal(1)}, {})
+        s.broker.clock.jump_to(OPEN_NS + 396 * MINUTE_NS)  # 16:06
+        count = orders_asked(s)
+        await s.gateway.wait_for_report(PATIENCE_S)
+        assert orders_asked(s) - count >= 2  # once after the close all since yesterday is read
+        await s.settled()
+        count = orders_asked(s)
+        await s.gateway.wait_for_report(PATIENCE_S)
+        assert orders_asked(s) - count == 1
 
 
 async def test_what_others_sold_while_it_was_dead_is_not_sold_again_before_the_first_report(tmp_path: Path) -> None:
