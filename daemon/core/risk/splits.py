@@ -509,9 +509,10 @@ def note_dividend(draft: Draft, line: Activity) -> bool:
     no loss, see `go_ex`.
     """
     symbol, held, today = line.symbol, draft.held(line.symbol), new_york_date(draft.now_ns).isoformat()
+    nears = today <= line.ex_date and line.ex_date in near_days(new_york_date(draft.now_ns))
     mark, waits = draft.marks.get(symbol, ZERO), symbol in draft.basket.splits
     real = draft.desk.holds.by_basket and draft.identity.mode in BROKER_MODES
-    if not (real and held > 0 and mark > 0) or line.ex_date < today or (line.ex_date == today and not waits):
+    if not (real and nears and held > 0 and mark > 0) or (line.ex_date == today and not waits):
         return False
     per_share = line.amount / held
     if factor(float(mark), float(max(mark - per_share, FINEST))) < SPLIT_RATIO:

@@ -614,6 +614,17 @@ def test_a_special_dividend_that_is_paid_before_its_ex_date_is_no_split_no_gain_
     assert [halt.reason for halt in d.state.risk.halts] == ["daily_loss"]
 
 
+@pytest.mark.parametrize("ex_date", ["", "2024-06-14", TUESDAY.date, "2024-07-20"])
+def test_a_large_dividend_whose_ex_date_is_past_far_or_unknown_is_income(ex_date: str) -> None:
+    d = holding(account := Account())
+    account.book(replace(line("DIV", "AAA", 0, "1500"), ex_date=ex_date, time_ns=TUESDAY.open_ns))
+    reported(d, account, -19)
+    book = d.state.book
+    with_cash = WHOLE + 1500
+    assert (book.equity, book.session_base or book.session_start_equity, book.peak) == (with_cash, WHOLE, with_cash)
+    assert d.state.marks["AAA"] == Decimal(100)
+
+
 def test_what_was_wanted_before_a_split_is_no_limit_for_the_shares_after_it() -> None:
     d = holding(account := Account())
     d.due()
