@@ -93,7 +93,7 @@ def test_a_split_that_the_ledger_reports_late_moves_no_mark_and_sells_nothing(
     ("goal", "filled", "after", "cash"), [(30, -20, 80, 2000), (0, -50, 50, 3500), (55, 5, 105, 750)]
 )
 @pytest.mark.parametrize("news", ["streamed", "looked up", ""])
-def test_what_filled_in_the_auction_of_a_split_that_nobody_told_was_of_the_new_shares(
+def test_what_filled_in_the_auction_of_a_split_that_is_not_reported_yet_was_of_the_new_shares(
     goal: int, filled: int, after: int, cash: int, told: str, news: str
 ) -> None:
     """Two for one: 50 AAA at 100.00 are 100 at 50.00, and the order of the old shares' price fills at 50.00."""
