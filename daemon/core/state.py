@@ -261,6 +261,7 @@ class BrokerState(msgspec.Struct, frozen=True, gc=False):
     adjusted: Adjusted | UnsetType = UNSET  # set while cash is booked without a line
     taken_cash: tuple[Decimal, ...] | UnsetType = UNSET  # taken over before its line came, newest last
     waiting: tuple[Activity, ...] | UnsetType = UNSET  # ledger lines that wait for a later report
+    refused: dict[str, tuple[str, Quantity]] | UnsetType = UNSET  # see `refused_fills`
 
     @property
     def follows_panic(self) -> bool:
@@ -281,6 +282,15 @@ class BrokerState(msgspec.Struct, frozen=True, gc=False):
     def part_fills(self) -> int:
         """`parted`, or 0 if unset."""
         return 0 if isinstance(self.parted, UnsetType) else self.parted
+
+    @property
+    def refused_fills(self) -> dict[str, tuple[str, Quantity]]:
+        """Symbol and signed fills of orders of others that are in no book (`halt`), until the positions agree."""
+        return {} if isinstance(self.refused, UnsetType) else self.refused
+
+    def refused_of(self, symbol: str) -> Quantity:
+        """Return how many shares of a symbol these orders bought, less those they sold."""
+        return sum((filled for name, filled in self.refused_fills.values() if name == symbol), 0)
 
     def beyond_of(self, symbol: str) -> Quantity:
         """Return `beyond` of a symbol, or 0."""

@@ -77,12 +77,24 @@ def on_foreign_order(draft: Draft, report: BrokerOrder, adopted_order: Order | N
     else:
         if report.filled and is_contract(report.symbol) and not draft.held(report.symbol):
             draft.first_time(report.symbol + STRANGE)
+        _note_refused(draft, report)
         _refuse(draft, report, "was not sent by this desk")
         return
     whys = ["sold what this desk holds"] if sells_own else []
     whys += ["touches what this desk holds or works on"] if touches and not fraction else []
     if not _refuse(draft, report, *whys) and new and action:  # one alarm for each order
         _report_foreign(draft, f"{action}: {report.client_order_id} ({_describe(report)})")
+
+
+def _note_refused(draft: Draft, report: BrokerOrder) -> None:
+    """Remember what an order of others filled of shares that the desk holds: no split made these."""
+    shares = report.filled and draft.held(report.symbol) and not is_contract(report.symbol)
+    if shares and draft.first_time(f"{report.client_order_id} {report.filled} in no book"):
+        fills = {
+            **draft.broker.refused_fills,
+            report.client_order_id: (report.symbol, exact(report.side * report.filled)),
+        }
+        draft.broker = replace(draft.broker, refused=fills)
 
 
 def _touches(draft: Draft, report: BrokerOrder, *, new: bool) -> bool:

@@ -99,6 +99,7 @@ from daemon.core.risk.splits import (
     note_told,
     only_awaited_differ,
     plain_ratio,
+    quantity_without_refused,
     replaced_symbols,
     split_into,
     splits_others_short,
@@ -285,13 +286,14 @@ def _split_by_positions(
         if symbol not in broker_positions or (foreign_quantity and symbol not in by_market):
             continue
         left_out = _paid_out(draft, broker_positions[symbol])
-        all_shares = broker_positions[symbol].quantity + left_out
+        broker_quantity = Decimal(quantity_without_refused(draft, symbol, broker_positions[symbol]))
+        all_shares = broker_quantity + left_out
         note_fractions(draft, symbol, all_shares, own_quantity, foreign_quantity)
         note_taken_over(draft, symbol, paid_out=bool(left_out))
         if not draft.fractional:  # the broker's figure is in new shares: fractions are counted anew
             fractions = {other: crumb for other, crumb in draft.broker.beside_fractions.items() if other != symbol}
             draft.broker = replace(draft.broker, beside=fractions)
-        broker_quantity, expected = broker_positions[symbol].quantity, draft.expected(symbol)
+        expected = draft.expected(symbol)
         paid_out = ZERO if foreign_quantity else left_out
         change = broker_quantity + paid_out - expected
         if foreign_quantity:
@@ -323,7 +325,8 @@ def on_order_rejected(draft: Draft, event: OrderRejected) -> None:
 def _paid_out(draft: Draft, position: BrokerPosition) -> Decimal:
     """Return the fraction of a share that a split paid out in cash: by the ledger, else by the split's ratio."""
     lieu_quantity = sum((abs(it.quantity) for it in draft.basket.early_lieu if it.symbol == position.symbol), ZERO)
-    return lieu_quantity or max((split_into(draft, position.symbol, position) or ZERO) - position.quantity, ZERO)
+    broker_quantity = Decimal(quantity_without_refused(draft, position.symbol, position))
+    return lieu_quantity or max((split_into(draft, position.symbol, position) or ZERO) - broker_quantity, ZERO)
 
 
 def _end_orders(draft: Draft, event: BrokerReported) -> None:
@@ -1212,12 +1215,17 @@ def _is_overdue(event: BrokerReported, order: Order) -> bool:
 
 
 def _sight(draft: Draft, event: BrokerReported) -> None:
-    """Note when the positions last agreed, and since when cash differs by more than a fee."""
+    """Note when the positions last agreed, and since when cash differs by more than a fee.
+
+    Refused fills of others in a symbol that agrees are gone, or in the book.
+    """
     broker, cash = draft.broker, abs(event.cash - _told_cash(draft))
     beyond = cash > draft.trading.broker.cash_tolerance_usd
     since_ns = (broker.cash_since_ns or event.asked_ns) if beyond else 0
     sighted_ns = broker.sighted_ns if differing_positions(draft, event.positions) else draft.now_ns
-    draft.broker = replace(broker, cash_since_ns=since_ns, sighted_ns=sighted_ns)
+    apart = {*draft.basket.apart, *broker.touched, *broker.filled}
+    refused = {name: entry for name, entry in broker.refused_fills.items() if entry[0] in apart}
+    draft.broker = replace(broker, cash_since_ns=since_ns, sighted_ns=sighted_ns, refused=refused or UNSET)
 
 
 def _let_stand(draft: Draft, event: BrokerReported, differences: tuple[str, ...]) -> None:

@@ -294,7 +294,8 @@ def note_positions(draft: Draft, positions: Iterable[BrokerPosition]) -> dict[st
     """Compare the broker's positions with the book: a symbol whose quantity differs keeps its mark until both agree.
 
     A quantity at a split's ratio for the same cost is a split without its ledger line yet, and so is any difference of
-    a symbol with cash in lieu; returns these symbols, each with a text for the operator.
+    a symbol with cash in lieu; returns these symbols, each with a text for the operator. What refused orders of others
+    filled is no such difference.
     """
     go_ex(draft)
     broker_positions = {position.symbol: position for position in positions}
@@ -311,7 +312,8 @@ def note_positions(draft: Draft, positions: Iterable[BrokerPosition]) -> dict[st
     pending_splits = tuple(
         symbol
         for symbol in apart
-        if symbol in splits or symbol in lieu_symbols or is_split(draft, symbol, broker_positions.get(symbol))
+        if quantity_without_refused(draft, symbol, broker_positions.get(symbol)) != draft.expected(symbol)
+        and (symbol in splits or symbol in lieu_symbols or is_split(draft, symbol, broker_positions.get(symbol)))
     )
     draft.basket = replace(basket, apart=apart, to_come=pending_splits, splits=splits, sure=sure)
     return {symbol: _split_text(draft, symbol, broker_positions.get(symbol)) for symbol in pending_splits}
@@ -319,6 +321,11 @@ def note_positions(draft: Draft, positions: Iterable[BrokerPosition]) -> dict[st
 
 def _broker_quantity(position: BrokerPosition | None) -> Quantity:
     return 0 if position is None else exact(position.quantity)
+
+
+def quantity_without_refused(draft: Draft, symbol: str, position: BrokerPosition | None) -> Quantity:
+    """Return the broker's quantity less what refused orders of others bought."""
+    return _broker_quantity(position) - draft.broker.refused_of(symbol)
 
 
 def is_split(draft: Draft, symbol: str, position: BrokerPosition | None) -> bool:
@@ -349,16 +356,17 @@ def splits_others_short(draft: Draft, symbol: str, broker_quantity: Decimal) -> 
 def _splits_into(draft: Draft, symbol: str, position: BrokerPosition | None) -> Iterator[tuple[float, Decimal]]:
     """Yield each ratio that explains the broker's position, the smallest first, with the shares that it makes."""
     book_position, foreign_quantity = draft.book.positions[symbol], draft.broker.foreign_held.get(symbol, 0)
-    if position is None or position.quantity <= 0 or book_position.quantity <= 0:
+    broker_quantity = Decimal(quantity_without_refused(draft, symbol, position))
+    if position is None or broker_quantity <= 0 or book_position.quantity <= 0:
         return
-    if abs(position.quantity - draft.expected(symbol)) < 1 and _was_booked(draft, symbol):
+    if abs(broker_quantity - draft.expected(symbol)) < 1 and _was_booked(draft, symbol):
         return  # left over by the split that is booked
-    if _were_moved(draft, symbol, exact(position.quantity) - draft.expected(symbol)):
+    if _were_moved(draft, symbol, exact(broker_quantity) - draft.expected(symbol)):
         return
-    broker_quantity = position.quantity
     price = position.average_price
     all_shares = book_position.quantity + foreign_quantity
-    ratios = _SHARED_RATIOS if foreign_quantity else _OWN_RATIOS
+    cost_is_unknown = bool(foreign_quantity or draft.broker.refused_of(symbol))
+    ratios = _SHARED_RATIOS if cost_is_unknown else _OWN_RATIOS
     for old_quantity in dict.fromkeys((all_shares, draft.expected(symbol))):
         extra_cost = (
             price * abs(old_quantity - all_shares) * broker_quantity / old_quantity if old_quantity > 0 else ZERO
@@ -366,7 +374,7 @@ def _splits_into(draft: Draft, symbol: str, position: BrokerPosition | None) -> 
         apart = abs(broker_quantity * price - book_position.cost) - COST_NEAR * book_position.cost - extra_cost
         for ratio in ratios:
             fraction = _fraction(old_quantity, broker_quantity, ratio, draft.fractional)
-            if fraction is not None and (foreign_quantity or apart <= price * Decimal(fraction)):
+            if fraction is not None and (cost_is_unknown or apart <= price * Decimal(fraction)):
                 new_quantity = round(Decimal(float(old_quantity) * ratio), 8)  # a ratio is a float
                 yield ratio, broker_quantity if abs(new_quantity - broker_quantity) <= EXACT else new_quantity
 

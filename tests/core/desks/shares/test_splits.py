@@ -333,6 +333,31 @@ def test_shares_that_somebody_bought_are_no_split() -> None:
     assert reported(d, account, -18) == ["reconciliation"]
 
 
+@pytest.mark.parametrize(("held_now", "price", "sold"), [(75, "66.6667", 75), (50, "100", 50)])
+@pytest.mark.parametrize("before_positions", [False, True])
+def test_what_others_bought_over_an_awaited_split_is_not_sold_with_it(
+    held_now: int, price: str, sold: int, *, before_positions: bool
+) -> None:
+    """Three for two: the bars show it, the positions do or do not yet. A person buys 5 more, against the rule `halt`."""
+    d = holding(account := Account())
+    adjusted(d, "AAA", 66.6667)
+    assert d.state.basket.splits == ("AAA",)
+    if before_positions:
+        account.by_hand("hand", "AAA", +1, 5, d.at(-22))
+        d.put(account.fill("hand", 5, price, d.at(-21)))
+        account.positions["AAA"] = (held_now + 5, Decimal(price))
+    else:
+        account.positions["AAA"] = (held_now, Decimal(price))
+        reported(d, account, -22)
+        account.by_hand("hand", "AAA", +1, 5, d.at(-21))
+        d.put(account.fill("hand", 5, price, d.at(-20)))
+    for minute in (-19, -18, -17):
+        reported(d, account, minute)
+    effects = d.put(ev.CloseRequested(d.at(-16), "AAA", 0, "out", "ann"), account.report(d.at(-15)))
+    effects += d.put(account.report(d.at(0, 1))) + d.quotes(0.1, AAA=price) + d.quotes(0.2, AAA=price) + d.tick(1)
+    assert [(order.symbol, order.side * order.quantity) for order in of(effects, SubmitOrder)] == [("AAA", -sold)]
+
+
 @pytest.mark.parametrize(("kind", "parts"), [("ACATS", (50,)), ("ACATS", (20, 30)), ("JNLS", (50,))])
 def test_shares_that_a_person_moved_into_the_account_are_no_split_and_no_exit_sells_them(
     kind: str, parts: tuple[int, ...]
