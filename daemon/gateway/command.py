@@ -77,7 +77,7 @@ from daemon.host.passing import MayPass
 from daemon.host.printable import result_of
 from daemon.host.service import Service
 from daemon.host.time.clock import Clock
-from daemon.host.time.virtual_time import VirtualLoop, look_s
+from daemon.host.time.virtual_time import look_s
 from daemon.host.version import CommandLine, add_version
 from daemon.journal.rows import JournalError, WriteFailed
 from daemon.operator.alarm_command import AlarmCommand, AlarmedLog
@@ -332,8 +332,7 @@ async def _feed(service: Service, gateway: Gateway) -> None:
 def _run(settings: GatewaySettings, keys: Credentials, folder: Path) -> int:
     """Serve until a signal ends it, on the loop of its clock."""
     clock = clock_of(settings.upstream)
-    participant = clock.participant
-    with asyncio.Runner(loop_factory=partial(VirtualLoop, participant) if participant else None) as runner:
+    with asyncio.Runner(loop_factory=clock.new_loop) as runner:
         runner.run(serve_until_signal(settings, keys, clock, folder))
     return 0
 

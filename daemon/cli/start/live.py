@@ -6,9 +6,6 @@ import asyncio
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
-
-import uvloop
 
 from daemon.app.live.desk import run_live
 from daemon.app.live.model_choice import wait_for_first
@@ -16,7 +13,6 @@ from daemon.app.live.prepare import prepare_live
 from daemon.cli.start.exits import TRADED, TROUBLE, exit_code, refuse, what_next
 from daemon.config.load import Credentials, DeskSettings
 from daemon.host.service import Service
-from daemon.host.time.virtual_time import VirtualLoop
 from daemon.operator.log import Log, LossyStream
 
 
@@ -36,10 +32,7 @@ def run(
         wait_for_first(settings, log, service)
         service.close()
         live = prepare_live(settings, keys, dry_run=dry_run)
-        participant = live.clock.participant
-        with asyncio.Runner(
-            loop_factory=partial(VirtualLoop, participant) if participant else uvloop.new_event_loop
-        ) as runner:
+        with asyncio.Runner(loop_factory=live.clock.new_loop) as runner:
             stopped_by = runner.run(run_live(live, log))
         return TROUBLE if stopped_by == "disk_full" else 0
 

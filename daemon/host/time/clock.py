@@ -15,8 +15,10 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Self
 
+import uvloop
+
 from daemon.host.time import virtual_time
-from daemon.host.time.virtual_time import Participant
+from daemon.host.time.virtual_time import Participant, VirtualLoop
 from strategies.kit.units import SECOND_NS
 
 LEAP_NS = 5_000_000_000  # a larger change between two readings is a leap, not a correction
@@ -157,10 +159,14 @@ class Clock:
 
     @classmethod
     def virtual(cls, participant: Participant) -> Self:
-        """Return the clock of virtual time that `participant` has joined. The event loop must be its `VirtualLoop`."""
+        """Return the clock of virtual time that `participant` has joined; its event loop is that of `new_loop`."""
         clock = cls(partial(virtual_time.wall_ns, participant), 0, 0, 1.0, participant.now_ns, LeapWatch())
         clock.participant = participant
         return clock
+
+    def new_loop(self) -> asyncio.AbstractEventLoop:
+        """Return an event loop for this clock: uvloop's, or one on its virtual time."""
+        return uvloop.new_event_loop() if self.participant is None else VirtualLoop(self.participant)
 
     def now_ns(self) -> int:
         """Return the time now. It never goes back."""
