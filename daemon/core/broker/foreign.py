@@ -318,7 +318,10 @@ FRACTION = Decimal(1)
 
 
 def note_closes(draft: Draft) -> None:
-    """Keep what desk and others held at the last close, once for each close, before later lines are booked."""
+    """Keep what desk and others held at the last close, once for each close, before later lines are booked.
+
+    A journal of former days without a note is of a release that kept none: what its desk held before is unknown.
+    """
     session, owners = draft.session.session, draft.broker.owners
     if session is None:
         return
@@ -326,6 +329,10 @@ def note_closes(draft: Draft) -> None:
     close_date = session.date if over else draft.session.previous
     if owners.noted and close_date <= owners.noted:
         return
+    began_before = new_york_date(draft.broker.began_ns) < new_york_date(draft.now_ns)
+    has_past = not owners.noted and draft.stats.orders > 0 and began_before
+    if has_past and not over and draft.now_ns >= session.open_ns:
+        return  # it may have traded since the close
     foreign = draft.broker.foreign_held
     for symbol, quantity in draft.broker.beside_fractions.items():
         if draft.first_time(f"beside {symbol} {quantity}"):
@@ -334,7 +341,8 @@ def note_closes(draft: Draft) -> None:
     for symbol in {**owners.closes, **foreign}:
         history, now = owners.closes.get(symbol, ()), (draft.held(symbol), foreign.get(symbol, 0))
         if not history or (history[-1].own, history[-1].others) != now:
-            first = "" if not owners.noted and not now[0] else close_date  # a new desk has held nothing before
+            is_new = not (owners.noted or has_past or now[0])  # a new desk has held nothing before
+            first = "" if is_new else close_date
             history = (*history, HeldAtClose(first, *now))[-CLOSES_MAX:]
         if any(one.others for one in history):
             closes[symbol] = history

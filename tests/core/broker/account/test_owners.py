@@ -415,6 +415,26 @@ def test_what_an_older_journal_held_before_its_first_note_is_not_known() -> None
     assert d.state.book.realized - before == Decimal("50.00")
 
 
+def test_what_an_older_journal_sold_before_its_first_note_is_not_known_to_be_the_other_s() -> None:
+    d, account = beside()
+    d.due()
+    d.answer(*(0 if symbol == "AAA" else KEEP for symbol in SYMBOLS))
+    [sale] = of(d.effects, SubmitOrder)[-1:]
+    name = account.take(sale, d.state.now_ns)
+    d.put(account.fill(name, 50, "100", d.at(1)))
+    d.state = replace(d.state, broker=replace(d.state.broker, owners=Owners()))  # of a release that kept no closes
+    d.put(account.report(d.at(2)))  # the new release starts within the session
+    assert holdings(d) == ({}, {"AAA": 100})
+    d.end(**dict.fromkeys(SYMBOLS, 100.0))
+    d.begin(HALF_DAY)
+    before = d.state.book.realized
+    book(d, account, -10, None, of_today("DIV", "AAA", "0", "150.00", ex_date="2024-07-02"))
+    assert (d.state.book.realized, d.state.broker.owners.disputed) == (before, ("AAA",))  # 50 of 150 were the desk's
+    assert "owner_unknown" in alarms(d.effects)
+    book(d, account, -5, None, of_today("DIV", "AAA", "0", "100.00", ex_date="2024-07-03"))
+    assert d.state.book.realized == before  # of Tuesday's close, which is known
+
+
 def test_a_symbol_whose_owner_is_not_known_is_sold_all_the_same() -> None:
     d, account = beside()
     book(d, account, -20, None, of_today("DIV", "AAA", "0", "300.00"))
