@@ -374,10 +374,12 @@ def _named_otherwise(draft: Draft, order: Order) -> bool:
 
 def _report_no_answers(draft: Draft) -> None:
     """Raise an alarm in each session for positions held while the start was halted, whatever halts came before."""
-    halt, risk = draft.risk.halt, draft.risk
-    without = draft.model is None and (risk.strategy_off or halt is None)
-    if not draft.book.positions or not (without or (halt is not None and halt.reason in UNANSWERED)):
+    risk = draft.risk
+    without = draft.model is None and (risk.strategy_off or risk.halt is None)
+    of_a_start = next((halt for halt in risk.halts if halt.reason in UNANSWERED), None)
+    if not draft.book.positions or not (without or of_a_start is not None):
         return
+    halt = of_a_start or risk.halt
     held_text = while_held([f"{p.quantity} {p.symbol}" for p in draft.book.positions.values()])
     name = NO_MODEL if without or halt is None else halt.reason
     text = "no model answers" if without else "the start is halted"

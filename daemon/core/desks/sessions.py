@@ -227,9 +227,8 @@ def _not_due(draft: Draft, event: RebalanceDue) -> str:
 
 
 def _why_off(draft: Draft) -> str:
-    """Say why the strategy is off: in the halt's words, unless another halt stood before that."""
-    halt = draft.risk.halt
-    if halt is not None and halt.reason in SWITCHES_OFF:
+    """Say why the strategy is off: in the words of the halt that switched it off, where one stands."""
+    if halt := next((halt for halt in draft.risk.halts if halt.reason in SWITCHES_OFF), None):
         return halt.detail
     return "no model answers" if draft.model is None else "it failed, or a start was refused: an earlier alarm says why"
 

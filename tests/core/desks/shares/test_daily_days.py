@@ -277,7 +277,7 @@ def test_what_is_due_for_another_session_than_the_scheduled_one_is_refused(date:
     [
         ("", "quarantine", "it raised twice", "it raised twice"),
         ("", "no_model", "policy.onnx is damaged", "policy.onnx is damaged"),
-        ("operator", "no_model", "policy.onnx is damaged", "an earlier alarm says why"),
+        ("operator", "no_model", "policy.onnx is damaged", "policy.onnx is damaged"),
     ],
 )
 def test_a_daily_desk_whose_strategy_is_off_says_why_and_trades_nothing(

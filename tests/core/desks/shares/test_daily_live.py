@@ -237,6 +237,22 @@ def test_a_desk_that_was_resumed_without_its_model_names_what_it_holds_each_sess
     assert details["no_model"] == "no model answers while 10 AAA is held: it was resumed without one"
 
 
+def test_a_desk_that_a_person_had_halted_is_told_of_its_missing_model_by_the_model_s_words() -> None:
+    d = with_shares(account := Account(), AAA=10)
+    d.put(ev.HaltRequested(d.at(1), "operator", "back on Monday", "op"))
+    d.put(ev.ModelRefused(d.at(2), "its contract hash is another"))
+    d.put(ev.HaltRequested(d.at(2), "no_model", "its contract hash is another", "rltraderd", strategy=True))
+    d.end(**dict.fromkeys(SYMBOLS, 100.0))
+    before = len(d.effects)
+    d.begin(HALF_DAY)
+    d.put(account.report(d.at(-20)))
+    d.due()
+    details = {e.name: e.detail for e in of(d.effects[before:], RaiseAlarm)}
+    why = "its contract hash is another (by rltraderd)"
+    assert details["no_model"] == f"no model answers while 10 AAA is held: {why}"
+    assert details["rebalance_refused"].endswith(f"the strategy is not asked before a resume: {why}")
+
+
 @pytest.mark.parametrize(("rules", "halt"), [(ADOPT, "reconciliation"), (None, "foreign_order"), (IGNORE, None)])
 def test_a_new_journal_does_not_take_over_shares_of_a_fund_that_is_no_longer_listed(
     rules: Trading | None, halt: str | None
