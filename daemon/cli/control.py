@@ -241,7 +241,7 @@ def try_protection(options: argparse.Namespace, _console: Console) -> int:
     attempt = trial_of(settings)
     if not options.yes and not (has_terminal() and confirmed("TRY")):
         raise NotFound("nothing was sent: it buys one share and one contract on the paper account, --yes starts it")
-    lock = AccountLock(lock_folder(), Holder("try-protection", "", os.getpid()), service)
+    lock = AccountLock(lock_folder(), Holder("try-protection", "", os.getpid(), streams=False), service)
     lock.claim_key(keys.key)
     try:
         return asyncio.run(attempt(settings, keys, options.symbol, print))

@@ -25,6 +25,7 @@ from daemon.host.own_files import (
     StateDirError,
     become_owner,
     hold_lock,
+    lives,
     open_own,
     open_own_folder,
     open_plain,
@@ -424,15 +425,7 @@ def process_of(path: Path) -> str:
     """
     try:
         holder = last_locked_by(path)
-        if not holder:
-            return ""
-        try:
-            os.kill(int(holder), 0)
-        except PermissionError:
-            pass  # it lives, under another user
-        except (ProcessLookupError, OverflowError):
-            return ""
-        return locked_by(path)
+        return locked_by(path) if holder and lives(int(holder)) else ""
     except (OSError, StateDirError):
         return ""
 

@@ -18,7 +18,15 @@ from typing import IO
 
 import msgspec
 
-from daemon.host.own_files import FOLDER_MODE, StateDirError, hold_lock, open_own, open_own_folder, open_plain
+from daemon.host.own_files import (
+    FOLDER_MODE,
+    StateDirError,
+    hold_lock,
+    lives,
+    open_own,
+    open_own_folder,
+    open_plain,
+)
 from daemon.host.passing import MayPass, may_pass
 
 SHARED = Path("/run/rltrader")  # the units' RuntimeDirectory, the same for every desk of a host
@@ -31,6 +39,7 @@ class Holder(msgspec.Struct, frozen=True):
     desk: str
     state_dir: str
     pid: int
+    streams: bool = True  # whether it takes the account's market streams
 
 
 class AccountTakenError(StateDirError):
@@ -100,6 +109,33 @@ class AccountLock:
                     return _refusal(f"the account of these keys at {self._service}", lock.read())
         except OSError as error:
             return f"{path}: cannot be read: {error.strerror}: run it as the user of the host's desks"
+        return ""
+
+    def streams_taken(self, key: str) -> str:
+        """Return who has the market streams of this key's account, as a refusal names it; "" for no other.
+
+        Writes nothing. The lock is tried only if the named process lives: a trial holds it for a moment, and a desk
+        starting then would be refused.
+        """
+        try:
+            with _in_folder(self._folder) as folder:
+                descriptor = open_plain(folder, f"{self._digest('key', key)}.account", os.O_RDONLY)
+            with os.fdopen(descriptor, errors="replace") as lock:
+                text = lock.read()
+                holder = msgspec.json.decode(text, type=Holder)
+                if not holder.streams or not lives(holder.pid):
+                    return ""
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return (
+                        f"the market streams of these keys at {self._service} are those of another desk or a gateway "
+                        f"of this host ({_describe(text)}): a broker has one place for each, and a dry run by the bar "
+                        f"would keep it when that one has to connect anew: stop that one, or give the dry run keys of "
+                        f"another account"
+                    )
+        except (OSError, msgspec.DecodeError):
+            return ""
         return ""
 
     def close(self) -> None:

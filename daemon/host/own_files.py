@@ -61,6 +61,17 @@ def _plain(folder: int, name: str, flags: int, owner: int | None) -> int:
 _locks: WeakSet[IO[str]] = WeakSet()
 
 
+def lives(process: int) -> bool:
+    """Return whether a process with this id runs, under any user."""
+    try:
+        os.kill(process, 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True
+
+
 def hold_lock(file: IO[str]) -> None:
     """Lock the file for this process alone, until it is closed. Raises BlockingIOError where another one has it.
 

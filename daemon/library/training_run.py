@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from daemon.host.own_files import lives
 from daemon.library.listed import (
     ENDED,
     FINISHED,
@@ -161,11 +162,7 @@ def holder_of(folder: Path, process: int) -> str:
     The lock is tried only while the process named by the progress lives: a trial holds it for a moment, in which a
     training that starts would be refused.
     """
-    try:
-        os.kill(process, 0)
-    except PermissionError:
-        pass  # it lives, as another user
-    except (ProcessLookupError, OverflowError):
+    if not lives(process):
         return ""
     try:
         descriptor = os.open(folder / TRAINING_LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)

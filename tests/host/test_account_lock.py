@@ -52,6 +52,17 @@ def test_one_desk_may_claim_its_account_with_every_report(tmp_path: Path) -> Non
     desk.close()
 
 
+@pytest.mark.parametrize("streams", [True, False])
+def test_who_has_the_streams_of_an_account_is_named(tmp_path: Path, *, streams: bool) -> None:
+    desk, dry = AccountLock(tmp_path, Holder("first", "/first", os.getpid(), streams), PAPER), lock(tmp_path, "dry")
+    assert dry.streams_taken(KEY) == ""
+    desk.claim_key(KEY)
+    assert ("first, state directory /first, process" in dry.streams_taken(KEY)) == streams
+    assert lock(tmp_path, "dry", LIVE).streams_taken(KEY) == ""
+    desk.close()
+    assert dry.streams_taken(KEY) == ""
+
+
 def test_the_same_key_at_another_service_is_another_account(tmp_path: Path) -> None:
     paper, live = lock(tmp_path, "paper"), lock(tmp_path, "live", LIVE)
     paper.claim_key(KEY)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from daemon.app.desk import CALLERS, OpenDesk, announce, prepare_interpreter
 from daemon.app.live.feed_choice import choose_feed, keep_feed
-from daemon.app.live.prepare import Live, open_live
+from daemon.app.live.prepare import Live, leave_streams, open_live
 from daemon.app.live.session_jobs import SessionJobs
 from daemon.app.operator_side import BrokerKeys, DeskPorts, OperatorSide, broker_keys
 from daemon.brokers.api import EventLogger, FeedDesk, Known, OrderGateway, Put, TradingDesk
@@ -482,7 +482,7 @@ class LiveDesk:
         self, live: Live, desk: OpenDesk, log: Log, keys: BrokerKeys, account: AccountLock | None = None
     ) -> None:
         self.intake = Intake()
-        self._live, self._log = live, log
+        self._live, self._log, self._account = live, log, account
         self._service = Service()
         folder, clock, initial = desk.state_dir.path, live.clock, desk.recovered.machine.state
         self.notify = Notifier(log, self.intake, clock)
@@ -571,6 +571,8 @@ class LiveDesk:
             if self._broker.trading is not None:
                 order_path.append(group.create_task(self._broker.trading.run(), name="broker"))
             order_path.append(group.create_task(self.ticks.run(), name="ticks"))
+            if self._live.dry_run and self._account is not None:
+                order_path.append(group.create_task(self._leave_streams(self._account), name="account"))
             tasks = list(order_path)
             watching = (
                 ("panic", self._stand_down.run),
@@ -586,6 +588,12 @@ class LiveDesk:
             self.heads.publish(self.engine.last_row, self.engine.chain_head)
             for task in tasks:
                 task.cancel()
+
+    async def _leave_streams(self, account: AccountLock) -> None:
+        """Watch for a desk of this host that needs the market streams of this dry run. Raises AccountTakenError."""
+        while True:
+            await asyncio.sleep(look_s(EVERY_S))
+            leave_streams(self._live, account)
 
     async def _market(self) -> None:
         """Add the events that the journal lacks, then stream; the schedule starts one session after another."""

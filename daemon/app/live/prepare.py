@@ -22,7 +22,7 @@ from daemon.config.clock import clock_of
 from daemon.config.load import Credentials, DeskSettings
 from daemon.config.strategy import strategy_of
 from daemon.engine.state_dir import wait_until_free
-from daemon.host.account_lock import AccountLock, Holder, lock_folder
+from daemon.host.account_lock import AccountLock, AccountTakenError, Holder, lock_folder
 from daemon.host.safe_decode import prepare_types
 from daemon.host.time.calendar import SessionCalendar
 from daemon.host.time.clock import Clock
@@ -53,6 +53,11 @@ class Live(CheckedDesk):
     def mode(self) -> str:
         """`dry_run`, `paper` or `live`."""
         return DRY_RUN if self.dry_run else self.settings.desk.account
+
+    @property
+    def streams(self) -> bool:
+        """Whether it takes the account's market streams; a desk that decides once a session reads quotes."""
+        return self.strategy.spec.decides == "bar"
 
     def meta(self) -> dict[str, str]:
         """The journal's meta rows, without the epoch."""
@@ -100,10 +105,18 @@ def open_live(live: Live, log: Log) -> tuple[AccountLock, OpenDesk]:
 def account_lock(live: Live) -> AccountLock:
     """Lock the desk's account by its key, unless it sends nothing. Raises StateDirError."""
     settings = live.settings
-    holder = Holder(settings.desk.name, str(settings.paths.state_dir.absolute()), os.getpid())
+    holder = Holder(settings.desk.name, str(settings.paths.state_dir.absolute()), os.getpid(), live.streams)
     lock = AccountLock(lock_folder(), holder, live.broker.service(settings))
     with contextlib.suppress(OSError):  # a refusal of the directory itself has more details
         wait_until_free(settings.paths.state_dir)
-    if not live.dry_run:
+    if live.dry_run:
+        leave_streams(live, lock)
+    else:
         lock.claim_key(live.credentials.key)
     return lock
+
+
+def leave_streams(live: Live, account: AccountLock) -> None:
+    """Raise AccountTakenError where this dry run would take the market streams of a desk of this host."""
+    if live.streams and (problem := account.streams_taken(live.credentials.key)):
+        raise AccountTakenError(problem)

@@ -103,8 +103,10 @@ def _journal(path: Path, live: Live | None) -> CheckLine:
     return CheckLine("state directory", OK, f"{path}: " + ("resumes a journal" if meta else "new"))
 
 
-def other_desk_findings(settings: DeskSettings, broker: Broker, keys: Credentials) -> list[CheckLine]:
+def other_desk_findings(settings: DeskSettings, broker: Broker, keys: Credentials, *, dry_run: bool) -> list[CheckLine]:
     """Report another desk of this host on the same account; it would make this desk's start fail."""
+    if dry_run and strategy_of(settings).spec.decides != "bar":
+        return []
     folder, path = lock_folder(), settings.paths.state_dir
     try:
         if not folder.is_dir() or locked_by(path):  # no lock exists, or this desk runs
@@ -112,7 +114,8 @@ def other_desk_findings(settings: DeskSettings, broker: Broker, keys: Credential
     except (StateDirError, OSError):  # the finding about the state directory reports it
         return []
     lock = AccountLock(folder, Holder(settings.desk.name, str(path.absolute()), 0), broker.service(settings))
-    return [CheckLine("account lock", FAIL, problem)] if (problem := lock.taken(keys.key)) else []
+    problem = lock.streams_taken(keys.key) if dry_run else lock.taken(keys.key)
+    return [CheckLine("account lock", FAIL, problem)] if problem else []
 
 
 def metrics_findings(settings: DeskSettings) -> list[CheckLine]:

@@ -112,8 +112,7 @@ async def findings_of(settings: DeskSettings, keys: Credentials, *, dry_run: boo
     live, model = _model(settings, keys, dry_run=dry_run)
     lines += [model, *_claim(settings, live), calendar_finding(clock), *state_dir_findings(settings, live)]
     lines += metrics_findings(settings)
-    if not dry_run:
-        lines += other_desk_findings(settings, broker, keys)
+    lines += other_desk_findings(settings, broker, keys, dry_run=dry_run)
     connection = alone(broker, settings, keys, clock)
     try:
         admin = connection.admin

@@ -16,7 +16,7 @@ from simulator.trading.account import Account
 from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET
 from tests.support.desks.daily_stage import HALF_DAY, daily_stage, swapping
 from tests.support.desks.live_desk import LOOSE, Daemon, books, differences, write_config
-from tests.support.desks.stage import KEYS, Stage, new_york_ns
+from tests.support.desks.stage import KEYS, Stage, Table, Tape, new_york_ns, stage
 
 
 @pytest.fixture(scope="module")
@@ -25,14 +25,23 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return swapping(tmp_path_factory.mktemp("swapping"))
 
 
-def second(desk: Stage, folder: Path, environment: Mapping[str, str]) -> Daemon:
+OTHER: Table = {"desk": {"name": "other"}}
+
+
+def second(desk: Stage, folder: Path, environment: Mapping[str, str], *arguments: str) -> Daemon:
     """Another daemon, with the same keys unless `environment` has others, and a state directory of its own."""
     folder.mkdir()
-    tables = (LOOSE, *desk.tables, {"desk": {"name": "other", "strategy": "regime_switcher"}})
     path = write_config(
-        folder / "config.toml", desk.server, desk.clock, folder / "state", *tables, models_dir=desk.models_dir
+        folder / "config.toml",
+        desk.server,
+        desk.clock,
+        folder / "state",
+        LOOSE,
+        *desk.tables,
+        OTHER,
+        models_dir=desk.models_dir,
     )
-    daemon = Daemon(["--config", str(path)], {**KEYS, **environment}, folder / "log", clock=desk.clock)
+    daemon = Daemon(["--config", str(path), *arguments], {**KEYS, **environment}, folder / "log", clock=desk.clock)
     desk.daemons.insert(0, daemon)
     return daemon
 
@@ -114,3 +123,45 @@ def test_other_keys_of_the_same_account_are_refused_at_the_first_report(models: 
         assert "other, state directory /elsewhere, process 4711" in line["problem"]
         assert desk.posts() == []
         other.close()
+
+
+MINUTES = "2024-10-29"
+
+
+def test_a_dry_run_by_the_bar_takes_no_stream_of_a_desk_that_trades(
+    bundled: Tape, lively: Path, tmp_path: Path
+) -> None:
+    with stage(bundled, MINUTES, "08:50", tmp_path / "first", lively) as desk:
+        desk.start()
+        desk.until_true(lambda: len(desk.read_log("stream_up")) == 2, "the first desk's streams")
+        locks = {"RUNTIME_DIRECTORY": str(desk.folder / "run")}
+        dry = second(desk, tmp_path / "other", locks, "--dry-run")
+        assert dry.wait(60) == 2
+        (line,) = [line for line in dry.read_log() if line["event"] == "refused"]
+        for word in ("market streams", "paper-1", f"process {desk.daemons[-1].pid}", "keys of another account"):
+            assert word in line["problem"]
+        assert not (tmp_path / "other" / "state").exists()
+        assert desk.daemons[-1].returncode is None
+
+
+def test_a_dry_run_by_the_bar_gives_its_streams_to_a_desk_that_starts(
+    bundled: Tape, lively: Path, tmp_path: Path
+) -> None:
+    with stage(bundled, MINUTES, "08:50", tmp_path / "first", lively) as desk:
+        dry = second(desk, tmp_path / "other", {"RUNTIME_DIRECTORY": str(desk.folder / "run")}, "--dry-run")
+        desk.until_true(lambda: sum(line["event"] == "stream_up" for line in _read_log(dry)) == 2, "its streams")
+        desk.start()
+        desk.until_true(lambda: len(desk.read_log("stream_up")) == 2, "the streams are the desk's")
+        assert desk.clock.now_ns() < new_york_ns(MINUTES, "08:53")
+        assert dry.wait(60) == 2
+        assert "paper-1" in next(line["problem"] for line in dry.read_log() if line["event"] == "refused")
+        books(tmp_path / "other" / "state")
+
+
+def test_a_dry_run_of_a_daily_desk_has_no_stream_and_runs_with_the_same_keys(models: Path, tmp_path: Path) -> None:
+    with daily_stage(HALF_DAY, "08:50", tmp_path / "first", models) as desk:
+        desk.start()
+        desk.until_true(lambda: desk.journaled("BrokerReported") != [], "the first desk's report")
+        dry = second(desk, tmp_path / "other", {"RUNTIME_DIRECTORY": str(desk.folder / "run")}, "--dry-run")
+        desk.until_true(lambda: any(line["event"] == "basket_decided" for line in _read_log(dry)), "its basket")
+        assert dry.returncode is None
