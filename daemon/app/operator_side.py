@@ -113,7 +113,9 @@ class Measuring:
         if not submitter.state.identity.by_tape:
             shelf = settings.paths.models_dir / desk.checked.strategy.spec.name
             wanted = _why_a_trainer(settings)
-            watch = LearningWatch(shelf, notify, desk=name, epoch=submitter.state.identity.epoch, wanted=wanted)
+            watch = LearningWatch(
+                shelf, notify, desk=settings.desk.name, epoch=submitter.state.identity.epoch, wanted=wanted
+            )
             self.works.append(("learning watch", watch.run))
             self.observers.append(("learning watch", watch.observe))
             trainer = watch.newest_sign
@@ -213,7 +215,8 @@ def _drift_watch(
 
 SHUTDOWN_TIMEOUT_S = 2.0
 JOURNALS_READ = 2  # journals read for ids of signed commands: this start may have rotated
-DESK_OF_A_REPLAY = "replay"  # appended to the desk's name in telemetry, so that no replay is taken for the desk
+DESK_OF_A_REPLAY, DESK_OF_A_DRY_RUN = "replay", "dry"
+"""Appended to the desk's name in telemetry, so that neither is taken for the desk, nor takes a command for it."""
 
 Observer = Callable[[Event, Step], None]
 
@@ -247,8 +250,11 @@ class OperatorSide:
         settings = desk.checked.settings
         self.submitter = Submitter(engine, ports.put, ports.now_ns, ports.clock_fault)
         self._log, self._desk = log, desk
-        replay = self.submitter.state.identity.by_tape
-        name = f"{settings.desk.name}-{DESK_OF_A_REPLAY}" if replay else settings.desk.name
+        identity = self.submitter.state.identity
+        replay = identity.by_tape
+        name = settings.desk.name
+        if identity.mode not in BROKER_MODES:
+            name += f"-{DESK_OF_A_REPLAY if replay else DESK_OF_A_DRY_RUN}"
         lifecycle = self._lifecycle()
         self._ladder = climber = None if replay else self._climber(lifecycle)
         self._prepare = lifecycle.prepare if settings.policy.shadow else None

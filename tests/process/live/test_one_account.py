@@ -5,6 +5,7 @@ Expected values: exit code 2 and the words of docs/OPERATIONS.md; the server's l
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -16,7 +17,8 @@ from simulator.trading.account import Account
 from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET
 from tests.support.desks.daily_stage import HALF_DAY, daily_stage, swapping
 from tests.support.desks.live_desk import LOOSE, Daemon, books, differences, write_config
-from tests.support.desks.stage import KEYS, Stage, Table, Tape, new_york_ns, stage
+from tests.support.desks.stage import KEYS, Stage, Table, Tape, new_york_ns, stage, until
+from tests.support.outside.mosquitto import running
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +30,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 OTHER: Table = {"desk": {"name": "other"}}
 
 
-def second(desk: Stage, folder: Path, environment: Mapping[str, str], *arguments: str) -> Daemon:
+def second(
+    desk: Stage, folder: Path, environment: Mapping[str, str], *arguments: str, tables: tuple[Table, ...] = (OTHER,)
+) -> Daemon:
     """Another daemon, with the same keys unless `environment` has others, and a state directory of its own."""
     folder.mkdir()
     path = write_config(
@@ -38,7 +42,7 @@ def second(desk: Stage, folder: Path, environment: Mapping[str, str], *arguments
         folder / "state",
         LOOSE,
         *desk.tables,
-        OTHER,
+        *tables,
         models_dir=desk.models_dir,
     )
     daemon = Daemon(["--config", str(path), *arguments], {**KEYS, **environment}, folder / "log", clock=desk.clock)
@@ -165,3 +169,19 @@ def test_a_dry_run_of_a_daily_desk_has_no_stream_and_runs_with_the_same_keys(mod
         dry = second(desk, tmp_path / "other", {"RUNTIME_DIRECTORY": str(desk.folder / "run")}, "--dry-run")
         desk.until_true(lambda: any(line["event"] == "basket_decided" for line in _read_log(dry)), "its basket")
         assert dry.returncode is None
+
+
+def test_a_dry_run_with_the_desk_s_own_configuration_is_another_desk_by_mqtt(models: Path, tmp_path: Path) -> None:
+    with running(tmp_path / "mqtt") as mqtt, daily_stage(HALF_DAY, "08:50", tmp_path / "first", models) as desk:
+        broker = {"host": "127.0.0.1", "port": mqtt.port, "ca_file": str(mqtt.ca_file), "username": "paper-1"}
+        tables: tuple[Table, ...] = ({"mqtt": {"enabled": True, **broker}},)
+        variables = {**KEYS, "MQTT_PASSWORD": mqtt.passwords["paper-1"]}
+        desk.start(environment=variables, tables=tables)
+        desk.until_true(lambda: desk.journaled("BrokerReported") != [], "the first desk's report")
+        until(lambda: desk.read_log("mqtt_up") != [], "the first desk is at the broker")
+        variables["RUNTIME_DIRECTORY"] = str(desk.folder / "run")
+        dry = second(desk, tmp_path / "other", variables, "--dry-run", tables=tables)
+        desk.until_true(lambda: any(line["event"] == "session_planned" for line in _read_log(dry)), "it runs")
+        until(lambda: any(line["event"] == "mqtt_up" for line in _read_log(dry)), "the dry run is there, too")
+        names = re.findall(r" as (\S+) \(.* u'paper-1'\)", (mqtt.folder / "log").read_text())
+        assert [name.rpartition("-")[0] for name in names] == ["rltrader-paper-1", "rltrader-paper-1-dry"]
