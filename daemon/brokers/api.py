@@ -118,12 +118,16 @@ class FeedDesk:
 
 @dataclass(frozen=True, slots=True)
 class TradingDesk:
-    """The desk as the trading side sees it. Its events go to this `put`, not to the connection's."""
+    """The desk as the trading side sees it. Its events go to this `put`, not to the connection's.
+
+    `panicked`, on any thread: a panic runs that the desk has not stepped yet, as its loop or its disk hung.
+    """
 
     identity: Identity
     broker: Callable[[], BrokerState]
     put: Put
     clocks: ClockComparison
+    panicked: Callable[[], bool]
 
 
 # --- the three sides ----------------------------------------------------------------------------------------------
@@ -191,7 +195,8 @@ class OrderGateway(Protocol):
 
         Each submission ends in one of OrderAccepted, OrderFound, OrderRejected, OrderExpired (it was not sent) or
         OrderUnknown. A cancel is a request: its result comes as news of its order, or CancelRejected. An opening order
-        is not sent after its `valid_until_ns`; an exit waits for its turn without limit.
+        is not sent after its `valid_until_ns`; an exit waits for its turn without limit. At its turn none is sent while
+        the desk is `panicked`: a panic that found the account flat would not see it.
         """
 
     def stepped(self, event: Event, effects: Sequence[AnyEffect]) -> None:

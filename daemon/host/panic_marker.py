@@ -111,14 +111,42 @@ def outcome(folder: Path) -> str | None:
     return end_text if end_text == FLAT else f"{asker or 'somebody'}: {end_text or 'ended without a result'}"
 
 
-def set_aside(folder: Path) -> None:
-    """Move the noticed file, into which its panic goes on writing, out of the next panic's way."""
-    with contextlib.suppress(OSError):
-        (folder / MARKER).rename(folder / ASIDE)
+def set_aside(folder: Path) -> bool:
+    """Move the noticed file, into which its panic goes on writing, out of the next panic's way; False if it stays."""
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            (folder / MARKER).rename(folder / ASIDE)
+        except OSError:
+            return not os.path.lexists(folder / MARKER)
+    return True
+
+
+class Notice:
+    """The panic file as a running desk sees it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._stays = False  # the desk noticed a file that it cannot move
+
+    def is_new(self) -> bool:
+        """Return whether there is a file that the desk has not set aside: no order may leave. On any thread.
+
+        A desk whose loop, strategy or disk hung has stepped orders that it would send before it comes to the panic.
+        """
+        return not self._stays and os.path.lexists(self.folder / MARKER)
+
+    def set_aside(self) -> bool:
+        """Move the noticed file away; False, and no longer new, if it stays."""
+        self._stays = not set_aside(self.folder)
+        return not self._stays
+
+    def gone(self) -> None:
+        """Note that no file is there."""
+        self._stays = False
 
 
 async def obey(
-    folder: Path,
+    notice: Notice,
     stand_down: Callable[[str], None],
     on_failure: Callable[[str], None],
     durable: Callable[[], Awaitable[None]],
@@ -127,15 +155,17 @@ async def obey(
 
     When its panic has ended, call `on_failure` with the reason if it failed, and remove the file.
     """
-    handled_asker, ended = "", False
+    folder, immovable, ended = notice.folder, "", False
     while True:
         asker_now = panic_asker(folder)
-        if asker_now and asker_now != handled_asker:
+        if asker_now and asker_now != immovable:
             stand_down(asker_now)
             await durable()
-            set_aside(folder)
+            immovable = "" if notice.set_aside() else asker_now  # reported once
             ended = False
-        handled_asker = panic_asker(folder)  # an immovable file is reported once
+        elif not asker_now:
+            notice.gone()
+            immovable = ""
         result = outcome(folder)
         if result is not None and not ended:
             if result != FLAT:

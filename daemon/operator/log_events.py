@@ -514,7 +514,7 @@ LOG_EVENTS: dict[str, LogEvent] = {
     "order_not_sent": LogEvent(
         "warning",
         ("client_order_id", "reason"),
-        "Its validity passed, or it was cancelled, before its turn came: it never left.",
+        "Its validity passed, it was cancelled, or a panic began, before its turn came: it never left.",
     ),
     "order_unanswered": LogEvent(
         "warning",

@@ -16,7 +16,18 @@ from typing import Self
 import pytest
 
 from daemon.host import panic_marker
-from daemon.host.panic_marker import ASIDE, FLAT, LETTERS_MOST, MARKER, leave, obey, outcome, panic_asker, set_aside
+from daemon.host.panic_marker import (
+    ASIDE,
+    FLAT,
+    LETTERS_MOST,
+    MARKER,
+    Notice,
+    leave,
+    obey,
+    outcome,
+    panic_asker,
+    set_aside,
+)
 from tests.support.alpaca.rest_desk import eventually
 
 
@@ -41,7 +52,7 @@ class Followed:
         def failed(why: str) -> None:
             self.note(f"failed: {why}")
 
-        self.task = asyncio.create_task(obey(self.folder, self.note, failed, self.durable))
+        self.task = asyncio.create_task(obey(Notice(self.folder), self.note, failed, self.durable))
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -194,7 +194,9 @@ class ToyTrading:
 
     async def release(self, effects: Sequence[AnyEffect]) -> None:
         for effect in effects:
-            if isinstance(effect, SubmitOrder):
+            if isinstance(effect, SubmitOrder) and self._desk.panicked():
+                self._desk.put(ev.OrderExpired(self._clock.now_ns(), effect.client_order_id))
+            elif isinstance(effect, SubmitOrder):
                 self._submit(effect)
             elif isinstance(effect, CancelOrder):
                 self._cancel(effect.client_order_id)
@@ -254,10 +256,7 @@ class ToyTrading:
         positions = tuple(ev.BrokerPosition(symbol, Decimal(quantity), Decimal(1)) for symbol, quantity in held)
         working = tuple(order for order in orders if order.status == WORKING)
         ended = tuple(order for order in orders if order.status != WORKING)
-        fills, lines = (), ()
-        return ev.BrokerReported(
-            now_ns, now_ns, NUMBER, self._account.cash, "", positions, working, ended, fills, lines
-        )
+        return ev.BrokerReported(now_ns, now_ns, NUMBER, self._account.cash, "", positions, working, ended, (), ())
 
 
 class ToyDesk:

@@ -47,7 +47,7 @@ from daemon.host.account_lock import AccountLock
 from daemon.host.credential import CredentialProblem
 from daemon.host.failures import innermost
 from daemon.host.hang import ENDS_MAX, CallMark, HangGuard, last_hang, shown_stack
-from daemon.host.panic_marker import obey, panic_asker
+from daemon.host.panic_marker import Notice, obey, panic_asker
 from daemon.host.service import Service
 from daemon.host.time.clock import Clock
 from daemon.host.time.virtual_time import look_s
@@ -75,7 +75,7 @@ class BrokerSide:
         self,
         live: Live,
         account: AccountLock | None,
-        history: Path,
+        folder: Path,
         intake: Intake,
         initial: State[Any],
         state: Callable[[], State[Any]],
@@ -93,12 +93,15 @@ class BrokerSide:
             self._connection.clock_skew_max_s,
             lambda: state().now_ns,
         )
-        self.feed = self._connection.market_feed(FeedDesk(live.strategy, live.calendar, history, state, ticks.probe))
+        self.feed = self._connection.market_feed(
+            FeedDesk(live.strategy, live.calendar, folder / "history", state, ticks.probe)
+        )
+        self.panic = Notice(folder)
         self.trading: OrderGateway | None = None
         if not live.dry_run:
             put = partial(self._put_trading, account)
             self.trading = self._connection.trading(
-                TradingDesk(initial.identity, lambda: state().broker, put, self.clock_check)
+                TradingDesk(initial.identity, lambda: state().broker, put, self.clock_check, self.panic.is_new)
             )
             orders_of_desk = [
                 order for order in initial.orders.values() if order.order_id and order.purpose != "foreign"
@@ -294,17 +297,17 @@ async def stop_cleanly(name: str, live: Live, engine: Engine, intake: Intake, ti
 
 
 class StandDown:
-    """Stops all orders of the desk in `folder` after `rltraderctl panic` wrote its file there, while the panic runs.
+    """Stops all orders of the desk after `rltraderctl panic` wrote its file into its folder, while the panic runs.
 
     After a failed panic the desk closes its own positions.
     """
 
-    def __init__(self, folder: Path, live: Live, engine: Engine, intake: Intake, ticks: Ticks) -> None:
-        self._folder, self._live, self._engine, self._intake, self._ticks = folder, live, engine, intake, ticks
+    def __init__(self, panic: Notice, live: Live, engine: Engine, intake: Intake, ticks: Ticks) -> None:
+        self._panic, self._live, self._engine, self._intake, self._ticks = panic, live, engine, intake, ticks
 
     def at_start(self) -> None:
         """Stand down if the file exists. Run before any other outside event. A desk that sends nothing goes on."""
-        if not self._live.dry_run and (asker := panic_asker(self._folder)):
+        if not self._live.dry_run and (asker := panic_asker(self._panic.folder)):
             self._stand_down(asker)
 
     def _stand_down(self, asker: str) -> None:
@@ -319,7 +322,7 @@ class StandDown:
         """Watch for the file."""
         if not self._live.dry_run:
             await self._engine.started.wait()
-            await obey(self._folder, self._stand_down, self._report_failure, self._ticks.probe)
+            await obey(self._panic, self._stand_down, self._report_failure, self._ticks.probe)
 
 
 def settled(state: State[Any], *, flatten: bool) -> bool:
@@ -487,9 +490,7 @@ class LiveDesk:
         folder, clock, initial = desk.state_dir.path, live.clock, desk.recovered.machine.state
         self.notify = Notifier(log, self.intake, clock)
         self.ticks = Ticks(clock, self.intake, desk.writer, self._state)
-        self._broker = BrokerSide(
-            live, account, folder / "history", self.intake, initial, self._state, self.ticks, self.notify
-        )
+        self._broker = BrokerSide(live, account, folder, self.intake, initial, self._state, self.ticks, self.notify)
         trading, number = self._broker.trading, live.settings.desk.account_number
         self._served_answers = served_answers(live, desk, self.intake.put, self.notify)
         serve = None if self._served_answers is None else self._served_answers.ask
@@ -508,7 +509,7 @@ class LiveDesk:
         )
         self.operator = OperatorSide(desk, self.engine, keys, ports, log, self.notify)
         self.heads = HeadPublisher(self.engine, self.operator, log)
-        self._stand_down = StandDown(folder, live, self.engine, self.intake, self.ticks)
+        self._stand_down = StandDown(self._broker.panic, live, self.engine, self.intake, self.ticks)
         self._jobs = SessionJobs(
             live,
             self._broker.feed,

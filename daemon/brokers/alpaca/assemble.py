@@ -472,6 +472,7 @@ class AlpacaConnection:
             ),
             closings,
             self._activity_stream if settings.alpaca.activity_stream else None,
+            desk.panicked,
         )
 
     def _activity_stream(self, *, on_line: Callable[[ActivityLine | None], None]) -> ActivityStream:

@@ -2,7 +2,8 @@
 
 Real processes, as a person runs them.
 
-Time is virtual. While a person's command runs, it passes as slowly as real processes need it (`SimClock.wait`).
+Time is virtual, but where a disk hangs. While a person's command runs, it passes as slowly as real processes need it
+(`SimClock.wait`).
 Expected values: what the server holds, and its log of requests.
 """
 
@@ -11,14 +12,20 @@ from __future__ import annotations
 import os
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from daemon.host.panic_marker import MARKER
+from daemon.journal.rows import CommitBatch
+from daemon.journal.writer import JournalWriter
 from daemon.operator.control.client import CommandRequest, ask
 from tests.support.desks.daily_stage import HALF_DAY, daily_stage, swapping
-from tests.support.desks.stage import KEYS, Stage, new_york_ns
+from tests.support.desks.online_day import online_stage
+from tests.support.desks.stage import KEYS, LIMIT_S, Stage, new_york_ns, until
 from tests.support.desks.warm import Command
+from tests.support.models.online_models import put_momentum
 from tests.support.paths import REPOSITORY
 
 BEGIN = "08:40"  # the decision is due at nine
@@ -241,3 +248,31 @@ def test_what_a_call_without_an_answer_sold_is_the_desk_s_own_sale(models: Path,
     (call,) = (order for order in (*state.orders.values(), *state.closed.values()) if order.closing)
     assert (call.status, call.executions) == ("filled", (call.quantity,))
     assert "foreign_order" not in {line["alarm"] for line in desk.read_log("alarm")}
+
+
+def hang_at_an_entry(folder: Path) -> None:
+    """Let the disk hang at the first commit that has a buy, until a person's panic is over."""
+    commit = JournalWriter._commit
+
+    def slowly(writer: JournalWriter, batch: CommitBatch) -> None:
+        if any('"side":1,' in entry.effects for entry in batch.entries) and not (folder / "hangs").exists():
+            (folder / "hangs").touch()
+            while not (folder / "panic is over").exists():
+                time.sleep(0.01)
+        commit(writer, batch)
+
+    JournalWriter._commit = slowly  # type: ignore[method-assign, assignment]
+
+
+def test_an_entry_that_waits_for_a_disk_that_hangs_does_not_leave_after_a_panic(tmp_path: Path) -> None:
+    lasting = {"basket": {"reprice_s": 3600}}
+    with online_stage("10:45", tmp_path / "stage", put_momentum(tmp_path / "store"), lasting, rate=30.0) as desk:
+        desk.start(prepare=partial(hang_at_an_entry, tmp_path))
+        until((tmp_path / "hangs").exists, "an entry is decided, and its commit hangs")
+        result = panicking(desk).finish(LIMIT_S)
+        assert "does not answer; going on" in result.stdout
+        assert "flat: no open order, no position" in result.stdout
+        (tmp_path / "panic is over").touch()
+        until(lambda: desk.read_log("order_not_sent") != [], "the disk is back, and the entry stays here")
+        until(lambda: not (desk.state_dir / MARKER).exists(), "the desk stands down")
+        assert (desk.posts(), desk.held(), desk.halts()) == ([], {}, ["panic"])

@@ -57,6 +57,7 @@ class Linked:
     link: BrokerLink
     events: list[Event]
     log: list[tuple[str, dict[str, Any]]]
+    panicked: bool = False
 
     def ask(self, *effects: AnyEffect) -> None:
         """Pass on a step that asks the broker this."""
@@ -111,7 +112,7 @@ async def linked(
         access = Access(it.server.trading_url, DEFAULT_KEY, DEFAULT_SECRET)
         waits = ActivityDeadlines(open_s=2, idle_s=30, first_pause_s=0.01, longest_pause_s=0.05, refused_s=0.1)
         open_activities = partial(ActivityStream, access, it.clock.now_ns, waits, tell) if activities else None
-        link = BrokerLink(it.clock, put, tell, *parts, open_activities)
+        link = BrokerLink(it.clock, put, tell, *parts, open_activities, lambda: one.panicked)
         task = asyncio.create_task(link.run())
         one = Linked(it, link, events, log)
         try:

@@ -115,15 +115,25 @@ class Stage:
         tables: tuple[Table, ...] = (),
         ahead_s: float = 0.0,
         release: Path | None = None,
+        prepare: Callable[[], object] | None = None,
     ) -> Daemon:
-        """`rltraderd` with these arguments on this stage; of another `release` where one is named."""
+        """`rltraderd` with these arguments on this stage; of another `release` where one is named.
+
+        `prepare` is called in its process before it.
+        """
         path = self.folder / "config.toml"
         chosen = (LOOSE, UNENDING, *self.tables, *tables)
         write_config(path, self.server, self.clock, self.state_dir, *chosen, models_dir=self.models_dir)
         variables = {"RUNTIME_DIRECTORY": str(self.folder / "run")}  # the host's folder of locks
         log = self.folder / "log"
         daemon = Daemon(
-            ["--config", str(path), *arguments], {**variables, **environment}, log, ahead_s, self.clock, release
+            ["--config", str(path), *arguments],
+            {**variables, **environment},
+            log,
+            ahead_s,
+            self.clock,
+            release,
+            prepare=prepare,
         )
         self.daemons.append(daemon)
         return daemon

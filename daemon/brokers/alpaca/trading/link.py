@@ -11,6 +11,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from msgspec import UNSET, UnsetType
@@ -81,9 +82,10 @@ class OwnOrders:
         timeouts: Timeouts,
         closings: Closings,
         on_update: Callable[[object], None],
+        panicked: Callable[[], bool],
     ) -> None:
         self._clock, self._put, self._log = clock, put, log
-        self._orders, self._reads = orders, reads
+        self._orders, self._reads, self._panicked = orders, reads, panicked
         self._is_ours = is_ours
         self._timeouts = timeouts
         self._closings = closings
@@ -162,7 +164,7 @@ class OwnOrders:
         if order.closing:
             self._closings.begin(name, order.symbol)
         try:
-            return self._reply(order, await self._orders.submit(order, lambda: name in self._withdrawn))
+            return self._reply(order, await self._orders.submit(order, partial(self._kept_back, name)))
         except NotSent as not_sent:
             self._log("order_not_sent", client_order_id=name, reason=str(not_sent))
             return OrderExpired(self._clock.now_ns(), name)
@@ -171,6 +173,12 @@ class OwnOrders:
         except (RestError, Malformed) as error:
             self._log("order_unanswered", client_order_id=name, problem=str(error))
             return OrderUnknown(self._clock.now_ns(), name)
+
+    def _kept_back(self, name: str) -> str:
+        """Return why an order must not leave at its turn, "" where it may. In the queue's thread."""
+        if self._panicked():
+            return "met a panic"
+        return "was cancelled" if name in self._withdrawn else ""
 
     def _reply(self, submission: SubmitOrder, raw: object) -> Event:
         order, name = wire.order(raw), submission.client_order_id
@@ -400,6 +408,7 @@ class BrokerLink:
         timeouts: Timeouts | None = None,
         closings: Closings | None = None,
         open_activities: OpenActivities | None = None,
+        panicked: Callable[[], bool] = lambda: False,
     ) -> None:
         self._clock = clock
         self._put = put
@@ -409,7 +418,7 @@ class BrokerLink:
         self._timeouts = timeouts or Timeouts()
         self._closings = closings or Closings()
         self._own_orders = OwnOrders(
-            clock, put, log, orders, reads, is_ours, self._timeouts, self._closings, self._on_late
+            clock, put, log, orders, reads, is_ours, self._timeouts, self._closings, self._on_late, panicked
         )
         self._taken = False
         self._stream = open_stream(on_update=self._on_update, on_state=self._on_state, on_taken=self._on_taken)

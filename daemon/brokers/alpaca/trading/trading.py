@@ -268,12 +268,12 @@ class TradingOrders:
         self._client = QueuedClient(access, queue, TRADING)
         self._settings = QueuedClient(access, queue, SETTING)
 
-    async def submit(self, order: SubmitOrder, withdrawn: Callable[[], bool] = lambda: False) -> Raw:
+    async def submit(self, order: SubmitOrder, kept_back: Callable[[], str] = lambda: "") -> Raw:
         """POST /v2/orders once, or close the position where the order requires it.
 
         An opening or auction order raises NotSent when its validity passed. An exit waits for its turn without limit:
-        nothing in our own queue is lost. `withdrawn` is called in the queue's thread at its turn: True keeps the order
-        here (NotSent).
+        nothing in our own queue is lost. `kept_back` is called in the queue's thread at its turn: a reason keeps the
+        order here (NotSent).
         """
         wait_s, opening = math.inf, opens(order)
         if opening or order.auction:
@@ -281,16 +281,16 @@ class TradingOrders:
             wait_s = max(0.0, clock.real_s(order.valid_until_ns - clock.now_ns()))
         rests = not isinstance(order.stop_price, UnsetType)  # a stop comes after exits
         urgency = CallPriority.ENTRY if opening or rests else CallPriority.EXIT
-        answer = await self._client.ask(partial(self._send, order, withdrawn), urgency, wait_s=wait_s)
+        answer = await self._client.ask(partial(self._send, order, kept_back), urgency, wait_s=wait_s)
         return an_object(answer, f"order {order.client_order_id}")
 
-    def _send(self, order: SubmitOrder, withdrawn: Callable[[], bool]) -> object:
+    def _send(self, order: SubmitOrder, kept_back: Callable[[], str]) -> object:
         """Post the order; or DELETE /v2/positions/{symbol}?qty=, by which the broker makes and names an order.
 
         Runs in the queue's thread.
         """
-        if withdrawn():
-            raise NotSent(f"order {order.client_order_id} was cancelled while it waited for its turn: not sent")
+        if reason := kept_back():
+            raise NotSent(f"order {order.client_order_id} {reason} while it waited for its turn: not sent")
         if order.closing:
             return self._client.client.delete(f"/positions/{order.symbol}", {"qty": str(order.quantity)})
         now = self._client.queue.clock.now_ns()

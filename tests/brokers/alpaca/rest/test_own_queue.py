@@ -13,6 +13,7 @@ from decimal import Decimal
 from functools import partial
 from typing import Any
 
+import pytest
 from msgspec import structs
 
 from daemon.brokers.alpaca.rest.client import Access, account_queues
@@ -117,6 +118,18 @@ async def test_an_entry_whose_time_passes_in_our_queue_was_never_sent_and_says_s
         assert len(lapsed) >= 30
         assert not lapsed & it.server.account.by_client_id.keys()
         assert linked.of(OrderUnknown) == []
+
+
+@pytest.mark.parametrize("order", [buy(name(4, 0), limit="0.01"), sell(name(4, 0))])
+async def test_no_order_leaves_while_a_panic_runs_that_the_desk_has_not_stepped(order: SubmitOrder) -> None:
+    async with linked() as it:
+        it.panicked = True
+        await it.link.release([order])
+        assert (await it.until(OrderExpired)).client_order_id == name(4, 0)
+        assert it.desk.posts() == 0
+        it.panicked = False
+        await it.link.release([buy(name(4, 1), limit="0.01")])
+        assert (await it.until(OrderAccepted)).client_order_id == name(4, 1)
 
 
 async def test_an_order_that_is_cancelled_while_it_waits_its_turn_stays_here() -> None:
