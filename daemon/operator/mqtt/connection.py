@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
-from aiomqtt import Client, MqttError, ProtocolVersion, Will
+from aiomqtt import Client, MqttCodeError, MqttError, ProtocolVersion, Will
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
@@ -28,6 +28,7 @@ INCOMING_BYTES = 16_384  # the broker does not send larger ones
 ANSWER_BYTES = 256 * 1024  # of an answer with the desk's whole status: one with 500 positions has 70,000
 INFLIGHT_MOST = 32  # unconfirmed messages under way
 EXPIRY_S = 60  # older telemetry is worthless
+UNSPECIFIED, TAKEN_OVER = 0x80, 0x8E  # MQTT 5: why a broker ends a connection; paho has the first where it says nothing
 
 _properties: Callable[[int], Any] = Properties  # paho's has no types
 _SILENT = logging.getLogger("rltrader.mqtt.silent")
@@ -101,7 +102,7 @@ class _MqttClient(Client):
             await asyncio.gather(entering, return_exceptions=True)
             raise
         if on_disconnect.done():
-            raise MqttError("the broker took the connection and closed it at once")
+            raise MqttError("the broker took the connection and closed it at once") from on_disconnect.exception()
 
     def take_at_most(self, most: int) -> None:
         """Drop the connection at a larger packet: paho would buffer whatever size a broker announces, up to 256 MB."""
@@ -208,9 +209,17 @@ def still_wanted() -> None:
         raise asyncio.CancelledError
 
 
+def reason_code(error: BaseException) -> int | None:
+    """Return MQTT 5's reason with which the broker ended the connection; None where it named none."""
+    value = getattr(getattr(error.__cause__, "rc", None), "value", UNSPECIFIED)
+    return None if value == UNSPECIFIED else int(value)
+
+
 def safe_text(error: BaseException, password: str | None) -> str:
-    """Return an error as one line for the log, with the password hidden."""
+    """Return an error as one line for the log, with the broker's reason, and the password hidden."""
     text = f"{type(error).__name__}: {error}"
+    if isinstance(error.__cause__, MqttCodeError):
+        text += f": {error.__cause__}" if reason_code(error) is not None else ", without a reason"
     text = text.replace(password, "[hidden]") if password else text  # before the cut: a part of it reveals much too
     return text.replace("\n", " ")[:300]
 

@@ -25,9 +25,11 @@ from daemon.operator.mqtt.connection import (
     CLOSE_TIMEOUT_S,
     EXPIRY_S,
     INFLIGHT_MOST,
+    TAKEN_OVER,
     MqttSettings,
     connect,
     properties,
+    reason_code,
     safe_text,
     still_wanted,
 )
@@ -43,8 +45,9 @@ CONFIRMED = frozenset(("status", "orders", "fills", "alarms", CHAIN))  # sent at
 HEARTBEAT_S = 30.0
 STEADY_S = 30.0  # after a connection of this length the next wait is short again
 PAYLOAD_MOST = 200_000  # bytes; the broker's own limit is 256 KiB
-CUT_OFTEN = 3  # successive short connections: two clients of one name end each other's
-_NAMESAKE = ": is there another desk of this name? Each ends the other's connection: give each its own desk.name"
+CUT_OFTEN = 5  # successive short connections without a reason: two clients of one name end each other's
+_NAMESAKE = "another desk of this name? Each ends the other's connection: give each its own desk.name"
+_ASKED = f": was the broker restarted {CUT_OFTEN} times, or is there {_NAMESAKE}"
 NAME_ROUNDS = 200_000  # rounds of PBKDF2: client names in a broker's log must not reveal a weak password
 
 
@@ -89,15 +92,16 @@ class MqttSide:
                     up = True
                     await self._session(client)
             except (MqttError, OSError, ValueError) as error:
-                reason = safe_text(error, self._password)
+                reason, code = safe_text(error, self._password), reason_code(error)
             finally:
                 self._outbox.give_back(self._hand.values())
                 self._hand.clear()
             self.reconnects += up
             steady = time.monotonic() - began > STEADY_S
             failures = 1 if steady else failures + 1
-            cut = cut + 1 if up and not steady else 0
-            await self._wait(f"{reason}{_NAMESAKE * (cut >= CUT_OFTEN)}", failures)
+            cut = cut + 1 if up and not steady and code is None else 0
+            hint = f": is there {_NAMESAKE}" if code == TAKEN_OVER else _ASKED * (cut >= CUT_OFTEN)
+            await self._wait(f"{reason}{hint}", failures)
 
     async def _wait(self, reason: str, failures: int) -> None:
         """Back off: the ceiling doubles with each failure, the wait is drawn below it (full jitter, with a floor)."""
