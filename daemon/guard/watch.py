@@ -146,6 +146,7 @@ class Watch:
         self._fenced_s = began_s  # time of the last request for the fence
         self._stop_times = defaultdict[_Part, list[float]](list)  # times of stops sent in this silence
         self._refusals: dict[_Part, str] = {}  # the broker's refusal of its last stop
+        self._sent: dict[str, _Part] = {}  # stops sent in this silence, by name: the broker may reject one it took
         self.state = "began"
 
     # --- news -------------------------------------------------------------------------------------------------------
@@ -170,6 +171,7 @@ class Watch:
             self._unprotected_alarms({}, now_s)
             self._stop_times.clear()
             self._refusals.clear()
+            self._sent.clear()
         else:
             self._late_s = now_s
 
@@ -189,6 +191,9 @@ class Watch:
         """Take a look at the account, requested at `asked_s`."""
         self._looks = [*self._looks[-1:], _Seen(look, asked_s)]
         self._problem = ""
+        for order in look.orders:
+            if order.status == "rejected" and order.client_order_id in self._sent:
+                self._refusals[self._sent.pop(order.client_order_id)] = "the broker took it and rejected it"
 
     def note_no_look(self, problem: str) -> None:
         """Note that the account could not be read."""
@@ -468,6 +473,7 @@ class Watch:
                     times.append(now_s)
                     self._refusals.pop(part, None)
                     name = next(name for name in names if name not in used_names)
+                    self._sent[name] = part
                     stops.append(_stop(name, symbol, quantity, hold.stop, hold.limit))
         return stops, bare
 

@@ -793,6 +793,19 @@ def test_a_broker_that_refuses_for_a_while_is_asked_again_later() -> None:
     assert world.broker.stops() == {"SPY": 10}
 
 
+def test_a_stop_that_the_broker_takes_and_rejects_in_a_halt_rests_once_the_share_trades() -> None:
+    world = World()
+    dies(world)
+    for _ in range(80):  # forty minutes of a halt by the exchange
+        for order in world.broker.working(-1):
+            world.broker.end(order.client_order_id, "rejected")
+        world.run(30)
+    assert len(world.guard.acts()) <= 3 * 5  # three within ten minutes
+    assert "rejected it" in str(world.guard.done)
+    world.run(HOUR)
+    assert world.broker.stops() == {"SPY": 10}
+
+
 def close_leaves_four() -> World:
     """The desk's host died, and its guard closed; the broker's own orders sold six, and the market shut."""
     world = World(replace(RULES, act="close"))
