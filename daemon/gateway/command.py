@@ -450,6 +450,8 @@ def ask(settings: GatewaySettings, method: str, path: str, body: dict[str, Any] 
             cure = "run it as the gateway's user or as root" if isinstance(error, PermissionError) else cure
             raise ConfigError(f"{file}: no gateway answers there ({error}): {cure}") from None
         cure = "the command may still be carried out; look at `rltrader-gateway status` before you repeat it"
+        cure = "it hangs: its log may say why; end and start it again" if method == "GET" else cure
+        cure += "; while it hangs, rltraderctl panic with the account's own keys closes all" * (path == "/panic")
         raise OSError(f"{file}: the gateway took this and gave no answer ({error}): {cure}") from None
     finally:
         connection.close()

@@ -733,17 +733,27 @@ async def test_a_command_that_was_taken_and_not_answered_is_not_called_undone(
 
     toml = f'[gateway]\nstate_dir = "{tmp_path}"\n[sub_account.a]\ncapital = 5\n'
     (tmp_path / "gateway.toml").write_text(toml)
-    line = ["--config", str(tmp_path / "gateway.toml"), "transfer", "main", "a", "--cash", "5"]
+    config = ["--config", str(tmp_path / "gateway.toml")]
+    line = [*config, "transfer", "main", "a", "--cash", "5"]
     assert await asyncio.to_thread(command.main, line) == 2
     assert "no gateway answers there" in capsys.readouterr().err
 
     async def takes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b'"cash": "5"')
+        await reader.readuntil(b'"cash": "5"' if cash else b"\r\n\r\n")
         writer.close()
+
+    cash = True
 
     async with await asyncio.start_unix_server(takes, tmp_path / CONTROL_SOCKET):
         assert await asyncio.to_thread(command.main, line) == 1
-    assert "the command may still be carried out" in capsys.readouterr().err
+        assert "the command may still be carried out" in capsys.readouterr().err
+        cash = False
+        assert await asyncio.to_thread(command.main, [*config, "panic", "a"]) == 1
+        assert "it hangs, rltraderctl panic with the account's own keys closes all" in capsys.readouterr().err
+        assert await asyncio.to_thread(command.main, [*config, "status"]) == 1
+        err = capsys.readouterr().err
+        assert "start it again" in err
+        assert "carried out" not in err
     monkeypatch.setattr(command._Local, "connect", forbidden)
     assert await asyncio.to_thread(command.main, line) == 2
     assert "run it as the gateway's user or as root" in capsys.readouterr().err
