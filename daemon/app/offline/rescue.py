@@ -25,6 +25,7 @@ from daemon.host.time.clock import Clock
 NOT_FLAT = 1
 DEADLINE_S = 240.0
 ASKED_MAX = 3  # requests for the account's number before all is closed unseen
+ASKED_S = 5.0  # none begins later: a broker that hangs there may close all the same
 PAUSE_S = 1.0
 AGAIN = "to go on, run the same command again: rltraderctl panic"
 LEFT_TIMEOUT_S = 5.0  # longest wait for the list of what is left, after Ctrl-C
@@ -127,10 +128,13 @@ async def _stand_down(state_dir: Path) -> Marker | None:
 
 async def _wrong_account(settings: DeskSettings, admin: Admin) -> str:
     """Return why nothing may be closed; "" for the configured account or an unknown one."""
-    expected = settings.desk.account_number
+    expected, now_s = settings.desk.account_number, asyncio.get_running_loop().time
+    until_s = now_s() + ASKED_S
     for attempt in range(ASKED_MAX):
         if attempt:
             await asyncio.sleep(PAUSE_S)
+            if now_s() > until_s:
+                break
         try:
             number = (await in_time(admin.account)).number
         except Exception as error:

@@ -165,6 +165,16 @@ def test_an_account_that_cannot_be_asked_for_its_number_is_closed_all_the_same(
     assert lines[1] == "account number: not checked: HTTP 500; going on"
 
 
+def test_an_account_that_takes_long_to_be_asked_is_not_asked_again_before_it_is_closed(
+    desk: Stage, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rescue, "ASKED_S", 0.0)
+    desk.server.faults.add("http_error", times=1000, where={"path": "/v2/account"})
+    assert "account number: not checked: " in panic(desk, capsys, 0, account_number="PA3LOOPBACK1")
+    assert flat(desk)
+    assert sum(row.path == "/v2/account" for row in desk.requests("GET")) == 1
+
+
 def test_the_right_account_number_is_let_pass(desk: Stage, capsys: pytest.CaptureFixture[str]) -> None:
     panic(desk, capsys, 0, account_number="PA3LOOPBACK1")
     assert flat(desk)
