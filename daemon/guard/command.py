@@ -273,9 +273,11 @@ class Guard:
         self._log("guard_answered", what=action_text, answer=answer)
 
     def _raise(self, alarm: Alarm) -> None:
-        """Log the alarm, and run the operator's program."""
-        self._log(alarm.name, detail=alarm.detail)
-        self._alarms.raise_for("guard", alarm.name, alarm.detail, self._broker_ns())
+        """Log the alarm, and run the operator's program; where the guard is blind, with the paths' problems."""
+        problems = [f"{name}: {problem}" for name, problem in self._problems.items() if problem]
+        cause = f" ({'; '.join(problems)})" if problems and alarm.name == "guard_blind" else ""
+        self._log(alarm.name, detail=f"{alarm.detail}{cause}")
+        self._alarms.raise_for("guard", alarm.name, f"{alarm.detail}{cause}", self._broker_ns())
 
     async def try_out(self, within_s: float) -> list[tuple[bool, str]]:
         """Try each path and the account for at most `within_s`; return each finding as (right, words)."""

@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import io
 import json
+import shutil
 import time
 from collections.abc import Collection, Sequence
 from datetime import datetime
@@ -26,6 +27,7 @@ from daemon.core.effects import SubmitOrder
 from daemon.guard import command
 from daemon.guard.command import TABLES, Guard
 from daemon.guard.watch import Cancel, Close, Fence
+from daemon.host.service import Service
 from daemon.host.time.clock import Clock
 from daemon.operator.heartbeat import Heartbeat, Held, payload_of, put, sign
 from daemon.operator.log import Log
@@ -266,6 +268,23 @@ async def test_a_close_that_the_broker_does_not_take_yet_ends_once_the_desk_is_h
     acting.cancel()
     await asyncio.gather(acting, return_exceptions=True)
     assert broker.asked <= 4  # in forty seconds it would ask forty times
+
+
+async def test_a_blind_guard_s_alarm_says_what_is_wrong_with_its_path(host: Host, tmp_path: Path) -> None:
+    host.folder = tmp_path / "drop"
+    host.folder.mkdir()
+    host.guard = host.started()
+    shutil.rmtree(host.folder)
+    host.now_s += 100
+    watching = asyncio.create_task(host.guard.run(Service()))
+    await until(lambda: "guard_path" in host.log.getvalue())
+    host.now_s += 3600  # an alarm that lasts comes again
+    await until(lambda: "No such file" in str(details(host, "guard_blind")))
+    watching.cancel()
+
+
+def details(host: Host, event: str) -> list[str]:
+    return [line["detail"] for line in map(json.loads, host.log.getvalue().splitlines()) if line["event"] == event]
 
 
 async def test_its_own_message_that_comes_back_twice_is_one_echo(host: Host) -> None:
