@@ -1,6 +1,7 @@
 """Performance figures of a span, from its days and its trades: only arithmetic, no journal and no clock.
 
-Returns are daily: (equity at the end − transfers) / equity at the end of the day before − 1. They compound.
+Returns are daily: (equity at the end − transfers) / equity at the end of the day before − 1. They compound. Profits are
+between equities in whole cents, so those of days, weeks, months, years and desks add up to their total.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, timedelta
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import NamedTuple
 
 import msgspec
@@ -214,12 +215,11 @@ def marked_drawdown(span: DaySpan) -> float | None:
 
 
 def _gains(span: DaySpan) -> list[float]:
+    """Return each day's profit without transfers, between equities in whole cents."""
     chosen = span.chosen
-    equities_before = [
-        span.before.closed_usd if span.before else chosen[0].opened_usd,
-        *(day.closed_usd for day in chosen[:-1]),
-    ]
-    return [day.closed_usd - day.transfers_usd - start for day, start in zip(chosen, equities_before, strict=True)]
+    start = span.before.closed_usd if span.before else chosen[0].opened_usd
+    equities = [round(usd, 2) for usd in (start, *(day.closed_usd for day in chosen))]
+    return [end - day.transfers_usd - before for day, (before, end) in zip(chosen, pairwise(equities), strict=True)]
 
 
 def _periods(names: Sequence[str], gains: Sequence[float], returns: Series) -> tuple[Period, ...]:
@@ -379,6 +379,7 @@ def sum_desks(desks: Sequence[Sequence[EquityDay]]) -> tuple[EquityDay, ...]:
     """Return the days of several desks as if they were one account.
 
     A desk that begins later adds its capital as a transfer; one without a record on a day keeps its last equity.
+    Equities are added in whole cents.
     """
     dates = sorted({day.date for days in desks for day in days})
     by_date = [{day.date: day for day in days} for days in desks]
@@ -389,10 +390,10 @@ def sum_desks(desks: Sequence[Sequence[EquityDay]]) -> tuple[EquityDay, ...]:
         today = [days.get(name) for days in by_date]
         indices = [index for index, day in enumerate(today) if day is not None and name == firsts[index]]
         opened_usd = sum(_opened_usd(day, last[index]) for index, day in enumerate(today))
-        came = sum(day.opened_usd for index, day in enumerate(today) if day is not None and index in indices)
+        came = sum(round(day.opened_usd, 2) for index, day in enumerate(today) if day is not None and index in indices)
         days_present = [day for day in today if day is not None]
         last = [day or last[index] for index, day in enumerate(today)]
-        closed_usd = sum(day.closed_usd for day in last if day is not None)
+        closed_usd = sum(round(day.closed_usd, 2) for day in last if day is not None)
         totals.append(
             EquityDay(
                 date=name,
@@ -409,4 +410,4 @@ def sum_desks(desks: Sequence[Sequence[EquityDay]]) -> tuple[EquityDay, ...]:
 
 def _opened_usd(day: EquityDay | None, last: EquityDay | None) -> float:
     opened_usd = day.opened_usd if day is not None else 0.0
-    return opened_usd if last is None else last.closed_usd
+    return round(opened_usd if last is None else last.closed_usd, 2)

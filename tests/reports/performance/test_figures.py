@@ -127,6 +127,18 @@ def test_days_weeks_and_months_add_up_and_leave_transfers_out() -> None:
     assert figures.days_won == pytest.approx(2 / 3)
 
 
+def test_profits_add_up_to_their_total_to_the_cent_of_days_months_and_desks() -> None:
+    """Equities of 100.004, 100.008 and 100.012 show as 100.00, 100.01 and 100.01: 0.01 in all, on the second day."""
+    days = [day("2024-01-30", 100.004, 100.0), day("2024-01-31", 100.008), day("2024-02-01", 100.012)]
+    figures = performance(span_of(days))
+    assert [one.pnl_usd for one in figures.days] == [0.0, 0.01, 0.0]
+    assert [one.pnl_usd for one in figures.months] == [0.01, 0.0]
+    assert figures.pnl_usd == 0.01
+    both = performance(span_of(sum_desks([days, days])))
+    assert [one.pnl_usd for one in both.days] == [0.0, 0.02, 0.0]
+    assert both.pnl_usd == 0.02
+
+
 def test_a_drawdown_ends_on_the_day_that_makes_it_up_or_lasts() -> None:
     days = [day(f"2024-05-{n:02}", value, 100.0) for n, value in ((6, 100), (7, 90), (8, 95), (9, 100), (10, 99))]
     first, second = performance(span_of(days)).drawdowns
