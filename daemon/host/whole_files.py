@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import fcntl
 import glob
 import os
 import secrets
+import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+LEFT_S = 60.0  # age of a part from which on, if nobody holds its lock, its writer counts as killed
 
 
 def write_whole(path: Path, data: bytes, mode: int = 0o644, *, exact: bool = False) -> None:
     """Put `data` at `path` by one rename, durable; on an error the old file stays and no part is left.
 
-    `exact`: the file has this mode whatever the umask, because another user reads it.
+    What a killed writer left of `path` is removed. `exact`: the file has this mode whatever the umask, because another
+    user reads it.
 
     Raises:
         OSError: the disk is full or not writable; `filename` is `path`.
     """
+    _remove_left(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         part.unlink(missing_ok=True)  # of a process that ended in the middle
@@ -26,6 +33,8 @@ def write_whole(path: Path, data: bytes, mode: int = 0o644, *, exact: bool = Fal
     try:
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
         with os.fdopen(descriptor, "wb") as file:
+            with suppress(OSError):  # a file system without locks: there nothing is removed
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if exact:
                 os.fchmod(file.fileno(), mode)
             file.write(data)
@@ -40,6 +49,20 @@ def write_whole(path: Path, data: bytes, mode: int = 0o644, *, exact: bool = Fal
         part.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+def _remove_left(path: Path) -> None:
+    """Remove parts of `path` whose writer was killed: old ones that have no living writer's lock."""
+    for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        with suppress(OSError):  # another user's, a living writer's, or removed meanwhile
+            info = part.lstat()
+            if stat.S_ISREG(info.st_mode) and time.time() - info.st_mtime > LEFT_S:
+                descriptor = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    part.unlink()
+                finally:
+                    os.close(descriptor)
 
 
 def whole_text(path: Path, text: str) -> None:
