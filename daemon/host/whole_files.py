@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import fcntl
 import glob
 import os
@@ -12,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+AT_CWD, RENAME_EXCHANGE = -100, 2  # of renameat2(2)
 LEFT_S = 60.0  # age of a part from which on, if nobody holds its lock, its writer counts as killed
 
 
@@ -96,6 +99,23 @@ def _remove(part: Path) -> None:
     """Remove it and the files that SQLite adds to it."""
     for leftover in part.parent.glob(f"{glob.escape(part.name)}*"):
         leftover.unlink()
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Let two names of one file system change places at once; False where the system or the file system cannot.
+
+    Raises:
+        OSError: they cannot change places, as one of them is missing; both are as they were.
+    """
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)  # Python has no name for it
+    if rename is None:
+        return False
+    if rename(AT_CWD, os.fsencode(one), AT_CWD, os.fsencode(other), RENAME_EXCHANGE) == 0:
+        return True
+    error = ctypes.get_errno()
+    if error in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+        return False
+    raise OSError(error, os.strerror(error), str(other))
 
 
 def sync(*paths: Path) -> None:

@@ -68,6 +68,7 @@ FILES_MAX = 32
 NAMED = 5  # symbols that a warning names
 MEMBERS_MAX = 100  # policies in one graph
 AGAIN = "export the model again"
+READS = 3  # of a version that exports replace while it is read
 
 PASSIVE, UNPROVEN = "passive", "unproven"
 ALLOW_PASSIVE = "--allow-passive"
@@ -112,7 +113,7 @@ def load(
     Checks in this order: the version's name and its files, with a `public_key` (Ed25519, base64) the signature of the
     manifest, its format and fields, strategy, version, contract hash, observation shape, actions, number of golden
     answers, the policy file's digest, and the digests of the version's other files. `judged_digest` is the one that the
-    manifest must have, "" for any.
+    manifest must have, "" for any. What an export replaces while it is read is read again.
 
     Raises:
         ModelError: the first check that failed.
@@ -125,7 +126,6 @@ def load(
             f"{shelf} is no folder that can be read, expected the versions of {name} in it: "
             f"correct paths.models_dir{how_to_copy()}, or train and export a model",
         )
-    root = models_dir.resolve()
     if version in POINTERS:
         _check_pointer(models_dir, strategy, version)
         version = version_of_pointer(
@@ -136,6 +136,19 @@ def load(
     folder = shelf / version
     if not _is_folder(folder):
         raise ModelError("missing version", f"{folder} is no folder that can be read, {_versions_text(shelf)}")
+    for _ in range(READS - 1):
+        before = _stamp(folder)
+        try:
+            return _read(folder, strategy, version, public_key, judged_digest)
+        except ModelError:
+            if _stamp(folder) == before:
+                raise
+    return _read(folder, strategy, version, public_key, judged_digest)
+
+
+def _read(folder: Path, strategy: AnyStrategy, version: str, public_key: str, judged_digest: str) -> LoadedModel:
+    """Read and check the files of a version's folder. Raises ModelError."""
+    shelf, root = folder.parent, folder.parents[1].resolve()
     data = read_plain(folder / MANIFEST_FILE, root, MANIFEST_BYTES_MAX, AGAIN)
     check_judged(folder / MANIFEST_FILE, sha256(data).hexdigest(), judged_digest)
     if (expected_digest := last_digest(shelf, version)) and expected_digest != sha256(data).hexdigest():

@@ -48,7 +48,7 @@ from daemon.models.store import (
 )
 from strategies import registry
 from strategies.kit.contract import AnyStrategy
-from strategies.kit.manifest import MANIFEST_FILE, POLICY_FILE, Manifest
+from strategies.kit.manifest import MANIFEST_FILE, POLICY_FILE, Manifest, encode
 from strategies.kit.parameters import text_of
 from strategies.registry import add
 from strategies.registry import strategy as registered
@@ -101,6 +101,32 @@ def test_a_version_is_loaded_by_its_name_and_as_the_current_one(
     assert (model.version, model.path, model.policy) == ("v1", folder, GRAPH)
     assert model.manifest == manifest
     assert model.digest == sha256(GRAPH).hexdigest()
+
+
+def test_a_version_that_an_export_replaces_while_it_is_read_is_one_of_both(
+    folder: Path, scalper: AnyStrategy, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The manifest is read before it is replaced, the other files after: the new report is not the old manifest's."""
+
+    def made(into: Path, report: bytes) -> bytes:
+        (into / "report.html").write_bytes(report)
+        data = encode(msgspec.structs.replace(manifest, files={"report.html": sha256(report).hexdigest()}))
+        (into / MANIFEST_FILE).write_bytes(data)
+        return data
+
+    made(folder, b"old")
+    newer = folder.parent / ".export-1"
+    shutil.copytree(folder, newer)
+    new_manifest = made(newer, b"new")
+
+    def replaced_after_the_manifest(path: Path, *rest: Any, read: Callable[..., bytes] = pointer.read_plain) -> bytes:
+        if path.name == POLICY_FILE and newer.exists():
+            folder.rename(folder.parent / ".old")
+            newer.rename(folder)
+        return read(path, *rest)
+
+    monkeypatch.setattr("daemon.models.store.read_plain", replaced_after_the_manifest)
+    assert load(folder.parent.parent, scalper).manifest_digest == sha256(new_manifest).hexdigest()
 
 
 def test_the_current_version_is_the_one_that_the_file_names(

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import msgspec
 
-from daemon.host.whole_files import sync, write_whole
-from daemon.models.pointer import CURRENT, ModelError, alone, point, pointer_text
+from daemon.host.whole_files import exchange, sync, write_whole
+from daemon.models.pointer import CURRENT, ModelError, alone, checked_name, point, pointer_text
 from strategies.golden import contract_hash
 from strategies.kit.manifest import MANIFEST_FILE, POLICY_FILE, Manifest, config_text, decode
 from strategies.registry import strategy as registered
@@ -60,17 +60,35 @@ def put_version(shelf: Path, write: Callable[[Path], str]) -> Path:
 
 
 def _clear(shelf: Path) -> None:
-    """Remove leftovers of killed exports, except a version put aside, which may be the only copy."""
+    """Remove leftovers of killed exports; a version that one had put aside comes back where none took its place."""
     for leftover in shelf.glob(f"{WORKSHOP}*"):
-        with suppress(OSError):  # another process removes it too
-            if time.time() - leftover.stat().st_mtime > LEFT_S and not (leftover / REPLACED).exists():
+        with suppress(OSError, msgspec.DecodeError, ModelError):  # another process removes it; or the only copy stays
+            if (leftover / REPLACED).exists():
+                _bring_back(shelf, leftover / REPLACED)
+            if time.time() - leftover.stat().st_mtime > LEFT_S:
                 shutil.rmtree(leftover, ignore_errors=True)
 
 
+def _bring_back(shelf: Path, aside: Path) -> None:
+    """Give a version that was put aside its name again where no other has it.
+
+    Raises OSError, DecodeError, ModelError.
+    """
+    name = checked_name(decode((aside / MANIFEST_FILE).read_bytes()).version, str(aside))
+    with alone(shelf):
+        if not (shelf / name).exists():
+            aside.rename(shelf / name)
+
+
 def _put(folder: Path, final: Path, aside: Path) -> None:
-    """Rename `folder` to `final`; what was there goes `aside`, and comes back should the rename fail."""
+    """Rename `folder` to `final`; what was there takes its place, and is there at each moment.
+
+    Where a file system cannot exchange two names, it goes `aside`, and comes back should the rename fail.
+    """
     if not final.exists():
         folder.rename(final)
+        return
+    if exchange(folder, final):
         return
     final.rename(aside)
     try:

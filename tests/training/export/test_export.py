@@ -21,6 +21,7 @@ from msgspec import structs
 from torch import Tensor, nn
 
 from daemon.core.limits import Trading
+from daemon.models.store import load as load_version
 from strategies.golden import contract_hash
 from strategies.kit.contract import Float32Array
 from strategies.kit.manifest import Manifest, Training, decode, encode
@@ -258,6 +259,42 @@ def test_what_a_killed_export_left_goes_a_day_later_but_a_version_that_it_had_pu
     put_version(tmp_path, lambda _: "v2")
     assert leftover.exists() == (holds == "replaced")
     assert {path.name for path in tmp_path.iterdir()} - {leftover.name} == {"v1", "v2"}
+
+
+KILLED_WHILE_IT_REPLACES = """
+import os, shutil, signal, sys
+from pathlib import Path
+from training.export import shelf
+renames = []
+def rename(self, target, rename=Path.rename):
+    renames.append(self)
+    if len(renames) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return rename(self, target)
+Path.rename = rename
+if sys.argv[2:]:
+    shelf.exchange = lambda *_: False  # as on a file system that cannot
+source = next(Path(sys.argv[1]).glob("*/manifest.json")).parent
+def write(folder):
+    shutil.copytree(source, folder, dirs_exist_ok=True)
+    return source.name
+shelf.put_version(Path(sys.argv[1]), write)
+shelf.put_version(Path(sys.argv[1]), write)
+"""
+
+
+@pytest.mark.parametrize("old_disk", [False, True])
+def test_an_export_killed_while_it_replaces_a_version_takes_none_away(
+    folder: Path, tmp_path: Path, old_disk: bool
+) -> None:
+    shelf = tmp_path / SPEC.name
+    shutil.copytree(folder, shelf / folder.name)
+    command = [sys.executable, "-c", KILLED_WHILE_IT_REPLACES, str(shelf), *["old"] * old_disk]
+    killed = subprocess.run(command, cwd=REPOSITORY, check=False).returncode
+    if old_disk:
+        assert killed == -signal.SIGKILL
+        assert put_version(shelf, lambda _: "v2").name == "v2"  # the next export of any version brings it back
+    assert load_version(tmp_path, strategy(SPEC.name), folder.name).version == folder.name
 
 
 class Steep(nn.Module):
