@@ -75,6 +75,10 @@ class StreamsAtWork:
         others = sorted(bars_ns.keys() - {current}) if current in bars_ns else []
         return next((name for name in others if self._are_at_work(current, name, now)), "")
 
+    def grew(self, name: str) -> bool:
+        """Whether a stream got a decision while this looked."""
+        return name in self._grew_at
+
     def _are_at_work(self, current: str, other: str, now: float) -> bool:
         """Whether both got decisions after both were there, and not long ago."""
         both_there = max(self._seen_at[current], self._seen_at[other])

@@ -31,7 +31,15 @@ from strategies.registry import strategy
 from training.export.shelf import ExportError
 from training.online.beginning import Begun, TrainerSettings, begin
 from training.online.candidates import Candidates, Origin
-from training.online.consume import Consumer, StreamsAtWork, backlog, later_streams, newest_bars_ns, stream_ahead
+from training.online.consume import (
+    AHEAD_NS,
+    Consumer,
+    StreamsAtWork,
+    backlog,
+    later_streams,
+    newest_bars_ns,
+    stream_ahead,
+)
 from training.online.judging import nothing_logged
 from training.online.labels import HeadLabels
 from training.online.lease import LOOK_S as LEASE_LOOK_S
@@ -293,15 +301,17 @@ class LearningProcess:
             return
         self._looked = now
         with contextlib.suppress(RedisError):  # the next turn meets it too, and reports it
-            position = trainer.stream, trainer.newest_ns
-            later, exists = later_streams(self._client, self._options.desk, *position, time.time_ns())
+            position, now_ns = (trainer.stream, trainer.newest_ns), time.time_ns()
+            later, exists = later_streams(self._client, self._options.desk, *position, now_ns)
             if self._two_desks(trainer.stream):
                 later = []
+            if trainer.newest_ns >= now_ns + AHEAD_NS:  # by this clock any other stream is later
+                later = [name for name in later if self._at_work.grew(name)]
             self._serve(serving, [trainer.stream, *later][-1])
             if later and (trainer.caught_up or not exists):
                 trainer.turn_to(later[0])
                 self._log("stream_found", stream=later[0])
-            ahead = stream_ahead(self._client, self._options.desk, trainer.stream, time.time_ns())
+            ahead = stream_ahead(self._client, self._options.desk, trainer.stream, now_ns)
             problem = f"{ahead} has decisions ahead of this host's clock, and is passed over: set the clock right"
             if ahead and problem != self._ahead:
                 self._log("trainer_delayed", problem=problem)

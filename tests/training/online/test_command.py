@@ -586,3 +586,32 @@ def test_help_and_wrong_words_need_no_library_of_learning() -> None:
         assert process.returncode == code, process.stderr
         assert "usage: " in process.stdout + process.stderr
         assert code or all(name in process.stdout for name in COLD_PRESETS)
+
+
+def test_a_clock_set_back_an_hour_leads_to_no_stream_that_gets_no_decisions(
+    tmp_path: Path, bars: Path, client: Any, server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The former journal's decisions are those alone that are not ahead of such a clock."""
+    logged, own_client = Logged(), server.client("rltrader-trainer")
+    now_ns, hour_ns, clock = time.time_ns(), 3_600_000_000_000, time.time_ns
+    later = wide(make_experiences(6, seed=2), later_ns=now_ns - 1_000_000)
+
+    def steps() -> Iterator[Callable[[], bool]]:
+        put(client, FIRST, wide(make_experiences(3), later_ns=now_ns - 2 * hour_ns))
+        put(client, SECOND, later[:3])
+        yield lambda: logged.lines("stream_found") != []
+        monkeypatch.setattr("training.online.work.time.time_ns", lambda: clock() - hour_ns)
+        for count in range(3, 6):  # the desk goes on
+            put(client, SECOND, later[count : count + 1], later[count - 1].row)
+            yield looks(3)
+        assert [line["stream"] for line in logged.lines("stream_found")] == [SECOND]
+        put(client, FIRST, wide(make_experiences(4), later_ns=now_ns - 2 * hour_ns)[3:], 2)
+        yield lambda: len(logged.lines("stream_found")) > 1  # that desk is at work now
+
+    def looks(count: int) -> Callable[[], bool]:
+        ends = iter([False] * count + [True])
+        return lambda: next(ends)
+
+    with own_client:
+        work(arguments(tmp_path, bars, server), own_client, logged, steps())
+    assert [line["stream"] for line in logged.lines("stream_found")] == [SECOND, FIRST]
