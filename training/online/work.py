@@ -301,6 +301,7 @@ class LearningProcess:
             return
         self._looked = now
         with contextlib.suppress(RedisError):  # the next turn meets it too, and reports it
+            self._lease.check()  # a stream at rest asks for none
             position, now_ns = (trainer.stream, trainer.newest_ns), time.time_ns()
             later, exists = later_streams(self._client, self._options.desk, *position, now_ns)
             if self._two_desks(trainer.stream):

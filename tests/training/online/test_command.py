@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -39,7 +40,7 @@ from training.desks.online.network import COLD_PRESETS
 from training.online.__main__ import main
 from training.online.beginning import COLD_FILE, REPLAY, OtherFolder, made_in
 from training.online.consume import StreamsAtWork, later_streams
-from training.online.lease import Lease
+from training.online.lease import Lease, LeaseTaken
 from training.online.trainer import CHECKPOINT, FROZEN
 from training.online.work import NoFirstVersion, Pulse
 from training.runs.folder import RunFolderError, alone
@@ -615,3 +616,26 @@ def test_a_clock_set_back_an_hour_leads_to_no_stream_that_gets_no_decisions(
     with own_client:
         work(arguments(tmp_path, bars, server), own_client, logged, steps())
     assert [line["stream"] for line in logged.lines("stream_found")] == [SECOND, FIRST]
+
+
+def test_a_trainer_that_lost_the_desk_ends_while_its_stream_is_at_rest_too(
+    tmp_path: Path, bars: Path, client: Any, server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two began in copies of one folder: each takes the other for its own former self, until both are seen alive."""
+    lost, check = threading.Event(), Lease.check
+
+    def check_lease(lease: Lease) -> None:
+        if lost.is_set():
+            raise LeaseTaken("another trainer learns")
+        check(lease)
+
+    def steps() -> Iterator[Callable[[], bool]]:
+        ends = iter([False] * 5 + [True])
+        yield (tmp_path / "own" / CHECKPOINT).exists
+        lost.set()
+        yield lambda: next(ends)
+        lost.clear()
+
+    monkeypatch.setattr(Lease, "check", check_lease)
+    with server.client("rltrader-trainer") as own_client, pytest.raises(LeaseTaken):
+        work(arguments(tmp_path, bars, server), own_client, Logged(), steps())
