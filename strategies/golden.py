@@ -6,15 +6,16 @@ and numbers, never source code, so it changes exactly when the meaning of an obs
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import date, timedelta
 from hashlib import sha256
 from itertools import groupby
+from math import prod
 from operator import attrgetter
 from pathlib import Path
 from traceback import extract_tb
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -22,6 +23,7 @@ from strategies.kit.contract import (
     MINUTES,
     OPEN,
     SESSION_S,
+    Answer,
     AnyStrategy,
     Bar,
     BarStrategy,
@@ -36,8 +38,9 @@ from strategies.kit.contract import (
     Strategy,
     View,
 )
-from strategies.kit.entry import told
+from strategies.kit.entry import IMPURE, told
 from strategies.kit.plain import read_again
+from strategies.kit.quantity import to_json
 from strategies.kit.synthetic import synthetic_days, synthetic_sessions
 from strategies.kit.timeframes import joined
 from strategies.kit.units import DAY_NS, HOUR_NS, MINUTE_NS, SECOND_NS
@@ -152,13 +155,14 @@ HOLES = {
 def check_golden(strategy: AnyStrategy) -> None:
     """Raise ValueError where the strategy has no finite observation at each golden question: no model could be made.
 
-    The text names where the strategy failed, and the intended gaps of the tape. One that leaves the working folder is
-    refused too: a command's relative paths would lead elsewhere.
+    The text names where the strategy failed, and the intended gaps of the tape. A strategy that answers the same
+    question with something else when it is asked again is refused too: nothing that it does could be replayed.
     """
-    spec, folder = strategy.spec, Path.cwd()
+    spec = strategy.spec
     golden_spec = msgspec.structs.replace(spec, symbols=GOLDEN_SYMBOLS) if spec.rows_are_symbols else spec
+    asked = _AskedTwice(strategy_named(spec.name, GOLDEN_SYMBOLS, spec.config) if golden_spec != spec else strategy)
     try:
-        observations = golden_observations(strategy)
+        observations = golden_observations(cast("AnyStrategy", asked))
         faults = [one.fault(golden_spec) for one in observations]
         faulty = next((number for number, fault in enumerate(faults) if fault), None)
         problem = "" if faulty is None else f"its observation {faulty + 1} of {len(observations)} has {faults[faulty]}"
@@ -166,11 +170,11 @@ def check_golden(strategy: AnyStrategy) -> None:
         frames = [one for one in extract_tb(error.__traceback__) if one.filename != __file__]
         where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
         problem = f"{type(error).__name__}: {error}{where}"
-    if (other := Path.cwd()) != folder:
-        os.chdir(folder)
+    if asked.differs:
         raise ValueError(
-            f"{spec.name} leaves the working folder for {other}, where the command's files would be looked for: take "
-            "os.chdir out of its code"
+            f"{spec.name} cannot be exported, so nothing is trained: {asked.differs} twice on the golden tape it comes "
+            f"to something else: {IMPURE}. Let a result depend on the state, the bars and the view alone: a replay, "
+            "and a start after a crash, ask again"
         )
     if problem:
         raise ValueError(
@@ -178,6 +182,62 @@ def check_golden(strategy: AnyStrategy) -> None:
             f"That tape has holes on purpose: {HOLES[spec.kind]}. Keep bars by symbol, and use what is there: "
             "kit.KeptBars with kit.KeepsBars (days) or kit.KeepsMinutes (bars)"
         )
+
+
+class _AskedTwice:
+    """A strategy each of whose observations, and each decision that could follow it, is asked for twice."""
+
+    def __init__(self, strategy: AnyStrategy) -> None:
+        self.differs = ""  # the first call that came to something else
+        self._strategy: Any = strategy
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._strategy, name)
+
+    def observe(self, state: Any, bars: tuple[Bar, ...], view: View) -> Any:
+        """Return the first of two equal results; note in `differs` where they are not."""
+        returned, again = (self._strategy.observe(state, bars, view) for _ in range(2))
+        if isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], Observation):
+            self._compare("observe", _seen(returned), _seen(again))
+            for answer in _answers(self.spec):
+                question = returned[0], answer, view
+                self._compare("decide", *(_outcome(self._strategy.decide, *question) for _ in range(2)))
+        return returned
+
+    def _compare(self, call: str, one: Any, other: Any) -> None:
+        with suppress(
+            TypeError, ValueError, OverflowError, RecursionError
+        ):  # what no journal keeps is refused elsewhere
+            if one is not other and _encode(one) != _encode(other):
+                self.differs = self.differs or f"asked to {call}"
+
+
+_encode = msgspec.json.Encoder(enc_hook=to_json).encode
+
+
+def _seen(returned: Any) -> Any:
+    state, observation = returned
+    return state, *(getattr(observation, name, None) for name in Observation.__slots__)
+
+
+def _outcome(call: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what a call returns, or what it raises."""
+    try:
+        return call(*arguments)
+    except Exception as error:  # noqa: BLE001  whatever the user's code raises
+        return str(error)
+
+
+def _answers(spec: Spec) -> Iterator[Answer]:
+    """Yield an answer that chooses each action in turn, in each row; of a continuous policy two."""
+    heads = {head.name: (0.0,) * (spec.rows * prod(head.shape)) for head in spec.heads}
+    hidden = bytes(4 * prod(spec.recurrent_shape)) if spec.recurrent_shape else b""
+    size = len(spec.answers) if spec.rows_are_symbols else len(spec.actions)
+    for place in range(2 if spec.continuous else len(spec.actions)):
+        chosen = [
+            place - 0.5 if spec.continuous else 10.0 * (number % len(spec.actions) == place) for number in range(size)
+        ]
+        yield Answer(tuple(chosen), hidden, heads)
 
 
 def _daily_observations(strategy: DailyStrategy) -> tuple[Observation, ...]:

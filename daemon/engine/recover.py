@@ -44,6 +44,7 @@ from daemon.journal.rows import (
     symbols_of,
 )
 from strategies.kit.contract import AnyStrategy
+from strategies.kit.entry import IMPURE
 from strategies.kit.plain import ONE_AT_A_TIME
 from strategies.kit.quantity import from_json, to_json
 from strategies.registry import own
@@ -462,10 +463,7 @@ class _Recovery:
             was = self._run_libraries or "others"
             words = f"the libraries changed: {was} wrote the last events, {self._versions} go on"
         elif own_strategy := own(self._machine.state.identity.strategy):
-            words = (
-                f"{own_strategy.name} ({own_strategy.file}) comes to something else on the same events: it draws "
-                "random numbers, reads a clock or a file, or keeps something outside its state"
-            )
+            words = f"{own_strategy.name} ({own_strategy.file}) comes to something else on the same events: {IMPURE}"
         else:
             words = f"the same code ({self._code}) comes to something else: report it, it is a bug or failing memory"
         if self._differences:

@@ -34,6 +34,8 @@ from daemon.journal.rows import (
     is_whole,
 )
 from strategies.kit.contract import AnyStrategy
+from strategies.kit.entry import IMPURE
+from strategies.registry import own
 
 Registry = Callable[[str, tuple[str, ...], str], AnyStrategy]
 """Function from name, symbols (() for its own) and model configuration ("" for its own) to a strategy."""
@@ -252,17 +254,18 @@ class _Verification:
         try:
             effects = reapply(machine, entry, self._batch.rows)
         except Divergence as error:
-            raise _Different(f"{where}: {error}") from error
+            raise _Different(f"{where}: {error}{_cause(machine)}") from error
         except Exception as error:  # any error of a strategy that did not raise in the desk
-            raise _Different(f"{where}: {type(error).__name__}: {error}") from error
+            raise _Different(f"{where}: {type(error).__name__}: {error}{_cause(machine)}") from error
         if effects != entry.effects:
-            raise _Different(f"{where}: effects differ: journal {entry.effects[:300]}, replay {effects[:300]}")
+            differ = f"journal {entry.effects[:300]}, replay {effects[:300]}"
+            raise _Different(f"{where}: effects differ: {differ}{_cause(machine)}")
         if entry.seq is None:
             return
         self._report.stepped += 1
         if entry.seq % DIGEST_EVERY == 0:
             if self._digests.pop(entry.seq, None) != digest(machine.state):
-                raise _Different(f"{where}: the state digest differs")
+                raise _Different(f"{where}: the state digest differs{_cause(machine)}")
             self._report.digests += 1
 
     def _check_snapshot(self, entry: Entry) -> None:
@@ -349,6 +352,14 @@ class _Verification:
             "equity": f"time_ns NOT IN ({times})",
         }
         return rows.get(name, "1")
+
+
+def _cause(machine: Machine) -> str:
+    """Return what may be why a step comes to something else, "" with the code of a shipped strategy."""
+    strategy = own(machine.state.identity.strategy)
+    if strategy is None:
+        return ""
+    return f"; unless a row was changed, it is {strategy.name} ({strategy.file}): {IMPURE}"
 
 
 def _place(entry: Entry) -> str:

@@ -22,6 +22,9 @@ INSTALLED = "entry point "
 RULE = "rule"
 """Stands in `StrategyEntry.training` for a rule: the last numbers of an observation are the policy's answer."""
 
+IMPURE = "it draws random numbers, reads a clock or a file, or keeps something outside its state"
+"""Why the same code comes to something else on the same events."""
+
 told_of_calls: list[Callable[[str], None]] = []
 """Functions that are told the name of each call of strategy code when it begins, and "" when it ends: a process that
 dies within a call can name it."""

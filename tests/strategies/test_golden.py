@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import struct
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -15,7 +13,6 @@ from strategies.golden import (
     GOLDEN_SEED,
     GOLDEN_SESSIONS,
     TAPE,
-    check_golden,
     contract_digest,
     contract_hash,
     golden_bars,
@@ -66,21 +63,6 @@ class Sleeper(OptionScalper):
 def test_a_strategy_that_is_not_warm_on_the_tape_is_named() -> None:
     with pytest.raises(ValueError, match="option_scalper has no observation at bar 19 of 2024-07-03"):
         golden_observations(Sleeper())
-
-
-class Leaver(OptionScalper):
-    """A strategy that leaves the working folder."""
-
-    def start(self) -> ScalperState:
-        os.chdir("/")
-        return super().start()
-
-
-def test_a_strategy_that_leaves_the_working_folder_is_named_before_a_command_looks_for_its_files_there() -> None:
-    before = Path.cwd()
-    with pytest.raises(ValueError, match=r"option_scalper leaves the working folder for /, .*: take os.chdir out"):
-        check_golden(Leaver())
-    assert Path.cwd() == before
 
 
 def test_the_contract_hash_is_the_one_that_exported_models_carry() -> None:

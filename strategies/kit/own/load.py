@@ -26,7 +26,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from strategies.kit.entry import GROUP, INSTALLED, OwnStrategyError, StrategyEntry, told
+from strategies.kit.entry import GROUP, INSTALLED, OwnStrategyError, StrategyEntry, told, told_of_calls
 from strategies.kit.own.declared import strategy_fault
 
 DEFAULT_NAME = "STRATEGY"
@@ -251,9 +251,11 @@ def _import(load: Callable[[], ModuleType], path: Path) -> ModuleType:
 
     Its prints go to standard error, so that a command's JSON stays valid. Its changes to the decimal context and to the
     working directory are undone: `--state-dir` may be relative, and from another directory a desk would begin a new
-    journal.
+    journal. From here on each call of its code leaves the working directory as it was, too.
     """
     importlib.invalidate_caches()
+    if _keep_folder not in told_of_calls:
+        told_of_calls.append(_keep_folder)
     for problem in _refusals:
         raise OwnStrategyError(problem)
     if path in _too_slow:  # a start imports it several times, and each attempt takes up to a minute
@@ -279,6 +281,26 @@ def _import(load: Callable[[], ModuleType], path: Path) -> ModuleType:
         if isinstance(error, _ImportTooSlow):
             _too_slow[path] = problem
         raise OwnStrategyError(problem) from error
+
+
+_folders: list[str] = []  # the working directory as each call of a strategy's code began, the innermost last
+
+
+def _keep_folder(call: str) -> None:
+    """Undo a call's change of the working directory, where a command's relative paths lead. See `told_of_calls`."""
+    if call:
+        _folders.append(_folder())
+    elif _folders and (former := _folders.pop()) and former != _folder():
+        with contextlib.suppress(OSError):  # it was removed meanwhile
+            os.chdir(former)
+
+
+def _folder() -> str:
+    """Return the working directory, "" where it was removed."""
+    try:
+        return str(Path.cwd())
+    except FileNotFoundError:
+        return ""
 
 
 _refusals: list[str] = []

@@ -167,6 +167,46 @@ def test_what_a_file_prints_and_sets_where_it_is_imported_reaches_no_command_s_o
     assert Path.cwd() == here
 
 
+@pytest.mark.parametrize("call", ["__init__", "start", "remember", "observe", "decide"])
+def test_wherever_a_call_of_a_file_s_code_goes_the_working_folder_stays(tmp_path: Path, call: str) -> None:
+    """A command's relative paths lead where they led: a tape, a store of models."""
+    goes = f"""
+
+class Goes(ToyKeeper):
+    def {call}(self, *arguments):
+        import os
+        os.chdir('/')
+        return super().{call}(*arguments)
+
+
+STRATEGY = STRATEGY._replace(make=Goes)
+"""
+    here = Path.cwd()
+    add(str(write_strategy(tmp_path / "mine_goes.py", "mine_goes", after=goes)))
+    check_golden(strategy("mine_goes"))
+    assert Path.cwd() == here
+
+
+@pytest.mark.parametrize(
+    ("call", "line"),
+    [
+        ("observe", "weight = __import__('random').random()"),
+        ("observe", "weight = __import__('time').time_ns() % 1e9"),
+        ("decide", "goal = __import__('random').randrange(10**9)"),
+        ("decide", "CALLS.append(1); goal = len(CALLS)"),
+    ],
+)
+def test_a_file_that_no_replay_can_follow_is_refused_before_it_is_trained(tmp_path: Path, call: str, line: str) -> None:
+    file = write_strategy(tmp_path / "mine_draws.py", "mine_draws", after="\n\nCALLS = []\n")
+    place = {"observe": "        data = np.array(", "decide": "        keeps = ("}[call]
+    add(str(file))
+    check_golden(strategy("mine_draws"))
+    file.write_text(file.read_text().replace('"mine_draws"', '"mine_drawn"').replace(place, f"        {line}\n{place}"))
+    add(str(file.rename(tmp_path / "mine_drawn.py")))
+    with pytest.raises(ValueError, match=rf"nothing is trained: asked to {call} twice .*: it draws random numbers"):
+        check_golden(strategy("mine_drawn"))
+
+
 def test_a_file_that_is_not_there_and_a_name_that_is_not_in_it(tmp_path: Path) -> None:
     with pytest.raises(OwnStrategyError, match=r"gone\.py: no such file: correct the path"):
         add(str(tmp_path / "gone.py"))
