@@ -31,6 +31,8 @@ from daemon.tapes.bars import origin_of
 from daemon.tapes.minutes import TapeCounts
 from daemon.tapes.quotes.tape import QuotedTape
 from daemon.tapes.zones import half_hours, hours_off, sessions_off
+from strategies.kit.contract import Bar
+from strategies.kit.plain import STATE_MOST, size_of
 from strategies.kit.quantity import from_json
 from strategies.kit.units import DAY_S
 
@@ -141,6 +143,7 @@ def quotes_used(replay: TapeReplay, tape: object, market: Any, reader: JournalRe
 
 
 IMPLIED = "option quotes"  # begins the source text of bars by `convert --from implied-bars`
+LARGE_STATE = 2**16  # bytes, beyond eight times the bars that a spec asks for: nothing of a history is so large
 FAR_APART = 0.25  # part of the equity: a larger distance is not from rounding to shares
 ANOTHER = "It is the strategy's passive one: RLTRADER_POLICY__VERSION=VERSION runs another (rltraderctl models list)."
 
@@ -303,6 +306,13 @@ def _remarks(
         )
     if stats.bars and not stats.fills and (stats.denials or not baskets.unsent):
         yield _no_trade(replay, state)
+    size, spec = size_of(state.strategy), replay.strategy.spec
+    if size > LARGE_STATE + 8 * size_of(Bar("", 0, 0.0, 0.0, 0.0, 0.0, 0.0)) * spec.history_bars * len(spec.symbols):
+        yield (
+            f"The strategy's state has {size / 2**20:.1f} MiB after {stats.bars:,} bars: does it grow with each bar? "
+            f"Each snapshot and each start carries it, and at {STATE_MOST >> 20} MiB its desk asks it no more. Keep the "
+            "newest rows alone, as kit.KeptBars does."
+        )
 
 
 def _left_out(replay: TapeReplay, counts: TapeCounts) -> Iterator[str]:

@@ -20,6 +20,8 @@ from strategies.kit.quantity import from_json, to_json
 
 _SCALARS = frozenset((int, bool, bytes, type(None), Bar))
 CURE = "let it hold plain numbers, text and bytes, tuples of them and msgspec.Struct: float(x), int(x), .tobytes()"
+STATE_MOST = 64 * 2**20
+"""Bytes of a state: each snapshot of the journal has it, and each start reads it."""
 ONE_AT_A_TIME = threading.Lock()  # msgspec analyses a type in several steps; other threads must not see it half done
 _encode: Callable[[Any], bytes] = msgspec.json.Encoder(enc_hook=to_json).encode
 
@@ -66,6 +68,28 @@ def read_again(state: Any, kind: Any) -> Any:
     if isinstance(state, Struct) and type(read) is not type(state):
         raise TypeError(f"it is a {type(state).__name__}, and would be read again as {name}: correct state_type")
     return read
+
+
+def size_of(value: Any) -> int:
+    """Return about how many bytes a plain value holds: 8 for a number, 64 for a bar."""
+    kind = type(value)
+    if kind is bytes or kind is str:
+        return len(value)
+    if kind is Bar:
+        return 64
+    if isinstance(value, Struct):
+        return sum([size_of(getattr(value, name)) for name in value.__struct_fields__])
+    if isinstance(value, Mapping):
+        return sum([size_of(key) + size_of(item) for key, item in value.items()])
+    if kind is tuple or kind is list:
+        kinds = set(map(type, value))
+        if len(kinds) == 1 and (one := next(iter(kinds))) in _SIZES:
+            return len(value) * _SIZES[one]
+        return sum(map(size_of, value))
+    return 8
+
+
+_SIZES = {int: 8, float: 8, bool: 8, Bar: 64}
 
 
 @cache

@@ -20,6 +20,7 @@ from daemon.journal.outcomes import Baskets
 from daemon.operator.summary import QuotesUsed, daily_figures
 from daemon.tapes.files import SOURCE_KEY
 from daemon.tapes.minutes import TapeCounts
+from strategies.kit.daily import KeptBars
 from strategies.registry import strategy
 from training.data.quotes.implied_bars import SOURCE
 
@@ -98,6 +99,22 @@ def test_a_replay_that_went_beyond_the_claimed_risk_says_so() -> None:
     assert "0 of 2 stretches" in remark
     assert said(0.4, 0.25) == ()
     assert remarks(replay, TapeCounts(), state, 10, Baskets(), ends) == ()  # nothing is claimed
+
+
+def test_a_state_that_grows_with_each_bar_is_named_and_a_history_is_not() -> None:
+    replay: Any = SimpleNamespace(
+        settings=load(None, {}), strategy=strategy("option_scalper"), tape=Path("bars.csv"), quotes=None,
+        info=SimpleNamespace(resorted=False, interval_s=60, dates=7),
+    )  # fmt: skip
+    start = State(
+        replay.strategy.start(), Identity("replay", "paper", "option_scalper", "e", "sip"), replay.settings.trading()
+    )
+    start = replace(start, stats=replace(start.stats, bars=100_000, decisions=5, fills=4))
+    bars = replay.strategy.spec.history_bars + 390
+    kept, grown = (KeptBars((bytes(48 * rows),)) for rows in (bars, 100_000))
+    assert remarks(replay, TapeCounts(), replace(start, strategy=kept), 10, Baskets()) == ()
+    (remark,) = remarks(replay, TapeCounts(), replace(start, strategy=grown), 10, Baskets())
+    assert remark.startswith("The strategy's state has 4.6 MiB after 100,000 bars: does it grow with each bar?")
 
 
 def test_a_halt_that_lasted_to_the_end_is_named_with_its_sessions_and_the_figures_up_to_it() -> None:

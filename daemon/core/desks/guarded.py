@@ -34,7 +34,7 @@ from strategies.kit.contract import (
     View,
 )
 from strategies.kit.entry import told_of_calls
-from strategies.kit.plain import read_again
+from strategies.kit.plain import STATE_MOST, read_again, size_of
 from strategies.registry import STRATEGIES
 
 DecisionT = TypeVar("DecisionT", Decision, Rebalance)
@@ -216,6 +216,11 @@ def _keep(strategy: Any, draft: Draft, state: Any, call: str) -> None:
             state = read_again(state, strategy.state_type)
         except TypeError as error:
             raise TypeError(f"{call} returned a state that cannot be kept: {error}") from error
+        if (size := size_of(state)) > STATE_MOST:
+            raise ValueError(
+                f"{call} returned a state of {size / 2**20:.1f} MiB, expected {STATE_MOST >> 20} at most: keep the "
+                "newest rows alone, as kit.KeptBars does"
+            )
     draft.strategy = state
 
 

@@ -217,6 +217,8 @@ FLOATS = np.array([1.0, 2.0], dtype="<f4")
 WORDS: Any = ("x",)
 HALF: Any = (2.5,)
 NO_ORDER: Any = frozenset((1, 2))
+LARGE = PointerState("x" * (65 * 2**20), (), ())  # bytes of text
+LARGE_BY_ROWS = PointerState("", (), (0.5,) * (65 * 2**17))  # 8 bytes each
 HOLD = Decision(Choice((0.5, 0.5), 0, 0.5), 0, Target(0, 0))
 
 
@@ -241,6 +243,8 @@ HOLD = Decision(Choice((0.5, 0.5), 0, 0.5), 0, Target(0, 0))
         ("correct", PointerState("\ud800", (), ()), r"state.\w+ is a str, which the journal cannot keep"),
         ("correct", PointerState("", NO_ORDER, ()), r"state.\w+ is a frozenset, whose order is another one"),
         ("correct", WiderState("", (), (), 3), "a WiderState, and would be read again as PointerState: correct"),
+        ("correct", LARGE, "a state of 65.0 MiB, expected 64 at most: keep the newest rows alone"),
+        ("correct", LARGE_BY_ROWS, "a state of 65.0 MiB, expected 64 at most"),
         ("correct", None, "correct returned None where its new state is expected"),
         ("remember", None, "remember returned None where its new state is expected"),
         ("readjust", None, "readjust returned None where its new state is expected"),
