@@ -14,7 +14,10 @@ from pathlib import Path
 from strategies.registry import VARIABLE, places
 
 _HERE = str(Path(__file__).resolve().parents[2])
-_START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from {module} import main; main()"
+_START = (
+    "import sys; sys.path.insert(0, sys.argv.pop(1)); from daemon.host.lean import without_pandas; without_pandas(); "
+    "from {module} import main; main()"
+)
 
 
 class GivenUp(Exception):

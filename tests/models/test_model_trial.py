@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from daemon.models import child
 from daemon.models.child import environment
 from daemon.models.store import LoadedModel, ModelError, load
 from daemon.models.trial import TrialProcess, try_model
@@ -43,6 +44,14 @@ def test_what_the_store_ships_passes() -> None:
 
 def test_a_recurrent_policy_passes(tmp_path: Path) -> None:
     try_model(load(put_models(tmp_path), strategy("regime_switcher"), VERSION))
+
+
+def test_the_child_goes_without_pandas_as_the_daemon_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its import takes as long as all else of a trial; TA-Lib asks for it."""
+    start, _, module = child._START.partition("from {module}")
+    ends = "import os; sys.addaudithook(lambda kind, of: kind == 'import' and of[0] == 'pandas.core' and os._exit(9)); "
+    monkeypatch.setattr(child, "_START", f"{start}{ends}from {{module}}{module}")
+    try_model(load(REPOSITORY / "onnx_models", strategy("daily_rebalancer")))
 
 
 @pytest.mark.parametrize("name", IN_A_CHILD)
