@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -46,20 +47,27 @@ def test_two_years_draw_what_meets_it(name: str) -> None:
     assert any(likely(name, schedule) for schedule, _ in pairs)
 
 
+@pytest.fixture(scope="module")
+def whole() -> Iterator[Tree]:
+    """This tree as it is; one interpreter serves all."""
+    with Tree() as tree:
+        yield tree
+
+
 @pytest.mark.parametrize("name", SHORT)
-def test_a_short_life_finds_the_defect_and_breaks_no_rule_without_it(name: str, tmp_path: Path) -> None:
+def test_a_short_life_finds_the_defect_and_breaks_no_rule_without_it(name: str, tmp_path: Path, whole: Tree) -> None:
     options = argparse.Namespace(focused=True, seed=1, every=False, shrink_finds=False, tries=0, most=1)
-    with Tree(partial(with_defect, name), tmp_path) as tree, Tree() as whole:
+    with Tree(partial(with_defect, name), tmp_path) as tree:
         row = find_defect(name, tree, whole, options)
     assert row["found"], row
     assert "without" not in row
 
 
-def test_what_will_move_money_later_excuses_no_profit_that_is_not_true(tmp_path: Path) -> None:
+def test_what_will_move_money_later_excuses_no_profit_that_is_not_true(tmp_path: Path, whole: Tree) -> None:
     name = "accepted_report_forgets_the_day"
     schedule = FOCUSED[name]
     later = replace(schedule, happenings=(*schedule.happenings, Happening(0, 385.0, "unknown line", 1)))
-    with Tree(partial(with_defect, name), tmp_path) as tree, Tree() as whole:
+    with Tree(partial(with_defect, name), tmp_path) as tree:
         found_by = first_problem(tree, later)
         assert first_problem(whole, later) is None
     assert found_by is not None

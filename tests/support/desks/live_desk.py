@@ -192,7 +192,7 @@ def another_release(folder: Path, rule: str = "", otherwise: str = "", file: str
     In `file` it has `otherwise` where this one has `rule`; without one it decides the same.
     """
     for package in ("daemon", "rltrader", "strategies"):
-        shutil.copytree(REPOSITORY / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(REPOSITORY / package, folder / package)
     rules = folder / file
     text = rules.read_text()
     if rule and text.count(rule) != 1:

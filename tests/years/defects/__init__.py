@@ -46,9 +46,12 @@ def with_defect(name: str, folder: Path) -> Path:
 
 
 def copied(texts: Mapping[str, str], folder: Path) -> Path:
-    """Copy what a watched desk needs into `folder`, with these texts in place of their files'; returns `folder`."""
+    """Copy what a watched desk needs into `folder`, with these texts in place of their files'; returns `folder`.
+
+    Bytecode comes with it, for the modules that stay as they are; pytest's own has no reader there.
+    """
     for package in COPIED:
-        shutil.copytree(REPOSITORY / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(REPOSITORY / package, folder / package, ignore=shutil.ignore_patterns("*-pytest-*.pyc"))
     for path, text in texts.items():
         (folder / path).write_text(text, encoding="utf-8")
     return folder
