@@ -22,7 +22,7 @@ from daemon.engine.state_dir import parts_of
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import decode_event
-from daemon.reports.gap.gap import REASONS, Gap, GapSummary, read_gap, summary_of
+from daemon.reports.gap import REASONS, Gap, GapSummary, read_gap, summary_of
 from daemon.reports.words import instrument, money, number, price, unread_sentence
 from strategies.kit.quantity import to_json
 

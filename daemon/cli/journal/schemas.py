@@ -6,11 +6,11 @@ from typing import Any
 
 from daemon.cli.journal.events import EventLine
 from daemon.models.drift import DriftResult
-from daemon.operator.mqtt.schema import schema_of, schema_text
+from daemon.operator.mqtt.messages import schema_of, schema_text
 from daemon.operator.status import DeskStatus
 from daemon.operator.summary import Summary
 from daemon.reports.end_of_day import DayReport, SessionReport
-from daemon.reports.gap.gap import Gap, GapSummary
+from daemon.reports.gap import Gap, GapSummary
 from daemon.reports.performance.read import Sheet
 from daemon.reports.shadow import ShadowReport
 from daemon.reports.trade_tables import trades_contract

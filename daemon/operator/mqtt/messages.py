@@ -6,7 +6,8 @@ the JSON Schemas. Money is USD as text, times nanoseconds UTC.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -16,9 +17,26 @@ from daemon.core.records import DecisionRow, EquityRow, FillRow, OrderRow
 from daemon.core.state import State
 from daemon.operator.heartbeat import GuardBeat, Heartbeat
 from daemon.operator.mqtt.outbox import Counts
-from daemon.operator.mqtt.schema import schema_of, schema_text
 from daemon.operator.status import DeskStatus, status_of
 from strategies.kit.quantity import Quantity
+
+
+def schema_of(kind: Any) -> dict[str, Any]:
+    """Return the schema of a structure (JSON Schema 2020-12)."""
+    draft = "https://json-schema.org/draft/2020-12/schema"
+    return {"$schema": draft, **msgspec.json.schema(kind, schema_hook=_of_quantity)}
+
+
+def _of_quantity(kind: Any) -> dict[str, Any]:
+    """Return the schema of a quantity: an integer, or a fraction as plain text."""
+    if kind is not Quantity:
+        raise NotImplementedError(kind)
+    return {"anyOf": [{"type": "integer"}, {"type": "string", "pattern": r"^-?\d+\.\d{1,9}$"}]}
+
+
+def schema_text(schema: Mapping[str, Any]) -> str:
+    """Return a schema as the text of its file."""
+    return json.dumps(schema, indent=2) + "\n"
 
 
 class _Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):

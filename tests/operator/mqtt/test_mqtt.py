@@ -32,8 +32,8 @@ from daemon.core.events import CommandRefused, Event, HaltRequested, ResumeReque
 from daemon.core.state import State
 from daemon.core.step import Step
 from daemon.operator.announce import Announcer
-from daemon.operator.mqtt import command_topic
 from daemon.operator.mqtt import connection as mqtt_connection
+from daemon.operator.mqtt import mqtt
 from daemon.operator.mqtt.connection import MqttBroker, MqttSettings, connect, properties
 from daemon.operator.mqtt.messages import ChainHead
 from daemon.operator.mqtt.mqtt import CUT_OFTEN, MqttSide
@@ -665,7 +665,7 @@ async def test_the_command_line_hears_a_desk_of_five_hundred_positions(
         holding = Holding("ABCDE", 1234, "123456.78", "123.45", "100.01", 1_795_809_600_000_000_000)
         return replace(status_of(state, name), positions=(holding,) * 500)
 
-    monkeypatch.setattr(command_topic, "status_of", large)
+    monkeypatch.setattr(mqtt, "status_of", large)
     password = broker.passwords["paper-1"]
     async with connected_desk(desk, tmp_path / "state", broker.broker(), password) as connection:
         await connection.up()

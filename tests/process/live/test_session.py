@@ -19,7 +19,7 @@ import pytest
 from daemon.cli import ctl
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
-from daemon.reports.gap.gap import read_gap
+from daemon.reports.gap import read_gap
 from daemon.tapes.quotes.reader import QuoteFile
 from daemon.tapes.quotes.recording import finish
 from simulator.prices.market import POINT_NS

@@ -31,7 +31,7 @@ from daemon.core.events import (
 )
 from daemon.journal.journal import FILE, Journal
 from daemon.journal.rows import CommitBatch, HashChain, encode_effects
-from daemon.reports.gap.gap import Gap, GapLine, read_gap, summary_of
+from daemon.reports.gap import Gap, GapLine, read_gap, summary_of
 from strategies.kit.contract import Session
 from strategies.kit.units import HOUR_NS, SECOND_NS
 from tests.support.quote_files import write_quotes
