@@ -137,8 +137,7 @@ def _serve(pipe: Connection, tape: str, config: str, state_dir: str) -> None:
 async def _session(pipe: Connection, tape: str, config: Path, state_dir: Path, stamped: Stamped) -> None:
     from simulator.clock import SimClock
     from simulator.prices.market import Market
-    from simulator.server import AlpacaServer
-    from simulator.serving import RunningServer
+    from simulator.server import AlpacaServer, RunningServer
     from simulator.trading.account import Account
     from simulator.trading.venue import Rules
     from tests.support.desks.live_desk import LOOSE, write_config

@@ -25,7 +25,7 @@ from typing import Any
 from bench.tapes import recorded_minutes, synthetic_minutes
 from simulator.clock import SimClock
 from simulator.prices.market import Market
-from simulator.serving import RunningServer, serving
+from simulator.server import RunningServer, serving
 from simulator.trading.account import Account
 from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET
 from strategies.kit.contract import Session

@@ -1,16 +1,19 @@
 """The loopback Alpaca as one aiohttp application on 127.0.0.1: wires trading and market data to one venue.
 
-The request log and HTTP faults act here, before any handler; nothing here knows an order's rules.
+The request log and HTTP faults act here, before any handler; nothing here knows an order's rules. `serving` runs it in
+a thread with its own loop, for tests and synchronous programs.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from aiohttp import web
 
@@ -24,11 +27,9 @@ from simulator.data.stream import FaultyHub
 from simulator.data.timeline import Timeline
 from simulator.faults import NESTED, Fault, Faults, respelt
 from simulator.prices.market import Market
-from simulator.trading import rest as trading_rest
 from simulator.trading.account import Account
-from simulator.trading.backend import Trading
+from simulator.trading.backend import ACCOUNT, FaultyActivityStream, FaultyTradingRest, Trading
 from simulator.trading.matching import Matching
-from simulator.trading.rest import FaultyActivityStream
 from simulator.trading.settlement import BackOffice
 from simulator.trading.trade_stream import FaultyTradeStream
 from simulator.trading.venue import Brokerage, Rules
@@ -124,7 +125,7 @@ class AlpacaServer(Brokerage):
         self.faults.exposed = self.exposed
         app = web.Application(middlewares=[self._middleware], client_max_size=2**24)
         trading = Trading(self.matching)
-        app.router.add_routes(trading_rest.FaultyTradingRest(trading).routes())
+        app.router.add_routes(FaultyTradingRest(trading).routes())
         app.router.add_routes(FaultyActivityStream(trading).routes())
         app.router.add_routes(self.trade_stream.routes())
         app.router.add_routes(self.data_stream.routes())
@@ -182,7 +183,7 @@ class FaultyFront(Front[Account]):
 
     def __init__(self, venue: Brokerage) -> None:
         limits = {"limit": venue.rules.rate_limit, "data_limit": venue.rules.data_rate_limit}
-        super().__init__(trading_rest.ACCOUNT, venue.authentic, venue.clock.now_ns, **limits)
+        super().__init__(ACCOUNT, venue.authentic, venue.clock.now_ns, **limits)
         self._faults = venue.faults
 
     def denied(self, request: web.Request, account: Account | None) -> int:
@@ -285,3 +286,80 @@ def _change(reply: web.StreamResponse, fields: dict[str, Any]) -> web.StreamResp
             target.update(fields)
         reply.text = json.dumps(body)
     return reply
+
+
+Result = TypeVar("Result")
+Running = tuple[AlpacaServer, asyncio.AbstractEventLoop, asyncio.Event]
+START_LIMIT_S = 120.0
+
+
+class RunningServer:
+    """A running server in another thread. Addresses and `faults` may be used directly, the rest through `call`."""
+
+    def __init__(self, server: AlpacaServer, loop: asyncio.AbstractEventLoop) -> None:
+        self.server = server
+        self.faults = server.faults
+        self.trading_url = server.trading_url
+        self.data_url = server.data_url
+        self.stream_url = server.stream_url
+        self.option_stream_url = server.option_stream_url
+        self.trade_stream_url = server.trade_stream_url
+        self._loop = loop
+
+    def call(self, function: Callable[..., Result], *arguments: Any, **keywords: Any) -> Result:
+        """Run `function` on the server's loop; returns its result or raises its exception."""
+
+        async def on_loop() -> Result:
+            return function(*arguments, **keywords)
+
+        return asyncio.run_coroutine_threadsafe(on_loop(), self._loop).result(START_LIMIT_S)
+
+    def jump_to(self, ns: int) -> None:
+        """Move the clock to `ns`, and process everything up to it before this returns."""
+
+        def jump() -> None:
+            self.server.clock.jump_to(ns)
+            self.server.back_office.advance(ns)
+            self.server.matching.changed.set()
+
+        self.call(jump)
+
+    def by_hand(self, action: str, **fields: Any) -> dict[str, Any]:
+        """Call `AlpacaServer.by_hand` from this thread."""
+        return self.call(self.server.by_hand, action, **fields)
+
+
+@contextlib.contextmanager
+def serving(market: Market, clock: SimClock, **settings: Any) -> Iterator[RunningServer]:
+    """Serve in a thread for the duration of a `with`; `settings` are those of `AlpacaServer`.
+
+    Raises the exception of the server's start; and at the end that of a failed background task.
+    """
+    running: Future[Running] = Future()
+    with ThreadPoolExecutor(1, thread_name_prefix="alpaca-server") as thread:
+        end = thread.submit(_run, _serve(running, market, clock, settings), clock)
+        futures: set[Future[Any]] = {running, end}
+        wait(futures, START_LIMIT_S, FIRST_COMPLETED)
+        if end.done():
+            end.result()
+        server, loop, stop = running.result(0)
+        try:
+            yield RunningServer(server, loop)
+        finally:
+            loop.call_soon_threadsafe(stop.set)
+            with clock.passing():
+                end.result(START_LIMIT_S)
+
+
+def _run(work: Coroutine[Any, Any, None], clock: SimClock) -> None:
+    with asyncio.Runner(loop_factory=clock.new_loop) as runner:
+        runner.run(work)
+    clock.leave()
+
+
+async def _serve(running: Future[Running], market: Market, clock: SimClock, settings: dict[str, Any]) -> None:
+    async with AlpacaServer(market, clock, **settings) as server:
+        stop = asyncio.Event()
+        running.set_result((server, asyncio.get_running_loop(), stop))
+        await stop.wait()
+        clock.end_serving()

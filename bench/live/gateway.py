@@ -38,7 +38,7 @@ from daemon.core.effects import SubmitOrder
 from daemon.host.time.clock import Clock
 from daemon.pacing import TokenBucket
 from simulator.clock import SimClock
-from simulator.serving import RunningServer, serving
+from simulator.server import RunningServer, serving
 from simulator.trading.account import Account
 from strategies.kit.units import MINUTE_NS
 from tests.support.gateway_stage import OPEN_NS, market

@@ -32,7 +32,7 @@ from strategies.kit.card import FORMAT as CARD_FORMAT
 from strategies.kit.card import STAKES, Card, Lead
 from tests.support.planted.flipping import Flipping, share_of_optimum
 from tests.support.rl.flipped import AFTER, BEFORE, DISCOUNT, EPSILON, MARKET, Desk, champion
-from training.evidence.off_policy.evaluation import OffPolicy
+from training.evidence.off_policy import OffPolicy
 from training.online.judging import judged
 from training.rl.dqn.networks import QNetwork
 from training.rl.ppo import make_deterministic

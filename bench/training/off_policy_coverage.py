@@ -24,7 +24,7 @@ import numpy as np
 
 from bench.training.resumed import OtherStudy, resumed
 from tests.support.planted.tabular_market import TabularMarket
-from training.evidence.off_policy.evaluation import Least, evaluate
+from training.evidence.off_policy import Least, evaluate
 
 HORIZON = 2
 DISCOUNT = 0.99

@@ -19,8 +19,7 @@ from daemon.alpaca_api.wire import ZERO, asset_id
 from daemon.core.instruments import option_market
 from daemon.core.limits import Paper
 from simulator.prices.corporate_actions import effective_day
-from simulator.prices.day_path import MinuteStarts
-from simulator.prices.day_prices import DailyPrices
+from simulator.prices.day_prices import DailyPrices, MinuteStarts
 from simulator.prices.tape import calendar_sessions, cents, grid, new_york_date, price_path, read_bars
 from strategies.kit.contract import Bar, Session
 from strategies.kit.units import MINUTE_NS, SECOND_NS

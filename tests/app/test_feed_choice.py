@@ -20,7 +20,7 @@ from daemon.tapes import BUNDLED_TAPE
 from simulator.clock import SimClock
 from simulator.prices.market import Market
 from simulator.prices.tape import calendar_sessions, new_york_date, read_bars
-from simulator.serving import serving
+from simulator.server import serving
 from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET, Rules
 
 KEYS = Credentials(api_key_id=SecretStr(DEFAULT_KEY), api_secret_key=SecretStr(DEFAULT_SECRET))

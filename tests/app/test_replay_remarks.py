@@ -22,7 +22,7 @@ from daemon.tapes.files import SOURCE_KEY
 from daemon.tapes.minutes import TapeCounts
 from strategies.kit.daily import KeptBars
 from strategies.registry import strategy
-from training.data.quotes.implied_bars import SOURCE
+from training.data.quotes.convert import SOURCE
 
 
 def test_widened_rules_implied_bars_and_the_source_of_the_volatility_are_stated(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from daemon.config.load import load
 from simulator.clock import SimClock
 from simulator.prices.market import Market
-from simulator.serving import RunningServer, serving
+from simulator.server import RunningServer, serving
 from simulator.trading.account import Account
 from simulator.trading.venue import Rules
 from simulator.virtual_clock import virtual_clock

@@ -35,7 +35,7 @@ from daemon.tapes import BUNDLED_TAPE
 from simulator.clock import SimClock
 from simulator.prices.market import Market
 from simulator.prices.tape import calendar_sessions, new_york_date, read_bars
-from simulator.serving import RunningServer, serving
+from simulator.server import RunningServer, serving
 from simulator.trading.account import Account
 from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET, Rules
 from strategies.kit.manifest import MANIFEST_FILE, StatedClaim, decode, encode

@@ -34,7 +34,7 @@ from daemon.tapes.spans import Span
 from simulator.__main__ import start_ns
 from simulator.clock import SimClock
 from simulator.desks_by_hand import environment, market_of
-from simulator.serving import RunningServer, serving
+from simulator.server import RunningServer, serving
 from simulator.trading.account import Account
 from strategies import registry
 from strategies.registry import strategy

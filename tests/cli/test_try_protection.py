@@ -15,7 +15,7 @@ from daemon.cli.ctl import main
 from daemon.host.account_lock import AccountLock, Holder
 from simulator.clock import SimClock
 from simulator.prices.market import Market
-from simulator.serving import RunningServer, serving
+from simulator.server import RunningServer, serving
 from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET, Rules
 from strategies.kit.contract import Bar
 from tests.support.alpaca.rest_desk import MINUTE_NS, OPEN_NS, SESSIONS

@@ -13,8 +13,7 @@ from typing import Any, overload
 from msgspec.structs import replace
 
 from simulator.prices.corporate_actions import Dividend, Merger, Rename, SpinOff, Split, close_before, morning_ns
-from simulator.prices.day_path import DayMinutes, MinuteStarts
-from simulator.prices.day_prices import Action
+from simulator.prices.day_prices import Action, DayMinutes, MinuteStarts
 from simulator.prices.market import Market
 from strategies.kit.contract import Bar
 from strategies.kit.units import MINUTE_NS

@@ -20,11 +20,9 @@ from daemon.tapes.files import TapeError
 from rltrader import called
 from training.cli.main import COMMANDS, DONE, wrong
 from training.data.quotes.columns import ColumnChoice, ConvertError
-from training.data.quotes.convert import Converted, convert
+from training.data.quotes.convert import Converted, convert, convert_bars, implied_bars
 from training.data.quotes.convert import Progress as Listen
 from training.data.quotes.formats import BARS, FORMATS
-from training.data.quotes.implied_bars import implied_bars
-from training.data.quotes.massive import convert_bars
 from training.evidence.wording import counted
 
 

@@ -29,10 +29,10 @@ from training.desks.registry import kind
 from training.rl.coefficients import SEARCH_ROLLOUTS, SEARCH_STEPS
 from training.rl.pool import Stopped
 from training.runs.settings import settings_for
-from training.studies.search.space import Search
+from training.studies.search.trials import Search
 
 if TYPE_CHECKING:
-    from training.studies.search.book import TrialResult
+    from training.studies.search.trials import TrialResult
 
 SHOWN = 10  # trials in the table
 FOLDS = 3  # of a strategy that is not tested by years, and has no folds of its own

@@ -27,7 +27,7 @@ from training.desks.kind import Span
 from training.desks.online.cold_start import REPLAY_FILE, cold_replay, cold_start, dates_apart, returns_apart
 from training.desks.online.data import OnlineData, OnlineTaskData, load
 from training.desks.online.export import PROBES, training_of
-from training.desks.online.market.bars import digest_of_files
+from training.desks.online.history import digest_of_files
 from training.desks.online.network import COLD_PRESETS, network_of
 from training.evidence.statistics import Series
 from training.export.reference import Watched

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from daemon.experience.experience import Experience
-from training.evidence.off_policy.evaluation import OffPolicy
+from training.evidence.off_policy import OffPolicy
 from training.evidence.statistics import Series
 from training.export.reference import Watched
 from training.online.judging import FEATURES, MODEL, judged, rows_of

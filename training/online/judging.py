@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daemon.experience.experience import Experience
-from training.evidence.off_policy.estimators import Logged
-from training.evidence.off_policy.evaluation import OffPolicy, evaluate
+from training.evidence.off_policy import Logged, OffPolicy, evaluate
 from training.evidence.statistics import Series
 
 HOLD = 0

@@ -25,7 +25,7 @@ from strategies.online_dqn import OnlineDqn
 from strategies.online_dqn.model_config import ModelConfig
 from strategies.online_dqn.state_vector import read_file
 from training.desks.online.network import COLD_PRESETS, network_of
-from training.evidence.off_policy.evaluation import EpisodeValue, OffPolicy
+from training.evidence.off_policy import EpisodeValue, OffPolicy
 from training.evidence.resampling import Interval
 from training.evidence.statistics import Series
 from training.online.beginning import Apart, made_in

@@ -17,7 +17,7 @@ from strategies.kit.manifest import MANIFEST_FILE, Reference, Training
 from strategies.online_dqn import OnlineDqn
 from strategies.online_dqn.model_config import PORTFOLIO
 from training.desks.online.export import export_online
-from training.evidence.off_policy.evaluation import OffPolicy, card_of
+from training.evidence.off_policy import OffPolicy, card_of
 from training.evidence.statistics import Series
 from training.export.reference import Watched, each_column, reference_of
 from training.export.shelf import ExportError

@@ -18,8 +18,7 @@ from daemon.core.events import SessionScheduled
 from daemon.core.state import State
 from daemon.host.time.clock import Clock
 from simulator.clock import SimClock
-from simulator.server import AlpacaServer
-from simulator.serving import RunningServer
+from simulator.server import AlpacaServer, RunningServer
 from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET
 from strategies.registry import strategy
 from tests.support.alpaca.market_desk import calendar

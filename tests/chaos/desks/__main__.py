@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 from daemon.alpaca_api.refusals import Refusal
 from daemon.alpaca_api.wire import text
 from daemon.cli.ctl import main as rltraderctl
-from simulator.serving import serving
+from simulator.server import serving
 from simulator.trading.account import Account
 from simulator.virtual_clock import virtual_clock
 from strategies.kit.contract import Session

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from simulator.serving import RunningServer
+from simulator.server import RunningServer
 from simulator.trading.account import Account
 from simulator.virtual_clock import VirtualClock
 from tests.chaos.desks import plan as desks_plan

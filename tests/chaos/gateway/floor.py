@@ -21,7 +21,7 @@ from daemon.gateway.config import GatewaySettings, load_gateway
 from daemon.gateway.journal import verify
 from daemon.journal.journal import FILE
 from simulator.clock import SimClock
-from simulator.serving import RunningServer, serving
+from simulator.server import RunningServer, serving
 from simulator.trading.account import Account
 from simulator.trading.venue import Rules
 from strategies.kit.contract import Session

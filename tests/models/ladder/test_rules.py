@@ -32,8 +32,8 @@ from daemon.models.ladder.rules import (
     unusable,
 )
 from strategies.kit.card import FORMAT, Card, Lead
-from training.evidence.off_policy.evaluation import OffPolicy as Evaluated
-from training.evidence.off_policy.evaluation import card_of
+from training.evidence.off_policy import OffPolicy as Evaluated
+from training.evidence.off_policy import card_of
 from training.evidence.statistics import Series
 
 NAMES = ("band_0.1", "band_0.2", "band_0.4", "band_0.8")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from daemon.cli import ctl
-from simulator.serving import serving
+from simulator.server import serving
 from simulator.trading.account import Account
 from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET
 from simulator.virtual_clock import virtual_clock

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 
 from simulator.data.fields import merge_bars
 from simulator.prices.corporate_actions import Dividend, Merger, SpinOff, Split, adjust_bar
-from simulator.prices.day_path import minutes_of
-from simulator.prices.day_prices import DailyPrices
+from simulator.prices.day_prices import DailyPrices, minutes_of
 from simulator.prices.market import NEVER_NS, POINT_NS
 from simulator.prices.tape import midnight_ns
 from strategies.kit.contract import Bar, Session

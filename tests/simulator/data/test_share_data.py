@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from simulator.prices.corporate_actions import SpinOff
-from simulator.server import AlpacaServer
-from simulator.serving import RunningServer
+from simulator.server import AlpacaServer, RunningServer
 from strategies.kit.units import SECOND_NS
 from tests.support.simulator.lone_loop import clock_of_loop
 from tests.support.simulator.share_days import DATES, SESSIONS, at, desks, history, shares

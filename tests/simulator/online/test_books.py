@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from simulator.online.books import Books
+from simulator.online.show import Books
 from strategies.kit.contract import Session
 
 SESSION = Session("2024-01-02", 1_000, 2_000)

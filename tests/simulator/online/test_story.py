@@ -9,9 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from simulator.clock import SimClock
-from simulator.online.books import Moved
 from simulator.online.processes import ShowError
-from simulator.online.show import CARD, LEARN, LINES, SHADOW, Show, Story
+from simulator.online.show import CARD, LEARN, LINES, SHADOW, Moved, Show, Story
 from tests.support.paths import REPOSITORY
 
 

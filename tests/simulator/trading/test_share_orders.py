@@ -17,8 +17,7 @@ import websockets
 from daemon.alpaca_api.books import PositionChange
 from simulator.faults import Faults
 from simulator.prices.corporate_actions import Merger, SpinOff, Split
-from simulator.server import AlpacaServer
-from simulator.serving import RunningServer
+from simulator.server import AlpacaServer, RunningServer
 from simulator.trading.account import Account
 from simulator.trading.venue import Rules
 from strategies.kit.units import SECOND_NS

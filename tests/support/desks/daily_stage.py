@@ -18,7 +18,7 @@ import pytest
 from simulator.prices.day_prices import DailyPrices
 from simulator.prices.market import Market
 from simulator.prices.tape import calendar_sessions
-from simulator.serving import serving
+from simulator.server import serving
 from simulator.trading.account import Account
 from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET, Rules
 from strategies.golden import golden_observations

@@ -24,7 +24,7 @@ from daemon.engine.recover import recovered_desk
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from simulator.clock import SimClock
-from simulator.serving import RunningServer
+from simulator.server import RunningServer
 from simulator.trading.account import Account
 from tests.support.desks.warm import FORK, PRELOAD
 from tests.support.paths import FIXTURE_MODELS, REPOSITORY

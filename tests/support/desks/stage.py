@@ -22,8 +22,7 @@ from daemon.journal.reader import JournalReader
 from simulator.clock import SimClock
 from simulator.prices.market import Market
 from simulator.prices.tape import NEW_YORK
-from simulator.server import LoggedRequest
-from simulator.serving import RunningServer, serving
+from simulator.server import LoggedRequest, RunningServer, serving
 from simulator.trading.account import Account
 from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET, Rules
 from strategies.kit.contract import Bar, Session

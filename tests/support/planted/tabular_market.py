@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from training.evidence.off_policy.estimators import Logged
+from training.evidence.off_policy import Logged
 
 Floats = NDArray[np.float64]
 

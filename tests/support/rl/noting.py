@@ -20,7 +20,7 @@ from strategies.kit.card import Card
 from strategies.kit.contract import AnyStrategy, Float32Array
 from tests.support.models.cards import vouch
 from tests.support.models.online_models import NAME, put_momentum
-from training.evidence.off_policy.evaluation import OffPolicy
+from training.evidence.off_policy import OffPolicy
 from training.export.reference import Watched
 from training.online.candidates import Candidates, Origin
 from training.rl.dqn.networks import QNetwork

@@ -16,7 +16,7 @@ from simulator.prices.corporate_actions import Dividend, Rename, Split
 from simulator.prices.day_prices import DailyPrices
 from simulator.prices.market import Market
 from simulator.prices.tape import midnight_ns
-from simulator.serving import RunningServer, serving
+from simulator.server import RunningServer, serving
 from simulator.trading.account import Account
 from strategies.kit.contract import Bar, Session
 from strategies.kit.units import SECOND_NS

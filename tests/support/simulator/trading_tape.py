@@ -16,7 +16,7 @@ import requests
 
 from simulator.clock import SimClock
 from simulator.prices.market import Market
-from simulator.serving import RunningServer, serving
+from simulator.server import RunningServer, serving
 from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET, Rules
 from strategies.kit.contract import Bar, Session
 from strategies.kit.units import SECOND_NS

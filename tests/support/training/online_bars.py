@@ -23,8 +23,7 @@ from strategies.online_dqn import OnlineDqn
 from strategies.online_dqn.model_config import ModelConfig
 from strategies.online_dqn.state_vector import shipped
 from training.desks.online.data import OnlineData, load, one_hot_values
-from training.desks.online.market.bars import Bars, Series
-from training.desks.online.market.history import history_of
+from training.desks.online.history import Bars, Series, history_of
 
 RULES = trading_for("online_dqn")
 

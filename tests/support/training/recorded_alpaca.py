@@ -18,7 +18,7 @@ import pyarrow.parquet
 from daemon.host.time.calendar import SessionCalendar
 from simulator.clock import SimClock
 from simulator.prices.market import Market
-from simulator.serving import RunningServer, serving
+from simulator.server import RunningServer, serving
 from simulator.trading.account import Account
 from strategies.kit.contract import Bar, Session
 from training.cli.download import download

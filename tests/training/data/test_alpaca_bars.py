@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from simulator.serving import RunningServer
+from simulator.server import RunningServer
 from simulator.trading.venue import Rules
 from tests.support.training.recorded_alpaca import (
     KEYS,

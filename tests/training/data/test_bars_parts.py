@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from simulator.serving import RunningServer
+from simulator.server import RunningServer
 from tests.support.desks.desk_run import environment
 from tests.support.paths import REPOSITORY
 from tests.support.training.recorded_alpaca import (

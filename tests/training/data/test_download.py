@@ -18,7 +18,7 @@ from alpaca.common.rest import RESTClient
 
 from daemon.host.time.calendar import SessionCalendar, midnight_ns
 from daemon.tapes.minutes import scan
-from simulator.serving import RunningServer
+from simulator.server import RunningServer
 from tests.support.desks.desk_run import rltraderd, summary_of
 from tests.support.training.recorded_alpaca import (
     DATES,

@@ -20,7 +20,7 @@ from simulator.clock import SimClock
 from simulator.prices.corporate_actions import Split
 from simulator.prices.day_prices import DailyPrices
 from simulator.prices.market import Market
-from simulator.serving import RunningServer, serving
+from simulator.server import RunningServer, serving
 from simulator.trading.account import Account
 from strategies.regime_switcher import HISTORY_BARS, SYMBOLS
 from tests.support.simulator.share_days import DATES, shares

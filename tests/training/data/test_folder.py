@@ -25,7 +25,7 @@ from daemon.cli import daemon
 from daemon.tapes.bars import open_bars, origin_of
 from daemon.tapes.files import TapeError
 from rltrader import module_command
-from simulator.serving import RunningServer
+from simulator.server import RunningServer
 from strategies.kit.contract import Bar
 from tests.support.desks.desk_run import rltraderd, summary_of
 from tests.support.training.bar_folders import bars_file, data, digest, keys_of_environment, read, span

@@ -22,7 +22,7 @@ from simulator.clock import SimClock
 from simulator.prices.corporate_actions import Dividend, Split
 from simulator.prices.day_prices import DailyPrices
 from simulator.prices.market import Market
-from simulator.serving import RunningServer, serving
+from simulator.server import RunningServer, serving
 from simulator.trading.account import Account
 from strategies.kit.contract import Bar, Session
 from tests.support.training.bar_folders import bars_file, data, digest, keys_of_environment, read, span

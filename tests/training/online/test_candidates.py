@@ -16,7 +16,7 @@ from daemon.experience.experience import ActionChoice, Experience
 from daemon.host.ed25519 import KeyProblem
 from tests.support.outside.stream import Logged
 from tests.support.rl.stream_learner import ACTIONS, WIDTH, make_experiences
-from training.evidence.off_policy.evaluation import OffPolicy
+from training.evidence.off_policy import OffPolicy
 from training.export.reference import Watched
 from training.online.candidates import Candidates, Origin
 from training.online.judging import exchanged, judged

@@ -9,7 +9,7 @@ from daemon.config.tables import LadderTable
 from daemon.models.ladder.rules import REPLAY, judge_card
 from strategies.online_dqn.state_vector import shipped
 from training.desks.online.network import COLD_PRESETS, network_of
-from training.evidence.off_policy.evaluation import card_of
+from training.evidence.off_policy import card_of
 from training.online.candidates import weights_digest
 from training.online.planted import FACTORS, PROMISED, forged, scaled
 

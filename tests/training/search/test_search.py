@@ -32,10 +32,16 @@ from training.runs.folder import RunFolderError
 from training.runs.ledger import Ledger, ledger_path
 from training.runs.settings import Settings
 from training.studies.runner import write_result
-from training.studies.search.book import TrialBook, TrialResult, open_book
 from training.studies.search.search import Results, SearchProcess, one_trial, results_of, run_search
-from training.studies.search.space import Search
-from training.studies.search.trainings import TrialSetup, TrialTraining, make_ready
+from training.studies.search.trials import (
+    Search,
+    TrialBook,
+    TrialResult,
+    TrialSetup,
+    TrialTraining,
+    make_ready,
+    open_book,
+)
 from training.study.folds import HistoryError
 from training.study.study import Fold
 

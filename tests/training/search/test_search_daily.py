@@ -27,10 +27,8 @@ from training.rl.coefficients import SPACE, Coefficients
 from training.rl.dimensions import Dimension, read_plan
 from training.runs.ledger import Ledger, ledger_path
 from training.runs.settings import Settings
-from training.studies.search.book import TrialResult
 from training.studies.search.search import Results, run_search
-from training.studies.search.space import Search
-from training.studies.search.trainings import make_ready
+from training.studies.search.trials import Search, TrialResult, make_ready
 
 SMALL = Coefficients(environments=8, rollout_steps=32, batch=128, epochs=1, sequence=16)
 FEW = (Dimension("learning_rate", "", 1e-4, 1e-2, log=True),)

@@ -24,10 +24,8 @@ from training.desks.forecast.plan import PRESETS, ForecastPlan, folds_of
 from training.rl.dimensions import Dimension, value_of, with_values
 from training.runs.ledger import Ledger, ledger_path
 from training.runs.settings import Settings, requests_of, settings_for
-from training.studies.search.book import TrialResult
 from training.studies.search.search import run_search
-from training.studies.search.space import Search
-from training.studies.search.trainings import make_ready
+from training.studies.search.trials import Search, TrialResult, make_ready
 from training.study.folds import HistoryError
 
 SYMBOLS = ("AAA", "BBB", "CCC")

@@ -20,10 +20,8 @@ from training.rl.ray_cluster import LOCAL_ENVIRONMENT
 from training.runs.ledger import Ledger, ledger_path
 from training.runs.settings import Settings
 from training.studies.search import ray as search_ray
-from training.studies.search.book import TrialResult, open_book
 from training.studies.search.search import Results, run_search
-from training.studies.search.space import Search
-from training.studies.search.trainings import TrialTraining, make_ready
+from training.studies.search.trials import Search, TrialResult, TrialTraining, make_ready, open_book
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray: pip install '.[scale]'")
 SMALL = Coefficients(environments=32, rollout_steps=64, batch=512, epochs=4, learning_rate=1e-3)

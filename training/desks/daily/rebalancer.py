@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from strategies import daily_rebalancer
 from strategies.kit.contract import Float32Array
-from training.desks.daily import baselines, claims, random_traders
+from training.desks.daily import baselines, claims
 from training.desks.daily.markets.rebalancer import ACCOUNT, VARIANTS, RebalancerMarket, unit_rules
 from training.desks.daily.networks.rebalancer import (
     EqualMoney,
@@ -103,8 +103,8 @@ class RebalancerTaskData(DailyTaskData):
         """See `PpoData`; SPY comes from the ETF file next to the bars, where there is one."""
         desk = self.desk(span)
         results = baselines.rebalancer_baselines(desk, funds_beside(self.path), check_stop)
-        traders = random_traders.random_rebalancers(policy, desk, RANDOM_DRAWS, seed, check_stop)
-        results[random_traders.RANDOM], totals = traders
+        traders = baselines.random_rebalancers(policy, desk, RANDOM_DRAWS, seed, check_stop)
+        results[baselines.RANDOM], totals = traders
         return Compared(results, totals, baselines.rebalancer_scenarios(policy, desk, check_stop))
 
     def probes(self, fold: Fold, count: int, seed: int) -> Float32Array:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from daemon.core.limits import Trading
 from strategies import regime_switcher
 from strategies.kit.contract import Float32Array
-from training.desks.daily import baselines, claims, random_traders
+from training.desks.daily import baselines, claims
 from training.desks.daily.markets.regime import RegimeMarket
 from training.desks.daily.networks.regime import LEFT_OUT, RegimeActorCritic
 from training.desks.daily.play import RandomSwitcher, play_regime
@@ -73,8 +73,8 @@ class RegimeTaskData(DailyTaskData):
         """See `PpoData`."""
         desk = self.desk(span)
         results = baselines.regime_baselines(desk, check_stop)
-        traders = random_traders.random_switchers(policy, desk, RANDOM_DRAWS, seed, check_stop)
-        results[random_traders.RANDOM], totals = traders
+        traders = baselines.random_switchers(policy, desk, RANDOM_DRAWS, seed, check_stop)
+        results[baselines.RANDOM], totals = traders
         return Compared(results, totals, baselines.regime_scenarios(policy, desk, check_stop))
 
     def probes(self, fold: Fold, count: int, seed: int) -> Float32Array:

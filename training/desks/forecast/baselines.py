@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 
 from training.desks.daily import baselines as daily
-from training.desks.daily import random_traders
 from training.desks.daily.task_data import funds_beside
 from training.desks.forecast.graph import SEEN, SEQUENCE, Answers, Policy, weighted
 from training.desks.forecast.market import ACCOUNT, ForecastMarket, Outlook, weight_max
@@ -49,7 +48,7 @@ BASELINES: Mapping[str, str] = {
     daily.HOLD_ALL: "Buys the whole universe for equal money at the first tested open. An account of fractions.",
     daily.SPY: "Buys SPY at the first tested open; left out where no file of ETFs lies beside the bars. An account of "
     "fractions.",
-    random_traders.RANDOM: "Wants as much as the ensemble at the same times, but of other symbols: its final actions "
+    daily.RANDOM: "Wants as much as the ensemble at the same times, but of other symbols: its final actions "
     "with the symbols dealt out anew, once for all sessions, so its turnover is alike. The median of a few, on the "
     "tensor market, as are the draws behind the p-value.",
 }
@@ -148,7 +147,7 @@ class Account:
         if player in (daily.HOLD_ALL, daily.MONTHLY, daily.SPY):
             owned = self._owned(player)
             return Played(() if owned is None else self._split(owned.sessions))
-        if player == random_traders.RANDOM:
+        if player == daily.RANDOM:
             return self._random()
         if player == daily.SAME_CLOSE:
             return self._same_close()
@@ -209,18 +208,18 @@ class Account:
             market = ForecastMarket(
                 desk.table, blind, desk.first, last, desk.trading, count=count, draws=False, trusting=True
             )
-            crowds[nth] = self._by_fold(market, random_traders.of_other_stocks(finals, count, self._seed + nth))
+            crowds[nth] = self._by_fold(market, daily.of_other_stocks(finals, count, self._seed + nth))
             return tuple(crowds[nth].sum(0).tolist())
 
-        median, _ = random_traders.median_and_totals(RANDOM_DRAWS, crowd, self._check_stop)
-        totals = torch.cat([earned for nth, earned in crowds.items() if nth >= random_traders.RANDOM_RUNS], dim=1)
-        answers = random_traders.of_other_stocks(finals, 1, self._seed + median)
+        median, _ = daily.median_and_totals(RANDOM_DRAWS, crowd, self._check_stop)
+        totals = torch.cat([earned for nth, earned in crowds.items() if nth >= daily.RANDOM_RUNS], dim=1)
+        answers = daily.of_other_stocks(finals, 1, self._seed + median)
         days = iter(range(len(finals)))
         played = play(lambda _: answers(next(days))[0], desk.table, blind, self._dates, desk.trading)
         earned = ([round(usd, 2) for usd in row[:RANDOM_DRAWS]] for row in totals.tolist())
         return Played(self._split(played), tuple(map(tuple, earned)))
 
-    def _by_fold(self, market: ForecastMarket, answers: random_traders.Answers) -> Tensor:
+    def _by_fold(self, market: ForecastMarket, answers: daily.Answers) -> Tensor:
         """Profit of each account of a market in each fold, USD (folds, accounts)."""
         profits, equity_before, days = [], market.equity_usd, iter(range(len(self._dates)))
         for dates in self._spans:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from training.desks.online.data import OnlineData, play
-from training.desks.online.market.online_market import OnlineMarket
+from training.desks.online.market import OnlineMarket
 from training.desks.online.network import COLD_PRESETS, ColdPreset, network_of
 from training.rl.dqn.networks import QNetwork, explore
 from training.rl.dqn.pqn import Pqn, PqnTrainer

@@ -23,9 +23,8 @@ from strategies.online_dqn import ACTIONS, BUY, HOLD, SELL, OnlineDqn
 from strategies.online_dqn.model_config import ModelConfig
 from strategies.online_dqn.state_vector import portfolio_fields
 from training.desks.kind import Evaluator, Span
-from training.desks.online.market.bars import Bars, Float64Array, Int64Array, read_bars
-from training.desks.online.market.history import History, TradingDay, history_of
-from training.desks.online.market.online_market import OnlineMarket
+from training.desks.online.history import Bars, Float64Array, History, Int64Array, TradingDay, history_of, read_bars
+from training.desks.online.market import OnlineMarket
 from training.evaluate.bars import BarDesk, SessionStart, under
 from training.evaluate.machine import Player
 from training.evaluate.players import RandomTrader, choosing, one_hot

@@ -20,9 +20,15 @@ from training.desks.trial import Diverged
 from training.rl.dimensions import Plan
 from training.rl.pool import Flag, Stopped, blamed_here
 from training.rl.ray_cluster import LOCAL, connected
-from training.studies.search.book import TrialBook, TrialResult, trainings_of
-from training.studies.search.space import Search
-from training.studies.search.trainings import TrialSetup, TrialTraining, make_ready
+from training.studies.search.trials import (
+    Search,
+    TrialBook,
+    TrialResult,
+    TrialSetup,
+    TrialTraining,
+    make_ready,
+    trainings_of,
+)
 
 if TYPE_CHECKING:
     import optuna

@@ -29,9 +29,18 @@ from training.rl.pool import Emit, Flag, Stopped, stop_on_signals
 from training.runs.folder import RUNS, code_version
 from training.runs.settings import Settings, bars_notes
 from training.studies.runner import Cells, locked, opened, write_result
-from training.studies.search.book import STUDY_LOG, TrialBook, TrialResult, name_of, open_book, trainings_of
-from training.studies.search.space import Search
-from training.studies.search.trainings import TrialSetup, TrialTraining, make_ready
+from training.studies.search.trials import (
+    STUDY_LOG,
+    Search,
+    TrialBook,
+    TrialResult,
+    TrialSetup,
+    TrialTraining,
+    make_ready,
+    name_of,
+    open_book,
+    trainings_of,
+)
 
 FEWEST_FOR_IMPORTANCE = 10  # least complete trials for importances
 

@@ -12,8 +12,7 @@ import pytest
 from daemon.tapes.files import TapeFile
 from tests.support.quote_files import quotes_in, sessions_in, utc
 from training.data.quotes.columns import ColumnChoice, ConvertError
-from training.data.quotes.convert import convert
-from training.data.quotes.massive import convert_bars
+from training.data.quotes.convert import convert, convert_bars
 
 HEADER = "ticker,volume,open,close,high,low,window_start,transactions"
 

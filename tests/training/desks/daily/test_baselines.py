@@ -19,9 +19,14 @@ from tests.support.training.made_up_days import trading, walk, written
 from training.desks.daily import baselines
 from training.desks.daily.baselines import (
     HOLD_ALL,
+    RANDOM,
     RESET,
     SAME_CLOSE,
+    at_other_times,
+    of_other_stocks,
     owned,
+    random_rebalancers,
+    random_switchers,
     rebalancer_baselines,
     rebalancer_scenarios,
     regime_baselines,
@@ -35,13 +40,6 @@ from training.desks.daily.play import (
     one_hot_logits,
     play_rebalancer,
     play_regime,
-)
-from training.desks.daily.random_traders import (
-    RANDOM,
-    at_other_times,
-    of_other_stocks,
-    random_rebalancers,
-    random_switchers,
 )
 from training.desks.daily.share_accounts import fees_of_values
 from training.desks.daily.task_data import funds_beside

@@ -15,7 +15,7 @@ from tests.support.training.online_bars import RULES, bundled, first_sessions, o
 from training.desks.kind import Task
 from training.desks.online.data import OnlineTaskData, load
 from training.desks.online.kind import KIND, PRESETS, Course, FromHistory, OnlinePlan
-from training.desks.online.market.online_market import OnlineMarket
+from training.desks.online.market import OnlineMarket
 from training.desks.online.network import COLD_PRESETS, network_of, network_of_weights
 from training.runs.folder import TrialFolder
 from training.runs.prepared import prepare

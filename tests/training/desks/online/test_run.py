@@ -19,8 +19,8 @@ from strategies.registry import strategy
 from tests.support.training.online_bars import first_sessions
 from tests.support.training.page_words import page_words
 from tests.support.training.small_runs import StopAfter
-from training.desks.online.baselines import BASELINES
 from training.desks.online.data import flat, one_hot_values
+from training.desks.online.kind import BASELINES
 from training.evaluate.players import Late
 from training.rl.pool import Stopped
 from training.runs.run import train_and_export

@@ -6,17 +6,20 @@ import numpy as np
 import pytest
 
 from tests.support.planted.tabular_market import SIGNALS, STATES, TabularMarket, transitions
-from training.evidence.off_policy.estimators import (
+from training.evidence.off_policy import (
+    Least,
     Logged,
     coefficients,
     corrected,
+    effective_of,
     episodes_of,
+    evaluate,
     moments,
+    overlap_of,
     tail,
     weights,
     wis,
 )
-from training.evidence.off_policy.evaluation import Least, effective_of, evaluate, overlap_of
 from training.evidence.resampling import pooled_intervals
 from training.evidence.statistics import Series
 

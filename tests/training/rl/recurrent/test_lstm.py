@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tests.support.examples import examples
 from tests.support.rl.layers import assert_close, gradients_of, normals
-from training.rl.recurrent import lstm_kernel
+from training.rl.recurrent import lstm
 from training.rl.recurrent.lstm import Lstm, recurrence
 
 
@@ -33,7 +33,7 @@ def test_outputs_and_all_gradients_are_those_of_torch(
     weight = normals(steps, batch, hidden, seed=1) if every else normals(batch, hidden, seed=1)
     tensors, parameters = [rows, *torch_lstm.parameters()], list(torch_lstm.parameters())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lstm_kernel, "CHUNK", chunk)
+        patch.setattr(lstm, "CHUNK", chunk)
         results = gradients_of(lambda: recurrence(rows.transpose(0, 1), parameters, every=every), tensors, weight)
 
     def outputs() -> Tensor:
@@ -106,7 +106,7 @@ def test_what_lies_in_memory_that_was_never_written_reaches_no_result(
     steps: int, batch: int, inputs: int, hidden: int, products: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = nn.LSTM(inputs, hidden, 2, batch_first=True)
-    monkeypatch.setattr(lstm_kernel, "_free", [])
+    monkeypatch.setattr(lstm, "_free", [])
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True)  # fills new memory with NaN
     try:
@@ -126,7 +126,7 @@ def test_a_second_backward_and_one_without_kept_buffers_give_the_same_bits(monke
     between = recurrence(rows.transpose(0, 1) + 1.0, parameters).sum()  # takes the buffers that were given back
     torch.autograd.grad(between, parameters)
     second = torch.autograd.grad(loss, parameters)
-    monkeypatch.setattr(lstm_kernel, "KEPT_BYTES", 0)
+    monkeypatch.setattr(lstm, "KEPT_BYTES", 0)
     third = torch.autograd.grad(recurrence(rows.transpose(0, 1), parameters).square().sum(), parameters)
     for one, two, three in zip(first, second, third, strict=True):
         assert torch.equal(one, two)

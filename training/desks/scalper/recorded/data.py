@@ -41,8 +41,14 @@ from training.desks.kind import SYNTHETIC
 from training.desks.scalper.data import Data
 from training.desks.scalper.history import RIGHTS, History, TradingDay, check_contracts, read_history
 from training.desks.scalper.market import Market
-from training.desks.scalper.recorded.market import RecordedMarket
-from training.desks.scalper.recorded.table import Int64Array, QuoteTable, SessionQuotes, modelled, quote_table
+from training.desks.scalper.recorded.market import (
+    Int64Array,
+    QuoteTable,
+    RecordedMarket,
+    SessionQuotes,
+    modelled,
+    quote_table,
+)
 from training.evaluate.bars import MODELLED, Venue
 from training.study.folds import HistoryError, explained
 

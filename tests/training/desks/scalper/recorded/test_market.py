@@ -16,8 +16,7 @@ from tests.support.training.option_quotes import troubled
 from tests.support.training.twin_markets import same_to_the_bit
 from training.desks.scalper.history import History, read_history
 from training.desks.scalper.recorded.data import quoted_days, session_quotes
-from training.desks.scalper.recorded.market import RecordedMarket
-from training.desks.scalper.recorded.table import QuoteTable, quote_table
+from training.desks.scalper.recorded.market import QuoteTable, RecordedMarket, quote_table
 
 TRADING, COUNT, STEPS = Trading(), 24, 420  # more than a session
 Made = tuple[History, QuoteTable]

@@ -25,8 +25,7 @@ from training.desks.scalper.baselines import play
 from training.desks.scalper.data import always_hold, desk_of
 from training.desks.scalper.history import History, TradingDay, read_history
 from training.desks.scalper.recorded.data import QuotedDay, Recorded, quoted_days, session_quotes
-from training.desks.scalper.recorded.market import RecordedMarket
-from training.desks.scalper.recorded.table import quote_table
+from training.desks.scalper.recorded.market import RecordedMarket, quote_table
 from training.evaluate.machine import MODEL, started
 from training.study.study import SessionResult
 

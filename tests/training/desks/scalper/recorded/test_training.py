@@ -26,8 +26,7 @@ from training.desks.kind import Compared
 from training.desks.scalper.history import History, read_history
 from training.desks.scalper.network import IDENTITY, build
 from training.desks.scalper.recorded.data import QuotedData, load_quoted, quoted_days, session_quotes
-from training.desks.scalper.recorded.market import RecordedMarket
-from training.desks.scalper.recorded.table import QuoteTable, modelled, quote_table
+from training.desks.scalper.recorded.market import QuoteTable, RecordedMarket, modelled, quote_table
 from training.report.find import find
 from training.report.report import page
 from training.report.results import quoted_rows, result_rows

@@ -1,11 +1,12 @@
-"""The trials of a search, and their Optuna storage."""
+"""The trials of a search: the settings of the search, one training of a trial, and their Optuna storage."""
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,138 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from training.evidence.statistics import sharpe
-from training.rl.dimensions import Plan, value_of
+from daemon.library.run_files import TRAINING_LOCK, TRIALS_FOLDER
+from training.desks.trial import Control, Request, Trained
+from training.evidence.statistics import session_returns, sharpe
+from training.rl.coefficients import SPACE
+from training.rl.dimensions import Dimension, Plan, value_of, with_values
+from training.rl.pool import Flag
+from training.runs.folder import TrialFolder, alone
 from training.runs.ledger import Ledger, Line, ledger_path, settings_digest, utc_now
+from training.runs.prepared import Prepared, prepare
+from training.runs.settings import Settings
+from training.runs.tasks import CheckpointTimer
 from training.studies.runner import trial_line
-from training.studies.search.space import Search
-from training.studies.search.trainings import TrialSetup, TrialTraining
+from training.study.study import Fold
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """The settings of a search. `run` describes one training; its plan is that of the first trial."""
+
+    run: Settings  # `run_folder` is the study's folder; `processes` work on the trials
+    trials: int = 50
+    seed: int = 1  # seed of the suggestions
+    space: tuple[Dimension, ...] = SPACE
+    ray: str = ""  # "auto", "local", an address; "" is Optuna in this machine's processes
+    preset: str = ""  # preset whose plan the first trial has; "": the strategy's first
+
+    def identity(self, bars_sha256: str) -> dict[str, Any]:
+        """The settings that determine the trials. Their number is left out: more may be added later."""
+        space = [
+            {name: value for name, value in asdict(dimension).items() if name != "off"} | {"why": ""}
+            for dimension in self.space
+        ]
+        run = replace(self.run, processes=1).identity(bars_sha256)
+        normal: dict[str, Any] = json.loads(json.dumps({**run, "suggestions_seed": self.seed, "space": space}))
+        return normal
+
+    @property
+    def usual(self) -> Plan:
+        """The preset's plan, to which a file of coefficients is applied."""
+        training_kind = self.run.kind
+        return training_kind.preset(self.preset or next(iter(training_kind.presets))).plan.at(self.run.precision)
+
+    @property
+    def start(self) -> Plan:
+        """The plan of the first trial."""
+        return self.run.plan
+
+    def recipe(self, values: Mapping[str, Any]) -> Plan:
+        """The first trial's plan with these values of searched fields."""
+        return with_values(self.start, values)
+
+    def encoded(self, recipe: Plan) -> dict[str, Any]:
+        """The searched fields of a plan, as JSON, for `recipe`."""
+        return {dimension.name: value_of(recipe, dimension.name) for dimension in self.space}
+
+    def described(self, recipe: Plan) -> dict[str, Any]:
+        """The fields of a recipe that differ from the preset's, as JSON."""
+        return recipe.differences(self.usual)
+
+    @property
+    def pairs(self) -> tuple[tuple[int, int], ...]:
+        """Fold and seed of each training of a trial, in their order."""
+        return tuple((fold, seed) for seed in self.run.seeds for fold in range(self.run.folds))
+
+
+class TrialTraining(msgspec.Struct, frozen=True):
+    """The result of one training: that of its chosen checkpoint on the validation sessions."""
+
+    fold: int
+    seed: int
+    returns: tuple[float, ...]  # net, over the capital with which the session began
+    net_return: float  # over all of them: the sum, or of one account through all of them compounded
+    chosen_steps: int
+    steps: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrialSetup:
+    """What a process needs to train a trial."""
+
+    search: Search
+    prepared: Prepared
+    folds: tuple[Fold, ...]
+    folder: Path = Path()  # of the search
+
+    def train(self, recipe: Plan, fold: int, seed: int, flag: Flag) -> TrialTraining:
+        """Run one training. Raises `Stopped` when `flag` is set, `Diverged` when a loss is not finite."""
+        run, p = self.search.run, self.prepared
+        request = Request(
+            fold, seed, run.rewards[0], run.network, run.steps, run.precision, run.device, run.patience, recipe,
+            begins=run.begins,
+        )  # fmt: skip
+        trained = self._trained(request, self.folds[fold], CheckpointTimer(flag, math.inf))
+        capital = float(p.trading.paper.cash_usd)
+        returns = tuple(session_returns(trained.validate, capital).tolist())
+        earned = p.data.figures(trained.validate).net_return
+        return TrialTraining(
+            fold, seed, returns, earned, trained.chosen_steps, trained.steps, round(trained.seconds, 3)
+        )
+
+    def _trained(self, request: Request, span: Fold, control: Control) -> Trained:
+        """Run one training; the tasks that trials share are done once."""
+        procedure, plan = self.prepared.kind.procedure, request.plan
+
+        def result_of(task: str) -> dict[str, Any]:
+            return self._kept(task, plan.common).checkpoint() or {}
+
+        decided = [msgspec.to_builtins(plan), request.steps, request.precision, span.validate[0]]
+        keeper = self._kept(request.name, decided)
+        task = replace(self.prepared.task(request, keeper), done=result_of, control=control)
+        for name in procedure.needed(plan, span):
+            files = self._kept(name, plan.common)
+            with alone(files.path / TRAINING_LOCK):
+                procedure.prior(name, replace(task, keeper=files))
+        return procedure.trial(task, span)
+
+    def _kept(self, task: str, decided: Any) -> TrialFolder:
+        """The files of a task whose outcome depends on `decided` (JSON), the bars and the code."""
+        identity = settings_digest(
+            {"decided": decided, "bars": self.prepared.data.info.sha256, "code": self.prepared.version}
+        )
+        return TrialFolder(self.folder / TRIALS_FOLDER / f"{task}-{identity[:12]}", identity)
+
+
+def make_ready(search: Search, version: str) -> TrialSetup:
+    """Read the bars. Raises what `training.runs.prepared.prepare` and the procedure's `search_folds` do."""
+    prepared = prepare((search.run, Path(), version))
+    run, days = search.run, tuple(prepared.data.days)
+    folds = prepared.kind.procedure.search_folds(days, run.plan, prepared.folds, run.folds)
+    return TrialSetup(search, prepared, folds, run.run_folder or Path())
+
 
 STUDY_LOG = "study.log"
 UNPRUNED = 5  # least number of trials before pruning, because a median of fewer is unreliable

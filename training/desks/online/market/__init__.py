@@ -1,1 +1,0 @@
-"""The market that `online_dqn` learns on: recorded bars as tables, accounts in whole numbers, the environment."""
