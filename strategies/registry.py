@@ -269,7 +269,7 @@ def _made(name: str, strategy_entry: StrategyEntry, symbols: tuple[str, ...], co
 
 def _call(name: str, strategy_entry: StrategyEntry, make: Callable[[], Any], argument: object) -> AnyStrategy:
     """Return `make(argument)`. OwnStrategyError where the result is not the strategy of this name."""
-    from strategies.kit.own.declared import strategy_fault
+    from strategies.kit.own.load import strategy_fault
 
     try:
         strategy: AnyStrategy = make()

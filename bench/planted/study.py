@@ -35,7 +35,7 @@ from bench.training.resumed import OtherStudy, resumed
 from bench.training.train_work import apart, progress
 from strategies.daily_rebalancer import INDICATORS
 from strategies.online_dqn.state_vector import read_file
-from training.cli.learn.lesson import MODEL, RULES
+from training.cli.learn.command import MODEL, RULES
 from training.desks.daily.networks.rebalancer import columns_of
 from training.desks.forecast.plan import PRESETS as FORECAST_PRESETS
 from training.desks.forecast.plan import ForecastPlan

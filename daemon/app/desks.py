@@ -27,7 +27,7 @@ from daemon.journal.reader import JournalReader
 from daemon.journal.rows import STRATEGY_FROM, STRATEGY_SPEC, JournalError, symbols_of
 from daemon.operator.fleet import distinct, folder_names
 from daemon.operator.status import DeskStatus, option_fills_of, status_of, unreadable_desk
-from daemon.reports.heads import left_alone
+from daemon.reports.decision import left_alone
 from daemon.reports.record import alarms_since_midnight
 from strategies.kit.entry import OwnStrategyError
 from strategies.kit.quantity import from_json, to_json

@@ -23,8 +23,8 @@ from daemon.models.runtime import OnnxPolicy
 from daemon.models.store import check_rules, load
 from daemon.tapes.days import DailyTapeSource, check_rule, scan_daily
 from daemon.tapes.minutes import TapeInfo, TapeSource, scan
-from daemon.tapes.quotes.choice import QuoteChoice
 from daemon.tapes.quotes.tape import OptionQuotes, QuotedTape, option_quotes
+from daemon.tapes.span_options import QuoteChoice
 from strategies.kit.contract import Spec
 from strategies.registry import configured
 

@@ -23,8 +23,7 @@ from daemon.models.shipped import to_read
 from daemon.operator.log import Log
 from daemon.tapes import bundled_tape
 from daemon.tapes.minutes import TapeError
-from daemon.tapes.quotes.choice import QuoteChoice
-from daemon.tapes.span_options import add_span, chosen_bars
+from daemon.tapes.span_options import QuoteChoice, add_span, chosen_bars
 from rltrader import called
 
 

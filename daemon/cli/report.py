@@ -20,13 +20,12 @@ from daemon.cli.arguments import a_date, add_state_dirs, lead_on, print_table, w
 from daemon.cli.journal import tear_sheet
 from daemon.engine.state_dir import REPORTS
 from daemon.journal.journal import FILE
-from daemon.reports.csv_tables import COLUMNS, orders_csv
 from daemon.reports.end_of_day import DecisionCount, SessionReport
 from daemon.reports.execution_quality import plain, sums_of
 from daemon.reports.gather import read_day
 from daemon.reports.page import day_page
 from daemon.reports.record import Day, session_of
-from daemon.reports.trade_tables import lines, sum_line, trade_row
+from daemon.reports.tables import ORDER_COLUMNS, lines, orders_csv, sum_line, trade_row
 from daemon.reports.words import (
     about,
     clock,
@@ -104,7 +103,7 @@ def _document(day: Day) -> SessionReport:
         trades=lines(day.trades.trades),
         trade_sums=day.trades.totals,
         orders=tuple(
-            {name: _value(column(day, order)) for name, column in COLUMNS.items()} for order in day.quality.orders
+            {name: _value(column(day, order)) for name, column in ORDER_COLUMNS.items()} for order in day.quality.orders
         ),
         fees_by_the_day_usd=plain(day.fees_by_the_day),
     )

@@ -10,8 +10,9 @@ import argparse
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import msgspec
 
 from daemon.core.state import State
 from daemon.dashboard.bar_history import BarHistory
-from daemon.dashboard.newest import Lines, Newest, entered_of, newest_decision, newest_lines, read_on
+from daemon.dashboard.newest import Lines, Newest, entered_of, newest_decision, newest_lines, raised_on, read_on
 from daemon.engine.desks_file import DESKS_HELP, desks_at
 from daemon.engine.follow import Follower
 from daemon.engine.recover import code_digest
@@ -28,7 +29,8 @@ from daemon.host.state_place import configured_state_dir
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import JournalError, strategy_of
-from daemon.operator.fleet import distinct, folder_names
+from daemon.operator.fleet import Fleet, distinct, fleet_of, folder_names
+from daemon.operator.status import DeskStatus, status_of, unreadable_desk
 from strategies.kit.contract import Spec
 from strategies.kit.quantity import Quantity
 from strategies.registry import add
@@ -211,3 +213,22 @@ def chosen_desks(options: argparse.Namespace) -> dict[str, FollowedDesk]:
     if len(desks) > DESKS_MOST:
         raise ValueError(f"{len(desks)} desks, expected at most {DESKS_MOST}: name fewer by --state-dir")
     return desks
+
+
+def fleet_page(pictures: Sequence[Picture], now_s: float) -> Fleet:
+    """`GET /api/fleet`. `now_s` is this host's clock. Pure."""
+    return fleet_of([(picture.desk, _status(picture)) for picture in pictures], now_s)
+
+
+def _status(picture: Picture) -> DeskStatus:
+    state = picture.state
+    if state is None:
+        return unreadable_desk("", picture.problem or "its journal is still being read")
+    alarms = raised_on(picture.newest, state)
+    return replace(
+        status_of(state, picture.desk),
+        process=picture.process,
+        problem=picture.problem,
+        alarms=sum(alarm.count for alarm in alarms),
+        alarm=alarms[0].name if alarms else "",
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from daemon.reports.heads import DecisionHeads
+from daemon.reports.decision import DecisionHeads
 from strategies.kit.quantity import Quantity
 
 Pairs = tuple[tuple[str, float], ...]

@@ -25,8 +25,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before onnxruntime is loa
 import msgspec
 
 from daemon.dashboard import api
-from daemon.dashboard.desks import FollowedDesk, OwnCode, add_options, chosen_desks
-from daemon.dashboard.pages.fleet import fleet_page
+from daemon.dashboard.desks import FollowedDesk, OwnCode, add_options, chosen_desks, fleet_page
 from daemon.dashboard.pages.history import DecisionHistory
 from daemon.dashboard.pages.occlusion import Explainer, Unexplained
 from daemon.dashboard.queries import RefusedRequest, guard_answer

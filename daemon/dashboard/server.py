@@ -30,8 +30,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from daemon.dashboard import api
 from daemon.dashboard.api import TextFile
-from daemon.dashboard.desks import FollowedDesk, OwnCode
-from daemon.dashboard.pages.fleet import fleet_page
+from daemon.dashboard.desks import FollowedDesk, OwnCode, fleet_page
 from daemon.dashboard.pages.occlusion import Explainer
 from daemon.dashboard.pages.runs import RunShelf
 from daemon.dashboard.queries import RefusedRequest, guard_answer

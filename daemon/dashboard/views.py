@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from daemon.journal.trades import Totals
-from daemon.reports.heads import DecisionHeads
+from daemon.reports.decision import DecisionHeads
 from daemon.reports.performance.figures import Performance
 from strategies.kit.quantity import Quantity
 

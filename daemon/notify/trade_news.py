@@ -18,7 +18,7 @@ from daemon.host.printable import printable
 from daemon.journal.reader import JournalReader
 from daemon.journal.trade import Trade
 from daemon.journal.trades import Wanted, read_trades
-from daemon.reports.trade_tables import duration_words, left_by
+from daemon.reports.tables import duration_words, left_by
 from daemon.reports.words import plural
 from strategies.kit.units import DAY_NS
 

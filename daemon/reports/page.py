@@ -15,10 +15,9 @@ from daemon.core.session import new_york_text
 from daemon.page_kit.render import render
 from daemon.page_kit.svg import MINUS
 from daemon.reports import figures
-from daemon.reports.csv_tables import milliseconds
 from daemon.reports.execution_quality import Arrival, OrderQuality, WorkQuality
 from daemon.reports.record import Day, Notice
-from daemon.reports.trade_tables import sum_line, trade_row
+from daemon.reports.tables import milliseconds, sum_line, trade_row
 from daemon.reports.words import (
     NONE,
     about,

@@ -1,9 +1,9 @@
-"""Options of a command that reads bars: dates and symbols that select a span of a folder of bars."""
+"""Bars and option quotes as named on a command line: a file, or dates and symbols that select a span of a folder."""
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,16 @@ from daemon.tapes.files import TapeError
 from daemon.tapes.spans import ADJUSTMENTS, ALL, RAW, SPLITS, Span, is_date
 from strategies.kit.contract import OPEN, Spec
 from strategies.kit.units import DAY_S
+
+
+@dataclass(frozen=True, slots=True)
+class QuoteChoice:
+    """A file of quotes for a replay. `root` "" is the strategy's underlying, `closes` a file of its bars."""
+
+    path: Path
+    root: str = ""
+    closes: Path | None = None
+
 
 MINUTE = "1min"  # of BAR_LENGTHS
 

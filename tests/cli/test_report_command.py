@@ -21,7 +21,7 @@ from daemon.engine.state_dir import open_state_dir
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import JournalError
-from daemon.reports.csv_tables import COLUMNS
+from daemon.reports.tables import ORDER_COLUMNS
 from tests.support.desks.desk_run import Desk, table, tape_rows, write_tape
 
 
@@ -71,7 +71,7 @@ def test_the_csv_and_the_json_have_every_order_of_the_session(
     )
     document = json.loads(capsys.readouterr().out)
     lines = list(csv.DictReader(io.StringIO(place.read_text())))
-    assert list(lines[0]) == list(COLUMNS)
+    assert list(lines[0]) == list(ORDER_COLUMNS)
     assert [line["client_order_id"] for line in lines] == [order["client_order_id"] for order in document["orders"]]
     orders = {row[0]: row for row in table(state, "orders")}
     for line in lines:

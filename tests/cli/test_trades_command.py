@@ -21,7 +21,7 @@ from daemon.journal.reader import JournalReader
 from daemon.journal.rows import CommitBatch
 from daemon.journal.trades import Totals, Wanted, read_trades
 from daemon.reports.performance.figures import totals_of
-from daemon.reports.trade_tables import open_of, so_far, sum_line, trade_row
+from daemon.reports.tables import open_of, so_far, sum_line, trade_row
 from tests.support.core.desk import BUY_CALL, BUY_PUT, CALL, EXIT, HALF_DAY, PUT, TUESDAY, desk, sent
 
 RULES = Trading(sizing=Sizing(stop_loss=0.99, take_profit=9.0), risk=Risk(cooldown_trade_s=0, cooldown_loss_s=0))

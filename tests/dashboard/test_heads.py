@@ -28,7 +28,7 @@ from daemon.dashboard.views import DecisionPage
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from daemon.models.store import load
-from daemon.reports.heads import heads_at
+from daemon.reports.decision import heads_at
 from strategies.registry import strategy
 from tests.support.desks.desk_run import Desk
 from tests.support.models.daily_models import write_days

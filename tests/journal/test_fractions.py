@@ -51,9 +51,9 @@ from daemon.operator.heartbeat import heartbeat_of
 from daemon.operator.log import Log
 from daemon.operator.mqtt.messages import message_of, schemas
 from daemon.operator.status import status_of
+from daemon.reports.decision import overlay_words
 from daemon.reports.end_of_day import day_report, write_report
 from daemon.reports.gather import read_day
-from daemon.reports.overlay import overlay_words
 from daemon.reports.record import find_session
 from strategies.kit.quantity import Part, Quantity, exact, to_json
 from strategies.registry import strategy

@@ -39,11 +39,11 @@ from daemon.core.records import DecisionRow, EquityRow, OrderRow, Row
 from daemon.core.state import Book, RiskState
 from daemon.journal.journal import FILE, Journal
 from daemon.journal.rows import CommitBatch, HashChain, encode_effects
-from daemon.reports.csv_tables import COLUMNS, orders_csv
 from daemon.reports.figures import costs
 from daemon.reports.gather import read_day
 from daemon.reports.page import day_page
 from daemon.reports.record import HALTS, Day
+from daemon.reports.tables import ORDER_COLUMNS, orders_csv
 from daemon.reports.words import first_sentence, further_sentences, instrument, long_date
 from strategies.kit.contract import Bar, Session
 from tests.support.core.desk import MONDAY, desk
@@ -421,7 +421,7 @@ def test_the_same_day_gives_the_same_bytes(tmp_path: Path) -> None:
 def test_the_csv_has_a_line_for_each_order_and_every_column_is_documented(tmp_path: Path) -> None:
     day, _ = day_of(tmp_path, a_trade(), A_TRADES_ROWS)
     head, *lines = orders_csv(day).splitlines()
-    assert head.split(",") == list(COLUMNS)
+    assert head.split(",") == list(ORDER_COLUMNS)
     first = dict(zip(head.split(","), lines[0].split(","), strict=True))
     assert len(lines) == 2
     expected = {
@@ -433,7 +433,7 @@ def test_the_csv_has_a_line_for_each_order_and_every_column_is_documented(tmp_pa
     }  # fmt: skip
     assert {name: first[name] for name in expected} == expected
     manual = (REPOSITORY / "docs" / "REPORT.md").read_text()
-    assert [name for name in COLUMNS if f"`{name}`" not in manual] == []
+    assert [name for name in ORDER_COLUMNS if f"`{name}`" not in manual] == []
 
 
 @pytest.mark.parametrize("sign", ["=", "+", "-", "@", "\t", "\r"])

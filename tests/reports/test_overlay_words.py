@@ -13,7 +13,7 @@ import pytest
 from daemon.core.records import OverlayRow
 from daemon.journal.journal import READ_MODELS
 from daemon.journal.reader import JournalReader
-from daemon.reports.overlay import overlay_words
+from daemon.reports.decision import overlay_words
 
 ROW = OverlayRow(
     decision=7,

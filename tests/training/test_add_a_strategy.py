@@ -29,7 +29,7 @@ OF_ONLINE_DQN = (
     "simulator/online/show.py",
     "training/analysis/subjects.py",
     "training/cli/analyse.py",
-    "training/cli/learn/lesson.py",
+    "training/cli/learn/command.py",
     "training/cli/options.py",
     "training/online/beginning.py",
     "training/online/command.py",

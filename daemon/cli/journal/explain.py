@@ -34,8 +34,7 @@ from daemon.journal.outcomes import (
 )
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import strategy_of
-from daemon.reports.heads import DecisionHeads, SymbolChoice, heads_at
-from daemon.reports.overlay import overlay_words
+from daemon.reports.decision import DecisionHeads, SymbolChoice, heads_at, overlay_words
 from strategies.kit.contract import Spec
 from strategies.kit.quantity import of_column
 from strategies.kit.units import SECOND_NS

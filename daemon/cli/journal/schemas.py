@@ -13,7 +13,7 @@ from daemon.reports.end_of_day import DayReport, SessionReport
 from daemon.reports.gap import Gap, GapSummary
 from daemon.reports.performance.read import Sheet
 from daemon.reports.shadow import ShadowReport
-from daemon.reports.trade_tables import trades_contract
+from daemon.reports.tables import trades_contract
 from daemon.tapes.quotes.calibration_file import Calibration
 from daemon.tapes.quotes.coverage import QuoteReport
 

@@ -17,7 +17,7 @@ from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from daemon.journal.trade import TERMINAL, Trade
 from daemon.journal.trades import RESULTS, SIDES, SORTS, Wanted, day_begin, day_end, read_trades
-from daemon.reports.trade_tables import (
+from daemon.reports.tables import (
     duration_words,
     gain,
     in_words,

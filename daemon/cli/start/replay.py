@@ -27,8 +27,8 @@ from daemon.operator.log import Log
 from daemon.operator.summary import Summary, show
 from daemon.reports.performance.read import read_performance
 from daemon.reports.performance.words import result_words
-from daemon.reports.trade_tables import unrealised_rest
-from daemon.tapes.quotes.choice import QuoteChoice
+from daemon.reports.tables import unrealised_rest
+from daemon.tapes.span_options import QuoteChoice
 from strategies.kit.quantity import to_json
 
 

@@ -22,8 +22,8 @@ from daemon.host.own_files import StateDirError
 from daemon.models.store import claim_words, how_to_claim, proof_words, warnings
 from daemon.operator.log import Log
 from daemon.tapes.bars import last_closes
-from daemon.tapes.quotes.choice import QuoteChoice
 from daemon.tapes.quotes.tape import OptionQuotes
+from daemon.tapes.span_options import QuoteChoice
 from strategies.registry import configured
 
 

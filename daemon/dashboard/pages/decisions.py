@@ -31,8 +31,7 @@ from daemon.journal.outcomes import ACTED as ACTED_OUTCOMES
 from daemon.journal.outcomes import NO_STOP, SHOWN, shown_outcome
 from daemon.journal.reader import JournalReader
 from daemon.journal.trades import LONGEST
-from daemon.reports.heads import heads_at
-from daemon.reports.overlay import overlay_words
+from daemon.reports.decision import heads_at, overlay_words
 from strategies.kit.contract import Observation, Spec
 from strategies.kit.quantity import of_column
 

@@ -42,7 +42,7 @@ from daemon.journal.outcomes import shown_outcome
 from daemon.journal.reader import JournalReader
 from daemon.models.ladder.cards import HoldReasons, card_times, holds_of, read_card
 from daemon.models.pointer import ModelError
-from daemon.reports.heads import SymbolChoice, heads_at
+from daemon.reports.decision import SymbolChoice, heads_at
 from strategies.kit.contract import Spec
 
 CHOICES_MOST = 5_000  # newest choices that are counted

@@ -13,7 +13,7 @@ from daemon.dashboard.views import AroundPage, TradeColumn, TradeLine, TradesPag
 from daemon.journal.reader import JournalReader
 from daemon.journal.trade import PAGE, TEXT, Trade
 from daemon.journal.trades import Wanted, read_trades, trades_of_decision, with_trades
-from daemon.reports.trade_tables import in_words, left_by, own_columns, trade_words, trades_csv, why
+from daemon.reports.tables import in_words, left_by, own_columns, trade_words, trades_csv, why
 from strategies.kit.contract import Spec
 from strategies.kit.units import DAY_NS, SECOND_NS
 

@@ -19,8 +19,7 @@ from daemon.core.session import new_york_text
 from daemon.engine.state_dir import parts_of
 from daemon.journal.equity import EquityDay
 from daemon.journal.reader import JournalReader
-from daemon.reports.performance.figures import DaySpan
-from daemon.reports.performance.ratios import Series
+from daemon.reports.performance.figures import DaySpan, Series
 from daemon.reports.record import first_id
 from daemon.tapes.bars import open_bars
 from daemon.tapes.files import TapeError

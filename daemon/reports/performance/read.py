@@ -18,6 +18,7 @@ from daemon.operator.fleet import distinct, folder_names
 from daemon.reports.performance.figures import (
     DaySpan,
     Performance,
+    Series,
     begin_of,
     performance,
     span_of,
@@ -25,7 +26,6 @@ from daemon.reports.performance.figures import (
     totals_of,
 )
 from daemon.reports.performance.prices import Closes, closes_at, held_returns
-from daemon.reports.performance.ratios import Series
 from daemon.reports.words import kind_of
 from strategies.kit.contract import Spec
 

@@ -7,9 +7,8 @@ from decimal import Decimal
 
 from daemon.journal.trades import Totals
 from daemon.page_kit.svg import MINUS
-from daemon.reports.performance.figures import Performance, Period
-from daemon.reports.performance.ratios import Drawdown
-from daemon.reports.trade_tables import NOT_OF_A_TRADE, duration_words, gain, realised_words, unrealised_rest
+from daemon.reports.performance.figures import Drawdown, Performance, Period
+from daemon.reports.tables import NOT_OF_A_TRADE, duration_words, gain, realised_words, unrealised_rest
 from daemon.reports.words import NONE, money, number, plural
 
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from daemon.journal.equity import EquityDay
 from daemon.journal.trades import Totals
 from daemon.reports.performance.figures import (
+    Drawdown,
     Performance,
     Period,
     begin_of,
@@ -24,7 +25,6 @@ from daemon.reports.performance.figures import (
     span_of,
     sum_desks,
 )
-from daemon.reports.performance.ratios import Drawdown
 from daemon.reports.performance.words import rows, span_words
 from tests.support.examples import examples
 

@@ -37,7 +37,7 @@ from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from daemon.journal.writer import JournalWriter
 from daemon.tapes import BUNDLED_TAPE
-from daemon.tapes.quotes.choice import QuoteChoice
+from daemon.tapes.span_options import QuoteChoice
 from strategies.kit.contract import Bar
 from strategies.registry import strategy as strategy_named
 from tests.support.desks.warm import Command

@@ -23,7 +23,7 @@ from daemon.core.instruments.option_market import occ_symbol, parse_occ
 from daemon.host.time.calendar import SessionCalendar
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
-from daemon.tapes.quotes.choice import QuoteChoice
+from daemon.tapes.span_options import QuoteChoice
 from tests.support.desks.desk_run import (
     FREE_TRADING,
     Desk,

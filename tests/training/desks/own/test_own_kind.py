@@ -36,7 +36,7 @@ from training.desks.own.kind import own_kind
 from training.desks.own.sessions import walk_of
 from training.desks.registry import kind
 from training.evaluate.players import CERTAIN, choosing
-from training.gym.own import own_env
+from training.kit.environments import own_env
 
 KINDS = (("session", "shares"), ("bar", "shares"), ("bar", "option"))
 

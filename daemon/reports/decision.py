@@ -1,4 +1,4 @@
-"""Read a decision's heads, wishes and weights by symbol, for the dashboard and the command line.
+"""What a decision rested on: heads, wishes and weights by symbol, and what the risk overlay cut. Reads the journal.
 
 For each wish `taken` is the part that the strategy's `trust` did not let pass; without one, the wish less the answer. A
 passive policy's wishes are its own answer, so nothing is taken from them. A wish that has been the same for every
@@ -16,6 +16,7 @@ import msgspec
 
 from daemon.journal.reader import JournalReader
 from strategies.kit.contract import Head, Spec
+from strategies.kit.quantity import of_column
 from strategies.registry import entry
 
 SAME = 0.001  # wishes in [-1, 1] that differ by less are equal
@@ -172,3 +173,43 @@ def _line(row: sqlite3.Row, spec: Spec, *, passive: bool, constant: Collection[s
 
 def _numbers(value: float | list[float] | None) -> tuple[float, ...]:
     return tuple(value) if isinstance(value, list) else () if value is None else (value,)
+
+
+CUT_SHOWN = 20  # symbols
+
+
+def overlay_words(reader: JournalReader, decision: int) -> tuple[str, ...]:
+    """Return the sentences about a decision; none without the overlay, or if the journal predates it.
+
+    Raises sqlite3.Error.
+    """
+    try:
+        rows = reader.query("SELECT * FROM overlays WHERE decision = ?", (decision,))
+    except sqlite3.OperationalError as error:
+        if "no such table: overlays" in str(error):
+            return ()
+        raise
+    return _words(rows[0]) if rows else ()
+
+
+def _words(row: sqlite3.Row) -> tuple[str, ...]:
+    cut: dict[str, list[int | str]] = json.loads(row["cut"])
+    if row["unknown"]:
+        first = f"The volatility of what is asked for is not known, so nothing is bought: {row['unknown']}."
+    elif row["volatility"] is None:
+        first = "Nothing is to be held, so nothing is capped."
+    else:
+        target, forecast = f"target {row['target']:.2%}", f"forecast {row['volatility']:.2%} ({row['forecast']})"
+        bound_text = f" = {target} / {forecast}" if row["cap"] < 1.0 else f": {forecast} is not above the {target}"
+        first = f"At most {row['cap']:.2%} of the equity may be invested{bound_text}."
+    second = f"Asked for: {_part(row['asked'])}; allowed: {_part(row['allowed'])}."
+    names = [
+        f"{symbol} {of_column(quantity):,} to {of_column(goal):,} shares" for symbol, (quantity, goal) in cut.items()
+    ]
+    more = f" and {len(names) - CUT_SHOWN} more" if len(names) > CUT_SHOWN else ""
+    third = f"Cut: {', '.join(names[:CUT_SHOWN])}{more}." if names else "Nothing was cut."
+    return first, second, third
+
+
+def _part(weight: float | None) -> str:
+    return "not known" if weight is None else f"{weight:.2%} of the equity"
