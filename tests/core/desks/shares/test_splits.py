@@ -338,7 +338,7 @@ def test_shares_that_somebody_bought_are_no_split() -> None:
 def test_what_others_bought_over_an_awaited_split_is_not_sold_with_it(
     held_now: int, price: str, sold: int, *, before_positions: bool
 ) -> None:
-    """Three for two: the bars show it, the positions do or do not yet. A person buys 5 more, against the rule `halt`."""
+    """Three for two: the bars show it, the positions do or not yet. A person buys 5, against the rule `halt`."""
     d = holding(account := Account())
     adjusted(d, "AAA", 66.6667)
     assert d.state.basket.splits == ("AAA",)
