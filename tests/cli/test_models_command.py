@@ -27,7 +27,7 @@ from daemon.models.ladder.cards import HoldReasons, change_holds, holds_of
 from daemon.models.pointer import PROMOTIONS_FILE
 from daemon.models.signature import SIGNATURE_FILE
 from strategies.kit.manifest import MANIFEST_FILE
-from tests.support.models.cards import CARD, with_card
+from tests.support.models.climbing import CARD, with_card
 from tests.support.models.malicious_models import MALICIOUS
 from tests.support.models.swaps import damage, publish, publish_malicious
 

@@ -29,8 +29,7 @@ from tests.support.browser import (
     picture,
 )
 from tests.support.dashboards import Played, Served, serving
-from tests.support.models.cards import CARD
-from tests.support.models.online_climb import EPSILON, ONLINE, climb_online, online_desk, online_store
+from tests.support.models.climbing import CARD, EPSILON, ONLINE, climb_online, online_desk, online_store
 from tests.support.ports import free_port
 
 SESSIONS = 5

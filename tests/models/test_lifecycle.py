@@ -19,7 +19,7 @@ from strategies.kit.card import CARD_FILE
 from strategies.kit.manifest import MANIFEST_FILE, POLICY_FILE, decode, encode
 from tests.support.desks.desk_at_work import until
 from tests.support.desks.desk_run import Desk
-from tests.support.models.cards import CARD, with_card
+from tests.support.models.climbing import CARD, with_card
 from tests.support.models.swaps import Running, alarms, damage, events, name, publish, running, scalper_desk
 
 Play = Callable[[Running], Awaitable[None]]

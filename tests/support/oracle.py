@@ -20,7 +20,7 @@ from pathlib import Path
 
 from daemon.engine.recover import code_digest
 from tests.support.paths import REPOSITORY
-from tests.support.training.made_files import days, write_days
+from tests.support.training.made_up_days import days, write_days
 
 DAILY = "daemon/tapes/daily_synthetic_500.csv.gz"
 MINUTES = "daemon/tapes/spy_synthetic_30.csv.gz"

@@ -17,7 +17,7 @@ from strategies.kit.manifest import MANIFEST_FILE, decode
 from strategies.registry import STRATEGIES, strategy
 from tests.support.desks.desk_run import Desk, table, verified
 from tests.support.paths import REPOSITORY
-from tests.support.training.made_files import days, write_days
+from tests.support.training.made_up_days import days, write_days
 from training.analysis.subjects import subject_named
 from training.cli.main import main
 from training.desks.registry import kind

@@ -30,7 +30,7 @@ from daemon.journal.reader import JournalReader
 from daemon.journal.rows import strategy_of
 from strategies.kit.contract import AnyStrategy, ShareSpec
 from tests.chaos.desks.plan import IN_STEP, StreamTrouble
-from tests.support.models.cards import CARD
+from tests.support.models.climbing import CARD
 from tests.support.outside.redis_server import RedisServer, prepared
 from tests.support.outside.stream import Logged, walked
 from tests.support.rl.noting import ByHand, Noting, Taken, candidates_of, takes

@@ -44,8 +44,7 @@ from strategies.kit import card as cards
 from strategies.kit.manifest import MANIFEST_FILE, POLICY_FILE, decode, encode
 from tests.support.desks.desk_at_work import until
 from tests.support.desks.desk_run import Desk, records, tape_rows, verified, write_tape
-from tests.support.models.cards import CARD, vouch, with_card
-from tests.support.models.climbing import RULES, Climb, climber_of
+from tests.support.models.climbing import CARD, RULES, Climb, climber_of, vouch, with_card
 from tests.support.models.swaps import alarms, damage, events, name, publish, running
 
 

@@ -20,8 +20,7 @@ from daemon.models.pointer import CURRENT, pointer_text
 from daemon.models.store import LoadedModel
 from daemon.models.trial import TrialProcess
 from tests.support.desks.desk_run import Crash, Desk, tape_rows, verified, write_tape
-from tests.support.models.cards import CARD, with_card
-from tests.support.models.climbing import Climb, climber_of
+from tests.support.models.climbing import CARD, Climb, climber_of, with_card
 from tests.support.models.swaps import events, name, publish, running
 
 SESSIONS, SESSIONS_MOST = 9, 5

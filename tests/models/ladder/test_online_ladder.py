@@ -8,7 +8,7 @@ import pytest
 
 from daemon.core.events import LadderMoved
 from tests.support.desks.desk_run import records, verified
-from tests.support.models.online_climb import climb_online, online_desk, online_store
+from tests.support.models.climbing import climb_online, online_desk, online_store
 from tests.support.models.swaps import events
 
 SESSIONS = 9

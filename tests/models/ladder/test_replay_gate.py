@@ -32,8 +32,7 @@ from strategies.kit.manifest import MANIFEST_FILE, POLICY_FILE
 from strategies.kit.units import MINUTE_NS
 from strategies.registry import strategy as registered
 from tests.support.desks.desk_run import Crash, records, rltraderctl, verified
-from tests.support.models.climbing import RULES, Climb, climber_of
-from tests.support.models.online_climb import ONLINE, climb_online, online_desk, online_store
+from tests.support.models.climbing import ONLINE, RULES, Climb, climb_online, climber_of, online_desk, online_store
 from tests.support.models.swaps import events, name, running
 
 NAME = ONLINE.spec.name

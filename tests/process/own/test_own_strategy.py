@@ -20,7 +20,7 @@ from strategies.kit.manifest import Training
 from strategies.registry import add, strategy
 from tests.support.desks.desk_run import Crash, Desk, command, environment, log_of, rltraderctl, table
 from tests.support.own.files import forgotten_again, write_strategy
-from tests.support.training.made_files import days, write_days
+from tests.support.training.made_up_days import days, write_days
 from training.export.export import Release, export
 
 NAME = "mine_keeper"

@@ -31,9 +31,8 @@ from strategies.kit.contract import Bar
 from strategies.kit.units import SECOND_NS
 from strategies.registry import strategy
 from tests.support.desks.desk_run import Crash, Desk, bundled_rows
-from tests.support.models.cards import CARD as CARD_THAT_PASSES
-from tests.support.models.climbing import climber_of
-from tests.support.models.online_climb import online_desk
+from tests.support.models.climbing import CARD as CARD_THAT_PASSES
+from tests.support.models.climbing import climber_of, online_desk
 from tests.support.models.online_models import NAME, put_momentum
 from tests.support.models.swaps import Running, name, running
 from tests.support.outside.redis_server import RedisServer

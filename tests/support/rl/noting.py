@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from daemon.experience.experience import Experience
 from strategies.kit.card import Card
 from strategies.kit.contract import AnyStrategy, Float32Array
-from tests.support.models.cards import vouch
+from tests.support.models.climbing import vouch
 from tests.support.models.online_models import NAME, put_momentum
 from training.evidence.off_policy import OffPolicy
 from training.export.reference import Watched

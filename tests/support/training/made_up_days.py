@@ -9,13 +9,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 
 import msgspec
 import numpy as np
 
 from daemon.core.limits import Trading
+from daemon.host.time.calendar import SessionCalendar, midnight_ns
 from strategies import daily_rebalancer
 from strategies.kit.contract import DailySpec, Session
+from strategies.kit.synthetic import synthetic_days
+from tests.support.training.made_up import write_csv
 from training.data.daily_table import DailyTable, table_of
 
 SHORT = msgspec.structs.replace(daily_rebalancer.SPEC, history_bars=2)
@@ -66,3 +70,14 @@ def trading(
     paper = paper if day_fees else replace(paper, share_fees_below_usd=Decimal(0))
     basket = replace(rules.basket, shares_per_unit=shares_per_unit, band=band, fractions="on" if fractions else "off")
     return replace(rules, paper=paper, basket=basket)
+
+
+def days(first: str, last: str, count: int | None = None) -> tuple[str, ...]:
+    """The first `count` sessions from `first` on that are not after `last`, by date."""
+    dates = [s.date for s in SessionCalendar.load(first, last).sessions if first <= s.date <= last]
+    return tuple(dates[:count])
+
+
+def write_days(path: Path, symbols: Sequence[str], dates: Sequence[str], seed: int = 3) -> Path:
+    """A bar for each symbol on each date, as a file that daily strategies read."""
+    return write_csv(path, synthetic_days(seed, symbols, map(midnight_ns, dates)))

@@ -19,8 +19,8 @@ from strategies import daily_rebalancer, regime_switcher
 from strategies.golden import golden_bars
 from strategies.kit.contract import Bar, DailySpec
 from tests.support.planted.days import SPEC, clean
-from tests.support.training.made_files import days, write_days
 from tests.support.training.made_up import write_csv
+from tests.support.training.made_up_days import days, write_days
 from training.analysis.differences import Report
 from training.analysis.strategy_runs import Moment, bars_of, moments_of, newest, observed, scripted_portfolio, tabled
 from training.analysis.subjects import AnalyseError, Subject, linear_policy, model_policy, strategy_of, subject_named

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from strategies.kit.manifest import LEAD, RISK
-from tests.support.training.example_study import example_study
+from tests.support.training.studies import example_study
 from training.evidence.criteria import RISK_CRITERIA, RISK_PROOF, claim_of, judge
 from training.evidence.findings import Findings, decode, encode
 from training.evidence.risk import (

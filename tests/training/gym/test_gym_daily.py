@@ -15,7 +15,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.env_checker import check_env as check_for_sb3
 
 from strategies import daily_rebalancer, regime_switcher
-from tests.support.training.made_files import days, write_days
+from tests.support.training.made_up_days import days, write_days
 from training.gym import REGISTERED
 from training.gym.daily import DailyEnv, DailyVectorEnv, funds_env, stocks_env, stocks_vector_env
 

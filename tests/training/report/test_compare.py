@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.training.example_study import example_study
+from tests.support.training.studies import example_study
 from training.cli.main import main
 from training.report.report import write_report
 

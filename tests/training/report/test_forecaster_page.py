@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from tests.support.planted.panels import moving, panel
-from tests.support.training.account_study import account_study
 from tests.support.training.page_words import page_words
+from tests.support.training.studies import account_study
 from training.evidence.findings import decode
 from training.forecast.findings import KEY, Forecast, ForecasterFindings, find
 from training.report import forecaster, report

@@ -7,9 +7,8 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from tests.support.training.account_study import account_study, played
-from tests.support.training.hand_study import hand_study, session
 from tests.support.training.page_words import page_words
+from tests.support.training.studies import account_study, hand_study, played, session
 from training.report.find import find
 from training.report.report import files
 from training.study.study import AccountHalt, Baseline, OneAccount, PlayResult, Study, decode, encode

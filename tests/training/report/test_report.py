@@ -8,9 +8,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.support.training.example_study import example_study
-from tests.support.training.hand_study import hand_study, session
 from tests.support.training.page_words import page_words
+from tests.support.training.studies import example_study, hand_study, session
 from training.evidence.findings import Findings, decode
 from training.report.find import find
 from training.report.report import files, write_report

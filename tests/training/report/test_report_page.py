@@ -8,9 +8,8 @@ import xml.etree.ElementTree as ET
 import pytest
 from msgspec.structs import replace
 
-from tests.support.training.example_study import example_study
-from tests.support.training.hand_study import hand_study
 from tests.support.training.page_words import page_words
+from tests.support.training.studies import example_study, hand_study
 from training.evidence.findings import Findings, decode
 from training.report.find import find
 from training.report.report import files

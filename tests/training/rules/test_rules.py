@@ -20,7 +20,7 @@ from strategies.kit.manifest import MANIFEST_FILE, decode
 from strategies.registry import add, strategy
 from tests.support.own.files import forgotten_again
 from tests.support.paths import REPOSITORY
-from tests.support.training.made_files import days
+from tests.support.training.made_up_days import days
 from training.cli.train import main as train
 from training.desks.kind import Span
 from training.desks.own.data import Hooks

@@ -11,7 +11,7 @@ import pytest
 from daemon.library.run_files import STUDY_FILE
 from strategies import regime_switcher
 from strategies.kit.manifest import RISK, decode
-from tests.support.training.made_files import days, write_days
+from tests.support.training.made_up_days import days, write_days
 from training.cli.main import main
 from training.report.find import find
 from training.rl.coefficients import Coefficients

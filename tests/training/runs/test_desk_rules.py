@@ -10,7 +10,7 @@ import pytest
 
 from daemon.core.strategy_rules import trading_for
 from daemon.tapes.quotes.calibration_file import Calibration, Fitted, write_calibration
-from tests.support.training.hand_study import hand_study
+from tests.support.training.studies import hand_study
 from training.report.find import find
 from training.report.report import page
 from training.runs.settings import settings_for, trading_of

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from strategies.kit.manifest import FORMAT, LEAD, RISK, Golden, Manifest, decode, encode
-from tests.support.training.example_study import example_study
+from tests.support.training.studies import example_study
 from training.evidence.criteria import CRITERIA, RISK_CRITERIA, claim_of, judge
 from training.evidence.findings import Findings, PlayerLine, RecordedRun
 from training.evidence.findings import encode as encode_findings

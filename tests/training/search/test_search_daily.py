@@ -15,8 +15,8 @@ from daemon.host.time.calendar import midnight_ns
 from strategies import daily_rebalancer, regime_switcher
 from strategies.kit.contract import Bar, DailySpec
 from strategies.kit.synthetic import synthetic_days
-from tests.support.training.made_files import days
 from tests.support.training.made_up import write_csv
+from tests.support.training.made_up_days import days
 from training.cli.search import main, parser, search_from
 from training.cli.studies.ablate import ablation_of
 from training.cli.studies.ablate import parser as ablation

@@ -14,8 +14,8 @@ from daemon.host.time.calendar import midnight_ns
 from strategies.forecast_ensemble import SPEC
 from strategies.kit.contract import Bar
 from strategies.kit.synthetic import synthetic_days
-from tests.support.training.made_files import days
 from tests.support.training.made_up import write_csv
+from tests.support.training.made_up_days import days
 from tests.support.training.ray_processes import left, mark
 from training.cli.search import main, parser, search_from
 from training.cli.train import parser as training_parser

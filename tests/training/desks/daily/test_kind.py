@@ -17,7 +17,7 @@ from daemon.core.strategy_rules import trading_for
 from strategies import daily_rebalancer, regime_switcher
 from strategies.daily_rebalancer import CASH, HOLDINGS, TRADABLE
 from strategies.regime_switcher import REGIMES, layout
-from tests.support.training.made_files import days, write_days
+from tests.support.training.made_up_days import days, write_days
 from training.data.daily_table import table_of
 from training.desks.daily.baselines import regime_baselines
 from training.desks.daily.rebalancer import RebalancerTaskData

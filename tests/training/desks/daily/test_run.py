@@ -23,8 +23,8 @@ from strategies import daily_rebalancer, regime_switcher
 from strategies.kit.contract import Bar
 from strategies.kit.manifest import decode
 from strategies.registry import strategy as registered
-from tests.support.training.made_files import days, write_days
 from tests.support.training.made_up import write_csv
+from tests.support.training.made_up_days import days, write_days
 from training.cli.main import main
 from training.desks.daily import baselines
 from training.desks.registry import kind

@@ -20,7 +20,7 @@ from strategies.golden import contract_hash
 from strategies.kit.manifest import MANIFEST_FILE, Manifest, decode
 from strategies.registry import strategy
 from tests.support.desks.desk_run import Desk, table, verified
-from tests.support.training.made_files import days, write_days
+from tests.support.training.made_up_days import days, write_days
 from tests.support.training.ray_processes import left, mark
 from tests.support.training.small_runs import StopAfter
 from training.cli.main import main

@@ -9,7 +9,7 @@ import pytest
 
 from strategies.registry import add
 from tests.support.own.files import HOOKS, forgotten_again, write_strategy
-from tests.support.training.made_files import days, write_days
+from tests.support.training.made_up_days import days, write_days
 from training import __main__ as program
 from training.rl.pool import blamed_here
 from training.runs.folder import RunFolderError, code_version

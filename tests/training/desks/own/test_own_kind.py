@@ -28,7 +28,7 @@ from strategies.kit.manifest import MANIFEST_FILE, decode
 from strategies.registry import add
 from tests.support.own.files import HOOKS, forgotten_again, write_strategy
 from tests.support.toy.strategy import SPEC
-from tests.support.training.made_files import days, write_days
+from tests.support.training.made_up_days import days, write_days
 from training.cli.main import main
 from training.desks.kind import EnvSettings, Span
 from training.desks.own.environment import GymEnvironments

@@ -17,8 +17,8 @@ from daemon.core.instruments.option_market import bid_ask_cents, price, years_to
 from daemon.core.limits import Paper, Trading
 from strategies.option_scalper import SPEC, OptionScalper
 from tests.support.examples import examples
-from tests.support.training.made_files import days
 from tests.support.training.made_up import MINUTE_NS, random_walk
+from tests.support.training.made_up_days import days
 from training.desks.scalper.data import load
 from training.desks.scalper.history import (
     DENIED,

@@ -15,7 +15,8 @@ from daemon.core.limits import Paper, Risk, Trading
 from daemon.core.paper.fees import fees
 from strategies.option_scalper import SPEC
 from tests.support.examples import examples
-from tests.support.training.hand_market import (
+from tests.support.training.made_up import random_walk
+from tests.support.training.scalper_markets import (
     BUY_CALL,
     BUY_PUT,
     EXIT,
@@ -29,7 +30,6 @@ from tests.support.training.hand_market import (
     cash,
     play,
 )
-from tests.support.training.made_up import random_walk
 from training.desks.scalper.history import price_table, read_history
 from training.desks.scalper.market import Broker, Market
 from training.desks.scalper.network import IDENTITY, build

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from daemon.core.limits import Trading
 from strategies.option_scalper import SPEC
 from tests.support.training.made_up import random_walk
-from tests.support.training.twin_markets import same_to_the_bit
+from tests.support.training.scalper_markets import same_to_the_bit
 from training.desks.scalper.history import price_table, read_history
 from training.desks.scalper.market import Market
 from training.desks.scalper.network import IDENTITY, build

@@ -13,7 +13,7 @@ from daemon.tapes.quotes.tape import option_quotes
 from strategies.option_scalper import SPEC
 from tests.support.training.made_up import random_walk
 from tests.support.training.option_quotes import troubled
-from tests.support.training.twin_markets import same_to_the_bit
+from tests.support.training.scalper_markets import same_to_the_bit
 from training.desks.scalper.history import History, read_history
 from training.desks.scalper.recorded.data import quoted_days, session_quotes
 from training.desks.scalper.recorded.market import QuoteTable, RecordedMarket, quote_table

@@ -17,10 +17,10 @@ from daemon.tapes.files import digest_of
 from daemon.tapes.quotes.tape import option_quotes
 from strategies.option_scalper import SPEC
 from strategies.registry import strategy
-from tests.support.training.hand_study import hand_study
 from tests.support.training.made_up import random_walk, write_csv
 from tests.support.training.option_quotes import of_the_market, troubled
 from tests.support.training.small_runs import small_settings
+from tests.support.training.studies import hand_study
 from training.data.quotes.source import QuoteSource
 from training.desks.kind import Compared
 from training.desks.scalper.history import History, read_history

@@ -1,6 +1,7 @@
-"""A made-up study, drawn from a seed: what a report has to be able to tell, without training anything.
+"""Studies without any training: one drawn from a seed, and two made by hand that a test can calculate.
 
-Its sessions are weekdays, its profits normal draws; `edge_usd` is what the policy earns a session on average.
+The sessions of the drawn one are weekdays, its profits normal draws; `edge_usd` is what the policy earns a session on
+average.
 """
 
 from __future__ import annotations
@@ -231,3 +232,129 @@ def _training(spans: Sequence[Fold]) -> Training:
             "test": (last.test[0], last.test[-1]),
         },
     )
+
+
+def session(date: str, pnl_usd: float, trades: int = 1) -> SessionResult:
+    """One trade of an hour for each of `trades`; money in USD."""
+    return SessionResult(date, pnl_usd, trades, int(pnl_usd > 0), 1.0 * trades, 500.0 * trades, 60 * trades, 360)
+
+
+def hand_study() -> Study:
+    """Two folds of two test sessions, three seeds, everything small enough to calculate by hand; capital 1,000."""
+    folds = (
+        Fold(("2024-01-02", "2024-01-03"), ("2024-01-05",), ("2024-01-09", "2024-01-10")),
+        Fold(("2024-01-02", "2024-01-05"), ("2024-01-10",), ("2024-01-16", "2024-01-17")),
+    )
+    tests = {(0, 1): (10.0, -4.0), (0, 2): (2.0, 1.0), (0, 3): (-5.0, -5.0)}
+    tests |= {(1, 1): (-1.0, 0.0), (1, 2): (8.0, 12.0), (1, 3): (3.0, 3.0)}
+    validates = {(0, 1): 9.0, (0, 2): 5.0, (0, 3): 1.0, (1, 1): 1.0, (1, 2): 7.0, (1, 3): 2.0}
+    trials = tuple(
+        Trial(
+            fold=fold,
+            seed=seed,
+            reward="potential",
+            steps=100,
+            seconds=1.0,
+            chosen_steps=50,
+            stopped="",
+            curve=(),
+            validate=(session(folds[fold].validate[0], validates[fold, seed]),),
+            test=PlayResult(
+                tuple(session(date, pnl) for date, pnl in zip(folds[fold].test, earned, strict=True)),
+                {"cooldown": fold + 1},
+                (ClosedTrade(folds[fold].test[0], 0.6, earned[0]),),
+            ),
+        )
+        for (fold, seed), earned in tests.items()
+    )
+    held = tuple(PlayResult(tuple(session(date, 2.0) for date in fold.test)) for fold in folds)
+    return Study(
+        strategy="option_scalper",
+        network="mlp",
+        reward="potential",
+        capital_usd=1000.0,
+        code_version="abc",
+        settings={"note": "<script>alert(1)</script>"},
+        machine={},
+        data=Training(
+            "bars.csv", "00" * 32, "sip", synthetic=True, sessions=9, first_session="", last_session="", splits={}
+        ),
+        folds=folds,
+        trials=trials,
+        chosen=(0, 4),  # seed 1 in the first fold, seed 2 in the second: the best on validation
+        baselines=(Baseline("buy and hold", "shares", held),),
+        random_pnl_usd=((0.0, 10.0, 20.0), (0.0, 16.0, 5.0)),
+        scenarios={"costs x 2": tuple(PlayResult(tuple(session(date, 1.0) for date in fold.test)) for fold in folds)},
+    )
+
+
+FOLDS = (
+    Fold(("2018-12-28",), ("2018-12-31",), ("2019-01-02", "2019-01-03")),
+    Fold(("2018-12-31",), ("2019-01-02",), ("2019-01-04", "2019-01-07")),
+)
+
+
+def played(fold: int, *sessions: tuple[float, float]) -> PlayResult:
+    """A fold's sessions: what the account began with and what it earned, in USD."""
+    dates = FOLDS[fold].test
+    return PlayResult(
+        tuple(
+            SessionResult(date, earned, 1, 0, 1.0, 10.0, 390, 390, capital_usd=began)
+            for date, (began, earned) in zip(dates, sessions, strict=True)
+        ),
+        {"buying_power": fold + 1},
+    )
+
+
+def point(agent: str, steps: int, of_critic: float) -> ValidationCheck:
+    figures = {"gain": 1e-3, "cost": -2e-4, "bonus": 1e-4, "critic loss": of_critic, "Q mean": 3.0, "actor loss": -1.0}
+    figures |= {"temperature": 0.2} if agent == "sac" else {}
+    return ValidationCheck(
+        steps=steps, reward=9e-4, entropy=0.5 if agent == "sac" else 0.0, kl=0.0, clip_fraction=0.0,
+        explained_variance=0.0, validate_return=0.01, validate_trades=1, agent=agent,
+        figures=figures | {"update_to_data": 0.002},
+    )  # fmt: skip
+
+
+def account_study() -> Study:
+    """The account: 100 -> 110 -> 99, then 99 -> 118.8 -> 106.92; alone and from cash the second fold earned nothing."""
+    curve = tuple(point(agent, steps, 100.0 / steps) for agent in ("sac", "td3") for steps in (100, 200, 300))
+    trials = tuple(
+        Trial(
+            fold=fold,
+            seed=1,
+            reward="bonus",
+            steps=600,
+            seconds=2.0,
+            chosen_steps=100,
+            stopped="",
+            curve=curve,
+            validate=(SessionResult(FOLDS[fold].validate[0], 1.0, 1, 0, 1.0, 1.0, 390, 390, capital_usd=100.0),),
+            test=played(fold, (100.0, 0.0), (100.0, 0.0)),
+        )
+        for fold in (0, 1)
+    )
+    account = played(0, (100.0, 10.0), (110.0, -11.0)), played(1, (99.0, 19.8), (118.8, -11.88))
+    holds = played(0, (100.0, 1.0), (101.0, 1.01)), played(1, (102.01, 0.0), (102.01, 0.0))
+    return Study(
+        strategy="forecast_ensemble",
+        network="cnn_lstm",
+        reward="bonus",
+        capital_usd=100.0,
+        compounds=True,
+        code_version="abc",
+        settings={},
+        machine={},
+        data=Training(
+            "stocks.csv", "00" * 32, "sip", synthetic=False, sessions=6, first_session="", last_session="", splits={},
+            source="x",
+        ),
+        folds=FOLDS,
+        trials=trials,
+        chosen=(0, 1),
+        baselines=(Baseline("buy and hold", "", holds),),
+        # accounts of three random traders after each fold: 98, 100, 150, then 107.8, 104, 75
+        random_pnl_usd=((-2.0, 0.0, 50.0), (9.8, 4.0, -75.0)),
+        scenarios={"costs x 2": account},
+        account=account,
+    )  # fmt: skip

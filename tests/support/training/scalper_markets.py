@@ -1,4 +1,4 @@
-"""A market of one made-up session whose every price a test sets by hand, in cents.
+"""A market of one made-up session whose every price a test sets by hand, in cents; and two markets compared bit by bit.
 
 The session has 90 bars of a minute; the first decision is at the close of bar 19, entries end with 30 minutes left,
 the flatten is sent at the close of bar 82 and fills at the open of bar 83.
@@ -6,6 +6,7 @@ the flatten is sent at the close of bar 82 and fills at the open of bar 83.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from decimal import Decimal
 
@@ -93,3 +94,16 @@ def play(market: Market, *actions: int) -> Tensor:
 def cash(market: Market) -> int:
     """The account's cash in cents."""
     return int(market.account.cash[0])
+
+
+def same_to_the_bit(one: Market, other: Market, choices: Iterable[torch.Tensor]) -> int:
+    """Play both with int64 actions (n,) and assert that all is equal; returns how many sessions ended."""
+    ended = 0
+    for chosen in choices:
+        step, twin = one.step(chosen), other.step(chosen)
+        assert torch.equal(step.rewards, twin.rewards)
+        assert torch.equal(step.terminals, twin.terminals)
+        ended += int(step.terminals.sum())
+    assert torch.equal(one.observe(), other.observe())
+    assert torch.equal(one.account.cash, other.account.cash)
+    return ended
