@@ -94,7 +94,7 @@ class Paced:
 
 
 @dataclass
-class Told:
+class PacedRun:
     """A paced run beside a broker, and what was seen of it."""
 
     outbox: Outbox
@@ -110,9 +110,9 @@ def _rss_kib() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
 
 
-def paced(desk: Desk, folder: Path, mosquitto: Mosquitto, when_begun: Callable[[], None]) -> Told:
+def paced(desk: Desk, folder: Path, mosquitto: Mosquitto, when_begun: Callable[[], None]) -> PacedRun:
     """Replay with MQTT on; `when_begun` is called on a thread of its own when the desk is under way."""
-    side = Told(Outbox(LIMIT))
+    side = PacedRun(Outbox(LIMIT))
     announcer = Announcer(side.outbox)
     engines: list[Engine] = []
     sources: list[Paced] = []

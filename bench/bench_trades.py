@@ -52,12 +52,12 @@ def main() -> int:
 
 def make_journal(folder: Path, trades: int, decisions: int, events: int) -> Path:
     """Write a journal with that many trades, 1,000 s apart, and decisions, a minute apart."""
-    path, drawn = folder / FILE, random.Random(1)
+    path, chance = folder / FILE, random.Random(1)
     journal = Journal.create(path, {})
     for first in range(0, trades, 1000):
         batch = CommitBatch()
         for number in range(first, min(first + 1000, trades)):
-            batch.rows.extend(_trade(number, drawn))
+            batch.rows.extend(_trade(number, chance))
         journal.commit(batch)
     for first in range(1, decisions + 1, 1000):
         batch = CommitBatch()

@@ -54,13 +54,13 @@ def day_table(session: Session, later: tuple[Session, ...], spot: float, random:
         columns["strike"].append(np.broadcast_to(strikes[None, :, None], shape).ravel())
         columns["right"].append(np.broadcast_to(np.array(["CALL", "PUT"])[:, None, None], shape).ravel())
         columns["expiration"].append(np.full(bid.size, expiry.date))
-    joined = {name: np.concatenate(parts) for name, parts in columns.items()}  # type: ignore[arg-type]
-    count = joined["bid"].size
+    arrays = {name: np.concatenate(parts) for name, parts in columns.items()}  # type: ignore[arg-type]
+    count = arrays["bid"].size
     ends = np.datetime64(session.open_ns, "ns") + np.arange(1, minutes + 1) * np.timedelta64(MINUTE_NS, "ns")
     local = pa.array(ends).cast(pa.timestamp("ns", "UTC")).cast(pa.timestamp("ms", str(NEW_YORK)))
     texts = np.array(pa.compute.strftime(local, "%Y-%m-%dT%H:%M:%S").to_pylist())
     by_name = {
-        **joined,
+        **arrays,
         "symbol": np.full(count, "SPY"),
         "timestamp": np.tile(texts, count // minutes),
         **{name: random.integers(1, 500, count) for name in ("bid_size", "ask_size")},

@@ -61,7 +61,7 @@ async def measure(exits: int, round_trip_s: float) -> dict[str, Any]:
     arrivals.install()
     waited: list[float] = []
     bare: list[float] = []
-    drawn = random.Random(1)
+    chance = random.Random(1)
     async with linked(Timeouts()) as it:
         it.desk.server.by_hand("place", symbol="SPY", qty=str(SHARES), side="buy", time_in_force="day", type="market")
         core, holding = await _holding(it)
@@ -69,7 +69,7 @@ async def measure(exits: int, round_trip_s: float) -> dict[str, Any]:
         if round_trip_s:
             it.desk.server.faults.add("http_slow", times=1_000_000, seconds=round_trip_s)
         for number in range(exits):
-            await asyncio.sleep(GAP_S if number % 2 else drawn.uniform(0.0, GAP_S))
+            await asyncio.sleep(GAP_S if number % 2 else chance.uniform(0.0, GAP_S))
             waited.append(await _exit(it, core, holding, f"e1-scalper-{number}-1-0", arrivals))
             began = time.monotonic()
             await it.desk.reads.positions()

@@ -132,11 +132,11 @@ async def _in_turns(
 ) -> dict[tuple[str, str], list[float]]:
     took: dict[tuple[str, str], list[float]] = {(way, what): [] for way in ways for what in ("to_broker", "answered")}
     took["fsync", "page"] = []
-    drawn = random.Random(1)
+    chance = random.Random(1)
     with (folder / "block").open("wb", buffering=0) as file:
         for number in range(rounds + 5):
             names = list(ways)
-            drawn.shuffle(names)
+            chance.shuffle(names)
             for way in names:
                 name = f"{way}-{number}"
                 order = SubmitOrder(name, "SPY", 1, 1, Decimal("400.00"), "", 2**62)

@@ -124,7 +124,7 @@ async def measure(rounds: int, round_trip_s: float) -> dict[str, Any]:
     covered: list[float] = []
     exit_times: dict[str, list[float]] = {"with_a_stop": [], "without_one": []}
     bare: list[float] = []
-    drawn = random.Random(1)
+    chance = random.Random(1)
     async with linked(Timeouts()) as it:
         desk = Desk(it)
         await _begin(desk)
@@ -139,7 +139,7 @@ async def measure(rounds: int, round_trip_s: float) -> dict[str, Any]:
             if number % 2 == 0:
                 covered.append(await moments.of("stop accepted", filled) - filled)
             await until(lambda: bool(desk.state.book.positions))
-            await asyncio.sleep(drawn.uniform(0.0, GAP_S))
+            await asyncio.sleep(chance.uniform(0.0, GAP_S))
             exit_times[kind].append(await _left(desk, moments))
             began = time.monotonic()
             await it.desk.reads.positions()

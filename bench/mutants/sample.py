@@ -196,10 +196,10 @@ class _Sample:
             area = next((area for area, parts in AREAS.items() if file.startswith(parts)), None)
             for mutant in _mutants(area, file, source) if area is not None else ():
                 places[mutant.area].setdefault((file, mutant.line), []).append(mutant)
-        drawn: list[Mutant] = []
+        mutants: list[Mutant] = []
         for number, lines in enumerate(places.values()):
-            drawn += islice(_one_of_each(lines, sources, chance), (self._count + number) // len(AREAS))
-        return drawn
+            mutants += islice(_one_of_each(lines, sources, chance), (self._count + number) // len(AREAS))
+        return mutants
 
     def _read(self) -> Iterator[Tried]:
         if self._kept.exists():

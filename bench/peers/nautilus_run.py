@@ -101,10 +101,10 @@ class Scalper(Strategy):  # type: ignore[misc]
         logits = self.policy.run(None, {"observation": window})[0][0].tolist()
         top = max(logits)
         weights = [math.exp((logit - top) / TEMPERATURE) for logit in logits]
-        drawn = self.chance.random() * sum(weights)
+        point = self.chance.random() * sum(weights)
         action = 0
-        while action < len(weights) - 1 and drawn >= weights[action]:
-            drawn -= weights[action]
+        while action < len(weights) - 1 and point >= weights[action]:
+            point -= weights[action]
             action += 1
         self.answers += 1
         if self.answers % self.every == 0:

@@ -172,11 +172,11 @@ def rule_lead(market: str, settings: Settings) -> float | None:
         return (ACROSS[market] * STEEP * (above - above.mean(dim=1, keepdim=True))).clamp(-1.0, 1.0)
 
     data: Any = task.data
-    played = data.evaluator(span, "cpu")(rule)
+    result = data.evaluator(span, "cpu")(rule)
     _, passive_sessions = data.held(data.desk(span))
     leads = [
         session.pnl_usd / session.capital_usd - passive.pnl_usd / passive.capital_usd
-        for session, passive in zip(played, passive_sessions, strict=True)
+        for session, passive in zip(result, passive_sessions, strict=True)
     ]
     return float(np.mean(leads))
 

@@ -33,7 +33,7 @@ from strategies.kit.card import STAKES, Card, Lead
 from tests.support.planted.flipping import Flipping, share_of_optimum
 from tests.support.rl.flipped import AFTER, BEFORE, DISCOUNT, EPSILON, MARKET, Desk, champion
 from training.evidence.off_policy import OffPolicy
-from training.online.judging import judged
+from training.online.judging import compare_with_champion
 from training.rl.dqn.networks import QNetwork
 from training.rl.ppo import make_deterministic
 
@@ -103,7 +103,7 @@ class Noisy(Desk):
         with torch.no_grad():
             values = network.values(torch.stack(self._seen[rows])).double().numpy()
         log = np.array(self._log[rows], dtype=np.float64)
-        return judged(log, values, 0, portfolio=PORTFOLIO, horizon=HORIZON, discount=DISCOUNT)
+        return compare_with_champion(log, values, 0, portfolio=PORTFOLIO, horizon=HORIZON, discount=DISCOUNT)
 
 
 def of_noise(seed: int, size: Size) -> list[list[Any]]:

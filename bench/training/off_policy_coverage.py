@@ -106,9 +106,9 @@ def main() -> None:
         name: {"coverage": round(hits / count, 4), "bias": round(off / count, 5), "width": round(wide / count, 4)}
         for name, (hits, off, wide) in total.items()
     }
-    judged = verdict(figures, count)
-    print(judged["verdict"])
-    print(json.dumps({"replications": count, **plan, "effective_episodes": effective, "figures": figures, **judged}))
+    outcome = verdict(figures, count)
+    print(outcome["verdict"])
+    print(json.dumps({"replications": count, **plan, "effective_episodes": effective, "figures": figures, **outcome}))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from strategies.kit.units import MINUTE_NS
 Points = list[tuple[int, float]]
 
 
-class Shown(NamedTuple):
+class CaptionedPlot(NamedTuple):
     """A plot and its caption; without data, the reason."""
 
     plot: Figure | None
@@ -47,22 +47,22 @@ def _halt_marks(day: Day) -> list[PlotMark]:
     ]
 
 
-def equity(day: Day) -> Shown:
+def equity(day: Day) -> CaptionedPlot:
     """Plot the equity over the session; for a daily desk, at the ends of the last sessions."""
     points = [(at, float(value)) for at, value in (*day.history, *day.equity)]
     if not points:
-        return Shown(None, "No equity was recorded in this session.")
+        return CaptionedPlot(None, "No equity was recorded in this session.")
     curve = _COURSES[day.decides](day, points)
     values = [value for _, value in curve.points or points]
     low, high = (money(Decimal(str(value))) for value in (min(values), max(values)))
     first, last = (money(Decimal(str(value))) for value in (values[0], values[-1]))
     summary = f"It went from {first} to {last} USD, between {low} and {high}."
     if not curve.points:
-        return Shown(None, summary)
+        return CaptionedPlot(None, summary)
     plot = in_both_widths(
         lambda width: course([curve.points], curve.marks, curve.span, "USD", curve.title, summary, width)
     )
-    return Shown(plot, f"USD, {curve.words}. {summary}")
+    return CaptionedPlot(plot, f"USD, {curve.words}. {summary}")
 
 
 class _EquityPlot(NamedTuple):
@@ -106,12 +106,12 @@ def _equity_steps(day: Day) -> list[tuple[int, float]]:
     return line
 
 
-def prices(day: Day) -> Shown | None:
+def prices(day: Day) -> CaptionedPlot | None:
     """Plot the underlying's closes with every filled order; None for a desk without one."""
     if not day.underlying:
         return None
     if not day.bars:
-        return Shown(None, "No bar came in this session.")
+        return CaptionedPlot(None, "No bar came in this session.")
     missing = {start for start, _ in day.gaps}
     lines: list[list[tuple[int, float]]] = [[]]
     previous = 0
@@ -133,7 +133,7 @@ def prices(day: Day) -> Shown | None:
         f"Closes of {day.underlying}. \N{BLACK UP-POINTING TRIANGLE} entry, \N{BLACK DOWN-POINTING TRIANGLE} exit, at "
         f"the time of the fill; a line is broken where bars are missing. {summary}"
     )
-    return Shown(plot, caption)
+    return CaptionedPlot(plot, caption)
 
 
 def _mark(day: Day, order: OrderQuality) -> PlotMark | None:
@@ -146,7 +146,7 @@ def _mark(day: Day, order: OrderQuality) -> PlotMark | None:
     return PlotMark(at, closes[-1], order.purpose, words)
 
 
-def weights(day: Day) -> Shown | None:
+def weights(day: Day) -> CaptionedPlot | None:
     """Plot the weights of a desk that holds shares overnight: before its decision and at the end."""
     equity_before, equity_after = day.equity_before, day.equity[-1][1] if day.equity else None
     if not day.overnight or not equity_before or not equity_after:
@@ -157,7 +157,7 @@ def weights(day: Day) -> Shown | None:
         end = float(one.quantity * (one.price or 0) / equity_after * 100)
         weights.append((max(start, end), one.symbol, (start, end), one.quantity - one.before))
     if not weights:
-        return Shown(None, "The desk held cash alone.")
+        return CaptionedPlot(None, "The desk held cash alone.")
     weights.sort(key=lambda row: (-row[0], row[1]))
     cash = (100.0 - sum(row[2][0] for row in weights), 100.0 - sum(row[2][1] for row in weights))
     rows = [
@@ -169,7 +169,7 @@ def weights(day: Day) -> Shown | None:
     summary = f"{sum(bool(row[3]) for row in weights)} of {len(weights)} holdings changed."
     title = "Weight of each holding before the decision and at the end"
     plot = in_both_widths(lambda width: bars(rows, ("before", "after"), "% of the equity", title, summary, width))
-    return Shown(
+    return CaptionedPlot(
         plot,
         "% of the equity: above, before the decision at the prices known then; below, at the end. In brackets the "
         f"change in shares. {summary}",
@@ -194,7 +194,7 @@ def costs(day: Day) -> list[tuple[str, str]]:
     ]
 
 
-def slippage(quality: Quality) -> Shown | None:
+def slippage(quality: Quality) -> CaptionedPlot | None:
     """Plot the distribution of slippage; costs lie above 0, gains below."""
     values = [float(order.slippage_bp) for order in quality.orders if order.slippage_bp is not None]
     if not values:
@@ -208,7 +208,7 @@ def slippage(quality: Quality) -> Shown | None:
     plot = in_both_widths(
         lambda width: histogram(bins, 0.0, styles, unit, title, summary, unit="orders", width=width),
     )
-    return Shown(plot, f"Orders by slippage; right of zero is cost. {summary}")
+    return CaptionedPlot(plot, f"Orders by slippage; right of zero is cost. {summary}")
 
 
 def slippage_bins(values: list[float], unit: str) -> list[HistogramBin]:
@@ -225,11 +225,11 @@ def slippage_bins(values: list[float], unit: str) -> list[HistogramBin]:
     ]
 
 
-def denials(day: Day) -> Shown | None:
+def denials(day: Day) -> CaptionedPlot | None:
     """Plot the count of denials of each gate."""
     if not day.denials:
         return None
     rows = [BarRow(gate, (float(count),), f"{count:,}") for gate, count in day.denials]
     summary = f"{day.denials[0][0]} denied most, {day.denials[0][1]:,} times."
     plot = in_both_widths(lambda width: bars(rows, ("count",), "denials", "Denials by gate", summary, width))
-    return Shown(plot, f"Denials by gate; a decision may be denied by several. {summary}")
+    return CaptionedPlot(plot, f"Denials by gate; a decision may be denied by several. {summary}")

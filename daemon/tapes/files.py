@@ -299,9 +299,9 @@ _EXPECTED = {
 
 def _no_value(reason: str, columns: Sequence[str]) -> str:
     """Return the value that pyarrow could not read, in the file's own terms; "" for another reason."""
-    if (found := _NO_VALUE.match(reason)) is None:
+    if (match := _NO_VALUE.match(reason)) is None:
         return ""
-    column, line, kind, value = found.groups()
+    column, line, kind, value = match.groups()
     return f"line {line} has {value!r} in the column {columns[int(column)]}; expected {_expected(kind)}"
 
 

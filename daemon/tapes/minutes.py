@@ -264,9 +264,9 @@ class TapeCounts:
         count = len(self.leaps)
         if not count:
             return ""
-        which = f"{count:,} prices leap from a bar to the next, the first" if count > 1 else "A price leaps:"
+        subject = f"{count:,} prices leap from a bar to the next, the first" if count > 1 else "A price leaps:"
         return (
-            f"{which} {self.leaps[0]}. If that is a split that the bars are not adjusted for, or a wrong price, the "
+            f"{subject} {self.leaps[0]}. If that is a split that the bars are not adjusted for, or a wrong price, the "
             "results are wrong: adjust the bars, or correct the row."
         )
 
@@ -547,16 +547,16 @@ def check_symbols(path: Path, counts: Iterable[str], symbols: tuple[str, ...]) -
     if not otherwise and not names.isdisjoint(symbols):
         return
     if not names.isdisjoint(symbols):
-        found = ", ".join(f"{name!r} beside {name.strip().upper()}" for name in otherwise[:8])
+        detail = ", ".join(f"{name!r} beside {name.strip().upper()}" for name in otherwise[:8])
     else:
         more = ", …" if len(symbols) > 8 else ""
-        found = f"no row of {', '.join(symbols[:8])}{more}; found {', '.join(sorted(names)[:8])}"
+        detail = f"no row of {', '.join(symbols[:8])}{more}; found {', '.join(sorted(names)[:8])}"
     cure = (
         "write the symbols in capital letters, without blanks, in every row"
         if otherwise
         else "pass a tape of the strategy's symbols"
     )
-    raise TapeError(f"{path}: {found}: {cure}")
+    raise TapeError(f"{path}: {detail}: {cure}")
 
 
 def events_after(path: Path, events: Iterator[Event], skip: int) -> Iterator[Event]:

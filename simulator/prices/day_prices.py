@@ -319,8 +319,8 @@ class DailyPrices:
     def spun_off(self, action: SpinOff) -> dict[str, Bar]:
         """Return the bars of the spun-off share, derived from its parent's."""
         splits = [split for split in self.splits if split.symbol == action.symbol]
-        made = spun_off(self.bars[action.symbol], action, splits)
-        return {day: _on_grid(bar, day) for day, bar in made.items()}
+        bars = spun_off(self.bars[action.symbol], action, splits)
+        return {day: _on_grid(bar, day) for day, bar in bars.items()}
 
     def split_between(self, name: str, from_ns: int, until_ns: int) -> tuple[int, Decimal] | None:
         """Return the time of the last split after `from_ns` up to `until_ns`, and the product of ratios; or None."""

@@ -478,10 +478,10 @@ def _happen(matching: Matching, account: Account, action: Action, at_ns: int, *,
             new = action.new if days is None else days.name_on(action.new, new_york_date(at_ns))
             _merge(matching, account, dataclasses.replace(action, symbol=symbol, new=new), at_ns)
         case SpinOff():
-            held = account.positions.get(symbol)
-            if held is not None:
-                given = _times(held.qty, action.ratio)
-                _give(matching, account, "SPIN", action.new, given, ZERO, f"Spin-off from {symbol}", at_ns)
+            position = account.positions.get(symbol)
+            if position is not None:
+                shares = _times(position.qty, action.ratio)
+                _give(matching, account, "SPIN", action.new, shares, ZERO, f"Spin-off from {symbol}", at_ns)
                 _pay_fraction(matching, account, action.new, at_ns, in_cash=action.fraction_in_cash)
 
 

@@ -169,7 +169,7 @@ def observed(strategy: AnyStrategy, moments: Sequence[Moment]) -> list[Observati
     return [step.observation for step in steps if step.observation is not None]
 
 
-def played(
+def run_with_policy(
     subject: Subject, moments: Sequence[Moment], bars: tuple[Bar, ...], policy: CachedPolicy
 ) -> list[ObservedDecision]:
     """A run with the policy over `moments`, of a strategy made with `bars`; one step for each moment."""

@@ -33,8 +33,8 @@ from training.analysis.strategy_runs import (
     moments_of,
     observed,
     part_of,
-    played,
     recent,
+    run_with_policy,
     tabled,
     wild,
 )
@@ -59,7 +59,7 @@ def lookahead(subject: Subject, moments: tuple[Moment, ...], policy: CachedPolic
     All bars up to the sampled one are compared. Raises AnalyseError when the strategy is never warm.
     """
     bars = bars_of(moments)
-    whole = played(subject, moments, bars, policy)
+    whole = run_with_policy(subject, moments, bars, policy)
     spec = strategy_of(subject, bars).spec
     findings = DifferenceLog(spec)
     table = tabled(subject, moments, spec) if has_table(subject, spec) else None
@@ -71,7 +71,7 @@ def lookahead(subject: Subject, moments: tuple[Moment, ...], policy: CachedPolic
         past = moments[:cut]
         for run, future in (("cut", ()), ("wild", wild(moments[cut:]))):
             if subject.takes_bars or not future:  # a strategy made without bars cannot have seen the future
-                findings.steps(run, past, whole[:cut], played(subject, past, bars_of(past + future), policy))
+                findings.steps(run, past, whole[:cut], run_with_policy(subject, past, bars_of(past + future), policy))
             if table is not None:
                 rows = tabled(subject, past + future, spec)
                 findings.rows(f"table {run}", part_of(table, 0, cut), part_of(rows, 0, cut))
@@ -98,13 +98,13 @@ def warmup(subject: Subject, moments: tuple[Moment, ...], policy: CachedPolicy, 
     picked = np.random.default_rng(seed).choice(len(spans), size=min(samples, len(spans)), replace=False)
     for first, end in (spans[place] for place in sorted(picked.tolist())):
         session, everything = moments[first:end], moments[:end]
-        expected = played(subject, everything, bars_of(everything), policy)[first:]
+        expected = run_with_policy(subject, everything, bars_of(everything), policy)[first:]
         table = tabled(subject, everything, spec) if has_table(subject, spec) else None
         for multiple in MULTIPLES:
             count = multiple * history
             some = recent(moments, first, end, count, spec)
             begin = len(some) - len(session)
-            steps = played(subject, some, bars_of(some), policy)[begin:]
+            steps = run_with_policy(subject, some, bars_of(some), policy)[begin:]
             findings.steps(f"{multiple}x", session, expected, steps)
             if table is not None:
                 rows = part_of(tabled(subject, some, spec), begin, len(some))

@@ -40,7 +40,7 @@ from training.data.folder import (
     update,
     writing,
 )
-from training.data.folder_check import Held, findings, held
+from training.data.folder_check import SeriesSummary, findings, series_in
 
 DONE, FAULTY, USAGE_ERROR, INTERRUPTED = 0, 1, 2, 130
 _SHOWN = 3  # holes of a row
@@ -213,7 +213,7 @@ def _remove(chosen: argparse.Namespace, clock: PacingClock) -> int:
 
 def _list(chosen: argparse.Namespace, clock: PacingClock) -> int:
     del clock
-    rows = held(chosen.data_dir)
+    rows = series_in(chosen.data_dir)
     if chosen.json:
         sys.stdout.write(msgspec.json.encode(rows).decode() + "\n")
         return DONE
@@ -225,7 +225,7 @@ def _list(chosen: argparse.Namespace, clock: PacingClock) -> int:
     return DONE
 
 
-def _table(rows: Sequence[Held]) -> Table:
+def _table(rows: Sequence[SeriesSummary]) -> Table:
     table = Table(
         "symbol", "bars", "dates", "sessions", "holes", "bars missing", "from", "splits, dividends", "fetched", "MB"
     )

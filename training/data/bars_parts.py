@@ -90,8 +90,10 @@ def claim(request: DownloadRequest, identity: Mapping[str, Any]) -> None:
 
 def store(request: DownloadRequest, identity: Mapping[str, Any], chunk: Chunk, part: CheckedChunk) -> None:
     """Keep a finished chunk."""
-    noted = msgspec.json.encode({"request": identity, "part": chunk.name, "pages": part.pages, "outside": part.outside})
-    table = _table([(chunk.symbol, part)]).replace_schema_metadata({METADATA_KEY: noted})
+    metadata = msgspec.json.encode(
+        {"request": identity, "part": chunk.name, "pages": part.pages, "outside": part.outside}
+    )
+    table = _table([(chunk.symbol, part)]).replace_schema_metadata({METADATA_KEY: metadata})
     sink = pa.BufferOutputStream()
     pa.parquet.write_table(table, sink, compression="zstd", write_page_checksum=True)
     write_whole(request.parts / chunk.name, sink.getvalue().to_pybytes())
@@ -104,12 +106,12 @@ def stored(request: DownloadRequest, identity: Mapping[str, Any], chunk: Chunk) 
         return None
     try:
         table = pa.parquet.read_table(path, page_checksum_verification=True)
-        noted = msgspec.json.decode((table.schema.metadata or {})[METADATA_KEY], type=dict[str, Any])
-        if noted["request"] != identity or noted["part"] != chunk.name:
+        metadata = msgspec.json.decode((table.schema.metadata or {})[METADATA_KEY], type=dict[str, Any])
+        if metadata["request"] != identity or metadata["part"] != chunk.name:
             return None
         starts = table.column("timestamp").cast(pa.int64()).to_numpy()
         prices = np.stack([table.column(name).to_numpy() for name in PRICES])
-        return CheckedChunk(starts, prices, int(noted["pages"]), int(noted["outside"]))
+        return CheckedChunk(starts, prices, int(metadata["pages"]), int(metadata["outside"]))
     except (pa.ArrowException, OSError, LookupError, ValueError):
         return None
 

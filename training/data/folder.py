@@ -375,8 +375,8 @@ def take_actions(writer: Writer, path: Path, symbols: Sequence[str]) -> int:
     for symbol, (first, last) in spans.items():
         present = actions_of(writer.folder, symbol)
         merged = [action for name, action in rows if name == symbol]  # there may be two dividends on one day
-        stated = {(action.ex_date, action.kind) for action in merged}
-        merged += [a for a in (present.actions if present is not None else ()) if (a.ex_date, a.kind) not in stated]
+        announced = {(action.ex_date, action.kind) for action in merged}
+        merged += [a for a in (present.actions if present is not None else ()) if (a.ex_date, a.kind) not in announced]
         begin, end = (first, last) if present is None else (min(first, present.first), max(last, present.last))
         within = tuple(sorted(action for action in merged if begin <= action.ex_date <= end))
         writer.put_actions(Actions(symbol, begin, end, path.name, writer.now, within))
@@ -401,9 +401,9 @@ def _actions_in(path: Path) -> list[tuple[str, Action]]:
             try:
                 action = Action(date.fromisoformat(row["ex_date"]).isoformat(), row["kind"], float(row["value"]))
             except (TypeError, ValueError) as error:
-                found = f"{row['ex_date']}, {row['value']}"
+                entry = f"{row['ex_date']}, {row['value']}"
                 raise DownloadError(
-                    f"{path}, row {number}: ex_date and value are {found}; expected a date as 2024-06-10 and a number"
+                    f"{path}, row {number}: ex_date and value are {entry}; expected a date as 2024-06-10 and a number"
                 ) from error
             if action.kind not in ACTION_KINDS or not 0.0 < action.value < float("inf"):
                 raise DownloadError(

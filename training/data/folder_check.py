@@ -42,7 +42,7 @@ class Finding(msgspec.Struct, frozen=True):
     detail: str
 
 
-class Held(msgspec.Struct, frozen=True):
+class SeriesSummary(msgspec.Struct, frozen=True):
     """The bars of one symbol in one length. Dates are New York's."""
 
     symbol: str
@@ -64,19 +64,19 @@ class Held(msgspec.Struct, frozen=True):
     actions_until: str  # "" where no actions are known
 
 
-def held(folder: Path) -> list[Held]:
+def series_in(folder: Path) -> list[SeriesSummary]:
     """Return what a folder holds. Raises TapeError, CalendarError."""
     return [_bars_held(folder, series) for series in all_series(folder) if series.sessions]
 
 
-def _bars_held(folder: Path, series: Series) -> Held:
+def _bars_held(folder: Path, series: Series) -> SeriesSummary:
     dates, parts, actions_known = series.sessions, series.parts.values(), actions_of(folder, series.symbol)
     sessions = sessions_between(dates[0], dates[-1])
     dates_present = set(dates)
     rows = sum(part.rows for part in parts)
     expected = sum(len(_grid(series, session)) for session in sessions if session.date in dates_present)
     home = folder / series.bars / series.symbol
-    return Held(
+    return SeriesSummary(
         symbol=series.symbol,
         bars=series.bars,
         first=dates[0],

@@ -125,7 +125,7 @@ def _nobody(question: AskPolicy, _: int) -> PolicyAnswered:
 
 def dry_run(policy: Player, desk: Desk) -> PlayResult:
     """Play one account from the desk's first session to its last, hidden state carried. `trades` are orders filled."""
-    return played(policy, desk)[0]
+    return play_to_desk(policy, desk)[0]
 
 
 def relay(policies: Iterable[Player], desk: Desk, spans: Sequence[Sequence[str]]) -> tuple[PlayResult, ...]:
@@ -150,7 +150,7 @@ def relay(policies: Iterable[Player], desk: Desk, spans: Sequence[Sequence[str]]
             model = Model(f"{MODEL} {nth + 1}", promoted=False, feed=FEED)
             desk = replace(desk, state=msgspec.structs.replace(desk.state, model=model))
         previous = policy
-        result, desk = played(policy, desk)
+        result, desk = play_to_desk(policy, desk)
         results.append(result)
         next_one = last + 1
     return tuple(results)
@@ -183,7 +183,7 @@ def relay_each(
             desk = desk_before(table, dates, strategy, trading) if desk is None else under(desk, trading)
             while desk.first <= last:
                 check_stop()
-                result, desk_after = played(policy, replace(desk, last=desk.first))
+                result, desk_after = play_to_desk(policy, replace(desk, last=desk.first))
                 parts, desk = [*parts, result], replace(desk_after, last=last)
         except Differs as differs:
             groups = parted(theirs, differs.path)
@@ -194,7 +194,7 @@ def relay_each(
     return tuple(results[place] for place in range(len(rules)))
 
 
-def played(policy: Player, desk: Desk) -> tuple[PlayResult, Desk]:
+def play_to_desk(policy: Player, desk: Desk) -> tuple[PlayResult, Desk]:
     """Returns the result of `dry_run`, and the desk after its last session."""
     spec, table = desk.strategy.spec, desk.table
     market = SharePaperBroker(desk.trading, spec.symbols)

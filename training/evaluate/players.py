@@ -86,10 +86,10 @@ class RandomTrader:
 
     def actions(self, holding: Tensor) -> Tensor:
         """A random action, int64 (n,), of accounts that hold something, bool (n,)."""
-        drawn = torch.rand(len(holding), len(self._entries), generator=self._generator)
-        entry = torch.where(drawn[:, -1] < 0.5, self._entries[0], self._entries[-1])
-        enters = torch.where(drawn[:, 0] < self._enter, entry, self._holds_by)
-        leaves = torch.where(drawn[:, 0] < self._leave, self._leaves_by, self._holds_by)
+        numbers = torch.rand(len(holding), len(self._entries), generator=self._generator)
+        entry = torch.where(numbers[:, -1] < 0.5, self._entries[0], self._entries[-1])
+        enters = torch.where(numbers[:, 0] < self._enter, entry, self._holds_by)
+        leaves = torch.where(numbers[:, 0] < self._leave, self._leaves_by, self._holds_by)
         return torch.where(holding, leaves, enters)
 
 

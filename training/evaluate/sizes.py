@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from strategies.kit.contract import Answer, Bar, DailySpec, DailyStrategy, Observation, Portfolio, Rebalance, View
-from training.evaluate.days import Desk, desk_before, played
+from training.evaluate.days import Desk, desk_before, play_to_desk
 from training.evaluate.machine import Player
 from training.study.progress import counted
 from training.study.study import SessionResult, SizeFigures
@@ -83,7 +83,7 @@ def at_size(policy: Player, desk: Desk, capital_usd: float) -> SizeFigures:
     last, sessions, offs, denials, fractions = sized.last, list[SessionResult](), list[list[float]](), 0, False
     for day in range(sized.first, last + 1):
         noting.forget()
-        result, sized = played(policy, replace(sized, first=day, last=day))
+        result, sized = play_to_desk(policy, replace(sized, first=day, last=day))
         sessions += result.sessions
         denials += sum(result.denials.values())
         if (portfolio := noting.portfolio) is not None:

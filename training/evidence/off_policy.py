@@ -223,8 +223,10 @@ def fqe(moments: Moments, discount: float) -> tuple[Series, Figure]:
     """Fitted Q evaluation (Le, Voloshin & Yue 2019), linear, refitted in each resample: sums, and the figure."""
 
     def figure(sums: Series) -> Series:
-        drawn = moments.of_sums(sums)
-        return np.asarray(np.einsum("bhd,hbd->b", drawn.starts, coefficients(drawn, discount)) / drawn.episodes)
+        resampled = moments.of_sums(sums)
+        return np.asarray(
+            np.einsum("bhd,hbd->b", resampled.starts, coefficients(resampled, discount)) / resampled.episodes
+        )
 
     return moments.flat(), figure
 

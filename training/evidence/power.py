@@ -49,7 +49,7 @@ MINUTES = Cadence("minutes", compounds=False, lead_deviation=0.012)
 DAYS = Cadence("days", compounds=True, lead_deviation=0.005)
 
 
-class Drawn(NamedTuple):
+class SimulatedTest(NamedTuple):
     """A simulated test: returns of the policy, the baselines and all trials."""
 
     policy: Series  # (sessions,)
@@ -70,7 +70,7 @@ class Rate(NamedTuple):
         return self.passed / self.series
 
 
-def drawn(cadence: Cadence, sessions: int, ratio: float, random: np.random.Generator) -> Drawn:
+def simulate_test(cadence: Cadence, sessions: int, ratio: float, random: np.random.Generator) -> SimulatedTest:
     """Simulate a test of a policy whose edge has the annual ratio `ratio` of mean to deviation; 0 is noise."""
     wild = (random.random(sessions) < TURN).cumsum() % 2 == random.integers(2)
     scale = np.where(wild, WILD, 1.0) / math.sqrt((1.0 + WILD**2) / 2.0)
@@ -87,10 +87,10 @@ def drawn(cadence: Cadence, sessions: int, ratio: float, random: np.random.Gener
     if cadence.compounds:
         trials = trials + market[:, None]
         baselines["equal weight"] = market + 0.2 * cadence.lead_deviation * noise(1)[:, 0]
-    return Drawn(trials[:, 0], baselines, trials)
+    return SimulatedTest(trials[:, 0], baselines, trials)
 
 
-def first_failed(test: Drawn, compounds: bool) -> str:
+def first_failed(test: SimulatedTest, compounds: bool) -> str:
     """The first criterion of `OF_RETURNS` that this test fails, in the table's order; "" where it passes all."""
     nets = {name: total(returns, compounds=compounds) for name, returns in test.baselines.items()}
     gap = test.policy - test.baselines[max(nets, key=lambda name: nets[name])]
@@ -111,7 +111,9 @@ def first_failed(test: Drawn, compounds: bool) -> str:
 def rate(cadence: Cadence, sessions: int, ratio: float, series: int, seed: int = 0) -> Rate:
     """How many of `series` simulated tests pass."""
     random = np.random.default_rng([seed, sessions, round(1000 * ratio)])
-    failures = Counter(first_failed(drawn(cadence, sessions, ratio, random), cadence.compounds) for _ in range(series))
+    failures = Counter(
+        first_failed(simulate_test(cadence, sessions, ratio, random), cadence.compounds) for _ in range(series)
+    )
     return Rate(failures.pop("", 0), series, dict(failures))
 
 

@@ -190,10 +190,10 @@ def _spread_change(volatility: Series, beside_volatility: Series, confidence: fl
     for rows in np.array_split(np.arange(DRAWS), -(-DRAWS * len(thin) // AT_ONCE)):
         index = resamples(len(thin), BLOCK / EVERY, len(rows), random)
         draws.append(_ratio(thin[index], beside[index]))
-    drawn = np.concatenate(draws)
-    if not (math.isfinite(middle) and np.isfinite(drawn).all()):
+    resampled = np.concatenate(draws)
+    if not (math.isfinite(middle) and np.isfinite(resampled).all()):
         return None
-    half = _quantile((len(volatility) + WINDOW - 1) / WINDOW, confidence) * float(drawn.std(ddof=1))
+    half = _quantile((len(volatility) + WINDOW - 1) / WINDOW, confidence) * float(resampled.std(ddof=1))
     figures = [math.expm1(value) for value in (middle, middle - half, middle + half)]
     return Interval(estimate=figures[0], low=figures[1], high=figures[2], level=confidence, block=BLOCK)
 

@@ -97,8 +97,8 @@ def _moves(markets: int, sessions: int, random: np.random.Generator, *, clustere
     shocks = random.standard_t(FREEDOM, (sessions, markets)) / math.sqrt(FREEDOM / (FREEDOM - 2.0))
     if clustered:
         wild, variance = random.random(markets) < LEAVES_CALM / (LEAVES_CALM + LEAVES_WILD), np.ones(markets)
-        for day, drawn in enumerate(random.random((sessions, markets))):
-            wild = np.where(wild, drawn >= LEAVES_WILD, drawn < LEAVES_CALM)
+        for day, numbers in enumerate(random.random((sessions, markets))):
+            wild = np.where(wild, numbers >= LEAVES_WILD, numbers < LEAVES_CALM)
             shocks[day] *= np.sqrt(variance)
             variance = (1.0 - ARCH - GARCH) + ARCH * shocks[day] ** 2 + GARCH * variance
             shocks[day] *= np.where(wild, WILD, CALM)

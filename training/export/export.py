@@ -157,8 +157,8 @@ def _write(
     golden_array = np.stack([observation.array() for observation in golden]).reshape(-1, *spec.observation_shape)
     members = count_of(policy)
     memory = memory_shape(spec, members)
-    answered = torch_answers(policy, memory, golden_array)
-    _check_answers(spec, answered, len(golden_array))
+    answers = torch_answers(policy, memory, golden_array)
+    _check_answers(spec, answers, len(golden_array))
     path = folder / POLICY_FILE
     write_whole(path, onnx_bytes(policy, golden_array, spec))
     for name, observations in (("golden", golden_array), ("real", probes), ("single", probes[:1])):
@@ -184,7 +184,7 @@ def _write(
         policy_sha256=digest,
         observation_shape=spec.observation_shape,
         actions=spec.actions,
-        golden=_golden(spec, golden, answered),
+        golden=_golden(spec, golden, answers),
         training=release.training,
         hyperparameters=release.hyperparameters,
         metrics=release.metrics,
@@ -212,7 +212,7 @@ def _write(
     return version
 
 
-def _golden(spec: Spec, observations: Sequence[Observation], answered: Answered) -> Golden:
+def _golden(spec: Spec, observations: Sequence[Observation], answered: RawAnswers) -> Golden:
     """The golden answers, one for each observation."""
     n = len(observations)
     names = [head.name for head in spec.heads]
@@ -225,7 +225,7 @@ def _golden(spec: Spec, observations: Sequence[Observation], answered: Answered)
     )
 
 
-def _check_answers(spec: Spec, answered: Answered, count: int) -> None:
+def _check_answers(spec: Spec, answered: RawAnswers, count: int) -> None:
     """Raises ExportError where `count` answers do not match the strategy's spec."""
     answers = answered.answers
     shapes = {name: shape for name, shape in output_shapes(spec).items() if name != "next_hidden"}
@@ -298,7 +298,7 @@ ROUNDINGS = 20.0  # allowed multiple of rounding for steep networks: onnxruntime
 MOST = 1e-4  # upper limit for every network: a desk refuses golden answers that differ by more
 
 
-class Answered(NamedTuple):
+class RawAnswers(NamedTuple):
     """Answers, float32 (n, actions), and of a policy with a memory its states after each, float32 (n, *hidden).
 
     `heads` are those of the spec in their order, float32 (n, *shape of the head). Where rows are symbols, n counts rows
@@ -319,7 +319,7 @@ def run_onnx(path: Path, observations: Float32Array) -> Float32Array:
     return answers
 
 
-def run_onnx_sequence(path: Path, observations: Float32Array, hidden: tuple[int, ...]) -> Answered:
+def run_onnx_sequence(path: Path, observations: Float32Array, hidden: tuple[int, ...]) -> RawAnswers:
     """onnxruntime's answers to one sequence of observations from the zero state, on one thread."""
     session = session_of(path)
 
@@ -341,17 +341,17 @@ def _in_sequence(
     step: Callable[[Float32Array, Float32Array], Sequence[Float32Array]],
     observations: Float32Array,
     hidden: tuple[int, ...],
-) -> Answered:
+) -> RawAnswers:
     steps = []
     state = np.zeros((1, *hidden), dtype=np.float32)
     for index in range(len(observations)):
         steps.append(step(observations[index : index + 1], state))
         state = steps[-1][1]
     answers, states, *heads = (np.concatenate(output) for output in zip(*steps, strict=True))
-    return Answered(answers, states, tuple(heads))
+    return RawAnswers(answers, states, tuple(heads))
 
 
-def difference(first: Answered, second: Answered) -> float:
+def difference(first: RawAnswers, second: RawAnswers) -> float:
     """The largest difference between answers, and between states and heads where there are any.
 
     Float32 rounds in proportion: where answers are above 1, it is a share of the largest.
@@ -373,16 +373,16 @@ def allowed_difference(policy: nn.Module, memory: tuple[int, ...] | None, observ
     return min(max(TOLERANCE, ROUNDINGS * rounding), MOST)
 
 
-def onnx_answers(path: Path, memory: tuple[int, ...] | None, observations: Float32Array) -> Answered:
+def onnx_answers(path: Path, memory: tuple[int, ...] | None, observations: Float32Array) -> RawAnswers:
     """onnxruntime's answers; a recurrent policy gets the observations as one sequence."""
     if memory is None:
         answers, *heads = session_of(path).run(None, {"observation": observations})
-        return Answered(answers, None, tuple(heads))
+        return RawAnswers(answers, None, tuple(heads))
     return run_onnx_sequence(path, observations, memory)
 
 
 @torch.no_grad()
-def torch_answers(policy: nn.Module, memory: tuple[int, ...] | None, observations: Float32Array) -> Answered:
+def torch_answers(policy: nn.Module, memory: tuple[int, ...] | None, observations: Float32Array) -> RawAnswers:
     """torch's answers; a recurrent policy gets the observations as one sequence."""
 
     def step(observation: Float32Array, state: Float32Array) -> Sequence[Float32Array]:
@@ -393,4 +393,4 @@ def torch_answers(policy: nn.Module, memory: tuple[int, ...] | None, observation
             return _in_sequence(step, observations, memory)
         outputs = policy(torch.from_numpy(observations))
         answers, *heads = outputs if isinstance(outputs, tuple) else (outputs,)
-        return Answered(answers.numpy(), None, tuple(head.numpy() for head in heads))
+        return RawAnswers(answers.numpy(), None, tuple(head.numpy() for head in heads))

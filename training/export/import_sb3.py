@@ -388,15 +388,15 @@ def _check_box(path: Path, acted: object, spec: Spec) -> None:
 
 def _activation(path: Path, plain: dict[str, Any], requested: str | None, usual: str) -> str:
     """The activation given, else the one that the file states in plain, else the `usual` one of the algorithm."""
-    stated = plain.get("policy_kwargs") or {}
-    text = str(stated.get("activation_fn", "")) if isinstance(stated, dict) else ""
-    extractor = str(stated.get("features_extractor_class", "")) if isinstance(stated, dict) else ""
+    keywords = plain.get("policy_kwargs") or {}
+    text = str(keywords.get("activation_fn", "")) if isinstance(keywords, dict) else ""
+    extractor = str(keywords.get("features_extractor_class", "")) if isinstance(keywords, dict) else ""
     if extractor and not extractor.endswith(".FlattenExtractor'>"):
         raise ImportSb3Error(
             f"{path.name}: the features extractor is {extractor[:100]}, expected MlpPolicy's FlattenExtractor: "
             "train without features_extractor_class"
         )
-    if isinstance(stated, dict) and stated.get("squash_output"):
+    if isinstance(keywords, dict) and keywords.get("squash_output"):
         raise ImportSb3Error(f"{path.name}: policy_kwargs has squash_output, expected none: train without it")
     from_file = re.sub(r".*\.|\W", "", text).lower() or None
     chosen = requested or from_file or usual

@@ -112,16 +112,16 @@ def find(
         )
         for forecast in forecasts
     ]
-    joined = _ForecastRows.joined([parts[year] for year in tested])
+    rows = _ForecastRows.joined([parts[year] for year in tested])
     return ForecasterFindings(
         **facts,
         barriers=material.labels.barriers,
         symbols=material.valid.shape[1],
         cost=cost,
         years=tuple(years),
-        scores=joined.scores(SEVERAL),
-        figures=joined.figures(cost),
-        skill=joined.skill(),
+        scores=rows.scores(SEVERAL),
+        figures=rows.figures(cost),
+        skill=rows.skill(),
         risk=RiskRows.joined([risks[year] for year in tested]).scores() if set(tested) <= set(risks) else None,
     )
 

@@ -147,7 +147,7 @@ def assemble(days: int, symbols: int, folds: Sequence[FoldForecasts]) -> Forecas
     Raises:
         LeakError: a row is not after all that its fold knew, or two folds forecast the same row.
     """
-    joined = Forecasts(
+    forecasts = Forecasts(
         probabilities=np.full((days, symbols, 3), np.nan, dtype=np.float32),
         confidence=np.full((days, symbols), np.nan, dtype=np.float32),
         variance=np.full((days, symbols), np.nan, dtype=np.float32),
@@ -163,15 +163,15 @@ def assemble(days: int, symbols: int, folds: Sequence[FoldForecasts]) -> Forecas
                 f"{int(inside.sum())} of its {len(day)} forecasts are of rows up to there, from {int(day.min())} on: "
                 "predict rows after its training and calibration spans alone"
             )
-        twice = joined.fold[day, place] != NO_FOLD
+        twice = forecasts.fold[day, place] != NO_FOLD
         if twice.any():
             raise LeakError(
-                f"the folds {int(joined.fold[day, place][twice][0])} and {fold.year} forecast the same "
+                f"the folds {int(forecasts.fold[day, place][twice][0])} and {fold.year} forecast the same "
                 f"{int(twice.sum())} rows: give each row one fold"
             )
-        joined.probabilities[day, place] = fold.probabilities
-        joined.confidence[day, place] = fold.confidence
-        joined.variance[day, place] = fold.variance
-        joined.fold[day, place] = fold.year
-        joined.known_until[day, place] = fold.known_until
-    return joined
+        forecasts.probabilities[day, place] = fold.probabilities
+        forecasts.confidence[day, place] = fold.confidence
+        forecasts.variance[day, place] = fold.variance
+        forecasts.fold[day, place] = fold.year
+        forecasts.known_until[day, place] = fold.known_until
+    return forecasts

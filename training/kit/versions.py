@@ -184,9 +184,9 @@ def evaluate_version(
     path = bars_of(name, bars)
     rules = None if config is None else Path(config)
     ready = make_ready(SweepRequest(name, path, Path(models_dir), (), version, rules, first, last))
-    played = ready.data.test(Exported(ready.version.policy).eval(), Span(ready.dates, ready.variant, ready.trading))
+    result = ready.data.test(Exported(ready.version.policy).eval(), Span(ready.dates, ready.variant, ready.trading))
     return Evaluation(
-        ready.version.manifest.version, played.sessions, ready.data.figures(played.sessions), dict(played.denials)
+        ready.version.manifest.version, result.sessions, ready.data.figures(result.sessions), dict(result.denials)
     )
 
 

@@ -60,7 +60,7 @@ class TrainerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reward: dict[str, float] | None = None  # weights of the reward's terms; None in a folder of an earlier release
 
 
-class Made(msgspec.Struct, frozen=True):
+class ColdRecord(msgspec.Struct, frozen=True):
     """The content of `cold.json`."""
 
     plan: TrainerSettings
@@ -114,7 +114,7 @@ class Apart:
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class ReadyLearner:
     """A learner, ready to load its checkpoint or to take experience."""
 
     learner: OnlineLearner
@@ -137,7 +137,7 @@ def begin(
     feed: str,
     threads: int,
     report: Callable[[Mapping[str, float]], None],
-) -> Begun:
+) -> ReadyLearner:
     """Make the cold start in an empty folder, or open what is there.
 
     Args:
@@ -164,7 +164,7 @@ def begin(
         data = apart.data
         started = cold_start(data, preset=preset, seed=plan.seed, threads=threads, folder=folder, report=report)
         figures = {name: value for name, value in started.figures.items() if isfinite(value)}  # JSON has no others
-        saved = Made(plan, training_of(data, started.dates, feed, origin_of(*bars)), figures)
+        saved = ColdRecord(plan, training_of(data, started.dates, feed, origin_of(*bars)), figures)
         write_whole(folder / COLD_FILE, msgspec.json.format(msgspec.json.encode(saved), indent=1) + b"\n")
         network, cold = started.network, started.replay
     else:
@@ -177,7 +177,7 @@ def begin(
     with _opening():
         replay = DiskReplay(path, rows, network.inputs, spare=spare, heads=heads, priority=c.priority)
     learner = OnlineLearner(Dqn(network, c), c, cold, fresh=replay, lanes=lanes, seed=plan.seed)
-    return Begun(learner, network, c, replay, saved.training, saved.figures, apart, fresh)
+    return ReadyLearner(learner, network, c, replay, saved.training, saved.figures, apart, fresh)
 
 
 def _refuse_other_bars(folder: Path, training: Training, bars: Sequence[Path], now: str) -> None:
@@ -199,17 +199,17 @@ def _opening() -> Iterator[None]:
         raise OtherFolder(str(error)) from None
 
 
-def made_in(folder: Path) -> Made:
+def made_in(folder: Path) -> ColdRecord:
     """Return what a folder was made with. Raises OtherFolder where that cannot be read."""
     try:
-        return msgspec.json.decode((folder / COLD_FILE).read_bytes(), type=Made)
+        return msgspec.json.decode((folder / COLD_FILE).read_bytes(), type=ColdRecord)
     except (FileNotFoundError, ValueError) as error:
         raise OtherFolder(
             f"{folder / COLD_FILE} cannot be read ({error}): restore it, or begin anew with an empty --own-dir"
         ) from None
 
 
-def _read_folder(folder: Path, plan: TrainerSettings) -> Made | None:
+def _read_folder(folder: Path, plan: TrainerSettings) -> ColdRecord | None:
     """Return what the folder was made with; None where its cold start is not whole."""
     if not (folder / CHECKPOINT).exists():
         return None

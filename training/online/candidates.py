@@ -19,7 +19,7 @@ from daemon.experience.experience import Experience
 from training.evidence.off_policy import OffPolicy
 from training.evidence.statistics import Series
 from training.export.reference import Watched
-from training.online.judging import FEATURES, MODEL, judged, rows_of
+from training.online.judging import FEATURES, MODEL, compare_with_champion, rows_of
 from training.rl.dqn.networks import QNetwork
 
 
@@ -185,7 +185,7 @@ class Candidates:
         values: Series = np.array(candidate.values, dtype=np.float64)
         answered = [number for number in log[:, MODEL].astype(int).tolist() if self._models[number]]
         champion = answered[-1] if answered else -1
-        result = judged(
+        result = compare_with_champion(
             log, values, champion, portfolio=self._portfolio, horizon=self._horizon, discount=self._discount
         )
         watched = Watched(log[:, FEATURES].astype(np.float32), values.astype(np.float32))

@@ -39,7 +39,7 @@ def rows_of(
     return rows
 
 
-def judged(
+def compare_with_champion(
     log: Series, values: Series, champion: int, *, portfolio: int, horizon: int, discount: float, seed: int = 0
 ) -> OffPolicy:
     """Compare a version with the champion on the decisions that the champion made.

@@ -30,7 +30,7 @@ from training.evidence.resampling import Interval
 from training.evidence.statistics import Series
 from training.online.beginning import Apart, made_in
 from training.online.candidates import Origin
-from training.online.judging import judged, rows_of
+from training.online.judging import compare_with_champion, rows_of
 from training.online.publish import Versions
 from training.online.reward import RewardAgent
 from training.online.trainer import CHECKPOINT
@@ -131,7 +131,9 @@ def judged_by(
     with torch.no_grad():
         values = network.values(network.prepare(torch.from_numpy(raw))).numpy().astype(np.float64)
     champion = models.get(options.parent, -1)
-    return judged(np.array(log), values, champion, portfolio=portfolio, horizon=options.card_horizon, discount=discount)
+    return compare_with_champion(
+        np.array(log), values, champion, portfolio=portfolio, horizon=options.card_horizon, discount=discount
+    )
 
 
 def _experiences_of(state_dir: Path, epoch: str, strategy: OnlineDqn) -> Iterator[Experience]:

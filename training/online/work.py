@@ -29,7 +29,7 @@ from strategies.online_dqn import OnlineDqn
 from strategies.online_dqn.model_config import ModelConfig
 from strategies.registry import strategy
 from training.export.shelf import ExportError
-from training.online.beginning import Begun, TrainerSettings, begin
+from training.online.beginning import ReadyLearner, TrainerSettings, begin
 from training.online.candidates import Candidates, Origin
 from training.online.consume import (
     AHEAD_NS,
@@ -242,7 +242,7 @@ class LearningProcess:
             self._first_version(start, trainer)
         return trainer
 
-    def _first_version(self, start: Begun, trainer: StreamTrainer) -> None:
+    def _first_version(self, start: ReadyLearner, trainer: StreamTrainer) -> None:
         """Publish the cold start's model, then write the checkpoint; a kill in between repeats both alike."""
         self._keep_lease()
         nothing = nothing_logged(

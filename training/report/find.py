@@ -45,7 +45,7 @@ from training.evidence.statistics import (
     trial_matrix,
 )
 from training.forecast.findings import KEY
-from training.report.judging import judged
+from training.report.judging import with_verdict
 from training.study.progress import counted, phase
 from training.study.study import FORMAT, SESSIONS_A_YEAR, Fold, NetworkChange, RiskRuns, SessionResult, Study, Trial
 
@@ -66,17 +66,17 @@ def check(study: Study) -> None:
     _check_spans(study.folds)
     for index in range(count):
         _check_choice(study, index)
-    played = {**{baseline.name: baseline.folds for baseline in study.baselines}, **study.scenarios}
+    results = {**{baseline.name: baseline.folds for baseline in study.baselines}, **study.scenarios}
     if study.account:
-        played["the account of all tests"] = study.account
+        results["the account of all tests"] = study.account
     if study.one_account is not None:
-        played["the one account"] = study.one_account.folds
+        results["the one account"] = study.one_account.folds
     if study.ensembles:
-        played["the mean of the seeds"] = tuple(trial.test for trial in study.ensembles)
+        results["the mean of the seeds"] = tuple(trial.test for trial in study.ensembles)
     if study.risk is not None:
         runs = study.risk
-        played |= {"the risk": runs.policy, "the risk at twice the costs": runs.twice, "its passive": runs.passive}
-    for name, folds in played.items():
+        results |= {"the risk": runs.policy, "the risk at twice the costs": runs.twice, "its passive": runs.passive}
+    for name, folds in results.items():
         dates = tuple(tuple(session.date for session in fold.sessions) for fold in folds)
         if dates != tuple(fold.test for fold in study.folds):
             raise ValueError(f"{name} was played on other sessions than the test sessions of the {count} folds")
@@ -107,10 +107,10 @@ def _check_choice(study: Study, fold: int) -> None:
     typically = study.settings.get("select") == "iqm"
     best = merits[typical(merits)] if typically and merits else max(merits, default=0.0)
     if chosen.reward != study.reward or abs(chosen.merit - best) > 1e-9:
-        which = "is typical" if typically else "did best"
+        comparison = "is typical" if typically else "did best"
         raise ValueError(
             f"the chosen trial of fold {fold} is of reward {chosen.reward} and seed {chosen.seed}; expected the one of "
-            f"reward {study.reward} that {which} on validation, or the test sessions would have chosen"
+            f"reward {study.reward} that {comparison} on validation, or the test sessions would have chosen"
         )
     _check_validated(study, fold, rivals)
 
@@ -238,7 +238,7 @@ def find(study: Study) -> Findings:
         risk=None if study.risk is None else risk_of(study.risk, capital),
         sizes=study.sizes,
     )
-    return judged(study, findings)
+    return with_verdict(study, findings)
 
 
 def risk_of(runs: RiskRuns, capital_usd: float) -> KeptRisk | None:

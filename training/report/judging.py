@@ -37,7 +37,7 @@ from training.report.forecaster import knowledge
 from training.study.study import Study
 
 
-def judged(study: Study, findings: Findings) -> Findings:
+def with_verdict(study: Study, findings: Findings) -> Findings:
     """The findings with criteria, verdict and abstract."""
     findings = msgspec.structs.replace(findings, passive=study.passive)
     claim = None if study.claim is None else claim_of(findings, study.claim, stated_risk(study))
@@ -222,7 +222,7 @@ def verdict(findings: Findings, criteria: Sequence[Judged]) -> str:
         return f"Does not beat {names} after costs: {percent(figures.net_return)} {over}; {deflated}."
     if figures.net_return <= 0.0:
         return f"Loses money after costs: {percent(figures.net_return)} {over}; {deflated}."
-    failed = [judged.name for judged in criteria if not judged.passes]
+    failed = [criterion.name for criterion in criteria if not criterion.passes]
     judged_so = (
         f"fails {len(failed)} of {len(criteria)} criteria for real money ({listed(failed)})"
         if failed
@@ -353,9 +353,9 @@ def _dead(study: Study) -> str:
     dead_trials = [trial for trial in study.trials if trial.reward == study.reward and dead_trial(trial)]
     if not dead_trials:
         return ""
-    which = listed([f"fold {trial.fold + 1} seed {trial.seed}" for trial in dead_trials[:SHOWN_DEAD]])
+    names = listed([f"fold {trial.fold + 1} seed {trial.seed}" for trial in dead_trials[:SHOWN_DEAD]])
     more = f" and {len(dead_trials) - SHOWN_DEAD} more" if len(dead_trials) > SHOWN_DEAD else ""
-    return f" Dead: {which}{more}, without weight beside a living one; of the first {dead_trial(dead_trials[0])}."
+    return f" Dead: {names}{more}, without weight beside a living one; of the first {dead_trial(dead_trials[0])}."
 
 
 def _start_text(study: Study) -> str:

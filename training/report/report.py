@@ -27,7 +27,7 @@ from training.forecast.findings import read
 from training.report import forecaster, results
 from training.report.cells import Row, difference, fall, variant_word, with_interval
 from training.report.find import find
-from training.report.judging import judged
+from training.report.judging import with_verdict
 from training.study.progress import phase
 from training.study.study import Study
 
@@ -47,7 +47,7 @@ def write_report(study: Study, folder: Path) -> Findings:
 
 def judge_again(study: Study, findings: Findings, folder: Path) -> Findings:
     """Write the report again once the study records what is exported; returns the figures, judged again."""
-    again = judged(study, findings)
+    again = with_verdict(study, findings)
     _write(study, again, folder)
     return again
 

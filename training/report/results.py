@@ -167,9 +167,9 @@ def equity_plot(study: Study, f: Findings, policy_name: str = "policy") -> plots
     ]
     curves = [
         plots.Curve(
-            name, "policy" if name == policy_name else PLAYER_STYLES.get(name, "other"), _running(played, study)
+            name, "policy" if name == policy_name else PLAYER_STYLES.get(name, "other"), _running(sessions, study)
         )
-        for name, played in players
+        for name, sessions in players
     ]
     starts = list(accumulate((len(fold.test) for fold in study.folds), initial=0))
     band = None

@@ -115,7 +115,7 @@ class ProcessPool:
     def __init__(self, prepare: Callable[[Any], Any], argument: Any, processes: int) -> None:
         """Start none yet; `prepare(argument)` will run once in every process, at its first task."""
         self._given, self._most = (prepare, argument), processes
-        self._begun: _Begun | None = None
+        self._begun: _Workers | None = None
 
     def work_through(self, work: Work[T], tasks: Sequence[Any], *, flag: Flag, emit: Emit) -> list[T]:
         """See the function `work_through`. An exception ends the processes."""
@@ -154,21 +154,21 @@ class ProcessPool:
             raise Stopped("as asked")
         return [future.result() for future in futures]
 
-    def _submitted(self, work: Work[T], tasks: Sequence[Any]) -> tuple[_Begun, list[Future[T]]]:
+    def _submitted(self, work: Work[T], tasks: Sequence[Any]) -> tuple[_Workers, list[Future[T]]]:
         """Submit the tasks; a process is started for each task that finds no idle one."""
         running = self._begun = self._begun or self._start()
         with stop_signals_blocked():
             return running, [running.executor.submit(_carry_out, work, task) for task in tasks]
 
-    def _start(self) -> _Begun:
+    def _start(self) -> _Workers:
         context = multiprocessing.get_context("spawn")
         news, stop = context.Queue(), SharedFlag()
         arguments = (*self._given, news, stop)
-        return _Begun(ProcessPoolExecutor(self._most, context, initializer=_begin, initargs=arguments), news, stop)
+        return _Workers(ProcessPoolExecutor(self._most, context, initializer=_begin, initargs=arguments), news, stop)
 
 
 @dataclass(frozen=True, slots=True)
-class _Begun:
+class _Workers:
     """Processes, what they report by, and the flag that stops them all."""
 
     executor: ProcessPoolExecutor

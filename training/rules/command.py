@@ -22,7 +22,16 @@ from training.evidence.wording import number
 from training.export.shelf import ExportError
 from training.rules.desk import is_rule
 from training.rules.export import export_rule
-from training.rules.trials import RuleStudy, RuleTask, folds_of, judged, search, tried, values_text, write_study
+from training.rules.trials import (
+    RuleStudy,
+    RuleTask,
+    folds_of,
+    search,
+    study_of_trials,
+    tried,
+    values_text,
+    write_study,
+)
 from training.runs.ledger import LedgerError
 from training.studies.grid import axis_of, cells_of
 from training.study.folds import HistoryError
@@ -123,7 +132,7 @@ def _swept(task: RuleTask, chosen: argparse.Namespace) -> int:
         if trial is not None:
             trials.append(trial)
         _say(f"{place:>5}  {values_text(values)} {why}".rstrip())
-    return _print_study(judged(task, SWEEP, dates, folds, trials), SWEEP, chosen)
+    return _print_study(study_of_trials(task, SWEEP, dates, folds, trials), SWEEP, chosen)
 
 
 def _print_study(study: RuleStudy, what: str, chosen: argparse.Namespace) -> int:

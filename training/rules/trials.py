@@ -131,7 +131,7 @@ def folds_of(task: RuleTask, listen: Callable[[str], None]) -> tuple[tuple[str, 
     return desk.days, walk(desk.days, rule, 1)
 
 
-def played(task: RuleTask, values: Mapping[str, Value], dates: Sequence[str]) -> RuleTrial:
+def play_trial(task: RuleTask, values: Mapping[str, Value], dates: Sequence[str]) -> RuleTrial:
     """Play the sessions with these values; sessions in their warm-up have a return of 0."""
     trading = task.trading(parted(values)[1])
     desk = rule_desk(task.strategy, task.bars, trading, task.text(values))
@@ -147,13 +147,13 @@ def played(task: RuleTask, values: Mapping[str, Value], dates: Sequence[str]) ->
 
 
 def tried(task: RuleTask, values: Mapping[str, Value], dates: Sequence[str]) -> tuple[RuleTrial | None, str]:
-    """Play as `played` does; without a trial the text says why these values are left out.
+    """Play as `play_trial` does; without a trial the text says why these values are left out.
 
     Incompatible ones are, such as a fast average longer than the slow one, and those at which the strategy fails.
     Raises what the unchanged values raise: without them nothing is compared.
     """
     try:
-        return played(task, values, dates), ""
+        return play_trial(task, values, dates), ""
     except Exception as error:
         what, by_strategy = blame(error)
         if not values or not (by_strategy or isinstance(error, ValueError)):
@@ -161,7 +161,7 @@ def tried(task: RuleTask, values: Mapping[str, Value], dates: Sequence[str]) -> 
         return None, f"left out: {what if by_strategy else error}"
 
 
-def judged(
+def study_of_trials(
     task: RuleTask, what: str, dates: tuple[str, ...], folds: Sequence[Fold], trials: Sequence[RuleTrial]
 ) -> RuleStudy:
     """The study of these trials; writes each as a line into the store's ledger."""
@@ -325,7 +325,7 @@ def search(task: RuleTask, trials: int, seed: int, listen: Callable[[str], None]
         trials_played.append(result)
         earned = f"Sharpe ratio {annual(worth):+.2f} a year before {folds[0].test[0]}"
         listen(f"{place + 1:>5}  {values_text(values)}: {earned}")
-    return judged(task, "search", dates, folds, _different(trials_played))
+    return study_of_trials(task, "search", dates, folds, _different(trials_played))
 
 
 def _suggest(trial: Any, name: str, parameter: Parameter) -> Value:

@@ -156,7 +156,7 @@ def machine(device: str, processes: int) -> dict[str, str]:
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
+def folder_lock(folder: Path) -> Iterator[None]:
     """Make the folder and hold its lock.
 
     Raises:

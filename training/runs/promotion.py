@@ -133,9 +133,9 @@ def promote(version_folder: Path, recorded: Path | None = None, claim: str = "")
     kind = _claim_kind(manifest, findings, claim)
     run = None if recorded is None else recorded_run(recorded, manifest)
     criteria = judge(msgspec.structs.replace(findings, recorded_run=run), kind)
-    failed = [judged for judged in criteria if not judged.passes]
+    failed = [criterion for criterion in criteria if not criterion.passes]
     if failed:
-        lines = [f"{judged.name}: {judged.rule}; found {judged.found}" for judged in failed]
+        lines = [f"{criterion.name}: {criterion.rule}; found {criterion.found}" for criterion in failed]
         first = f"{version_folder.name} is not promoted: {len(failed)} of {len(criteria)} criteria fail"
         raise PromotionError("\n".join([first, *lines]))
     if not manifest.promoted:

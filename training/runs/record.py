@@ -268,24 +268,24 @@ class RunRecord:
         assert stated is not None, "asked for a run that states one"
         basket = replace(p.trading.basket, volatility_target=0.0)
         without, twice = replace(p.trading, basket=basket), with_costs(p.trading, 2)
-        played: dict[Trading, list[PlayResult]] = {p.trading: [], without: [], twice: []}
+        results: dict[Trading, list[PlayResult]] = {p.trading: [], without: [], twice: []}
         with phase("the stated risk: tests with and without the overlay"):
             for fold in p.folds:
                 passive_policy = p.passive(study.network, fold.train, policy)
                 span = p.passive_span(fold.test, study.reward)
-                for trading, folds in played.items():
+                for trading, folds in results.items():
                     if passive or trading is without:
                         folds.append(p.data.test(passive_policy or policy, replace(span, trading=trading)))
         if not passive:
-            played |= {p.trading: list(chosen_results(study)), twice: list(study.scenarios[COSTS_TWICE])}
+            results |= {p.trading: list(chosen_results(study)), twice: list(study.scenarios[COSTS_TWICE])}
         dates = [date for fold in p.folds for date in fold.test]
         chosen_among = 0 if passive else trial_matrix(study, study.reward)[1].shape[1] - 1
         return RiskRuns(
             target=stated.target,
             drawdown=stated.drawdown,
-            policy=tuple(played[p.trading]),
-            twice=tuple(played[twice]),
-            passive=tuple(played[without]),
+            policy=tuple(results[p.trading]),
+            twice=tuple(results[twice]),
+            passive=tuple(results[without]),
             earlier=len(study.prior_sharpes) + chosen_among + self.ledger.claims(dates, own_lines=self.claims()),
         )
 

@@ -31,7 +31,7 @@ from training.rl.kernels import how_computed
 from training.rl.pool import Flag, ProcessPool, stop_on_signals, work_through
 from training.rl.ray_cluster import LOCAL, connected
 from training.rl.ray_pool import ClusterPool
-from training.runs.folder import RUNS, code_version, held, machine, open_run
+from training.runs.folder import RUNS, code_version, folder_lock, machine, open_run
 from training.runs.ledger import Ledger, ledger_path, settings_digest
 from training.runs.prepared import check_device, prepare, prepare_same
 from training.runs.progress import ProgressFile
@@ -115,7 +115,7 @@ class Run:
     def begun(self) -> Iterator[None]:
         """Hold the run's folder."""
         folder = self._prepared.folder
-        with held(folder):
+        with folder_lock(folder):
             made_with = {"code": self._prepared.version, **machine(self._settings.device, self._settings.processes)}
             open_run(folder, self._record.identity, made_with, restart=self._settings.restart)
             self._progress = ProgressFile(folder, len(requests_of(self._settings)), self._settings.trained_steps)
@@ -258,9 +258,9 @@ class Run:
             )
         self._listen(Stage("players", len(names), unit="players"))
         tasks = [Player(name, tuple(policies), tested[-1].seed) for name in names]
-        played = dict(zip(names, self._through(play_one, tasks), strict=True))
-        account = played[POLICY].folds if p.kind.compounds else ()  # otherwise each session has its own account
-        return account, by_fold(played, tuple(p.kind.baselines))
+        results = dict(zip(names, self._through(play_one, tasks), strict=True))
+        account = results[POLICY].folds if p.kind.compounds else ()  # otherwise each session has its own account
+        return account, by_fold(results, tuple(p.kind.baselines))
 
     def _one_account(self, tested: Sequence[Trial], policies: Sequence[nn.Module]) -> OneAccount | None:
         """The policies on one account through all tests; None where the figures are of one account anyway."""

@@ -248,10 +248,10 @@ def play_one(prepared: Prepared, player: Player, flag: Flag, emit: Emit) -> Play
     check_stop()
     spans = [prepared.span(fold.test) for fold in prepared.folds]
     with reported(player.task, emit, check_stop), phase(player.name):
-        played = procedure.play(player.name, player.policies, prepared.data, spans, player.seed, check_stop)
-    folder.save({"played": msgspec.json.encode(played).decode()})
+        result = procedure.play(player.name, player.policies, prepared.data, spans, player.seed, check_stop)
+    folder.save({"played": msgspec.json.encode(result).decode()})
     emit(News(player.task, 1, 1))
-    return played
+    return result
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,9 +272,9 @@ def relay_one(prepared: Prepared, relay: Relay, flag: Flag, emit: Emit) -> OneAc
     check_stop()
     spans = [prepared.span(fold.test, relay.reward) for fold in prepared.folds]
     with reported(task, emit, check_stop), phase("one account through all tests"):
-        played = prepared.data.relay(relay.policies, spans)
-    folder.save({"played": msgspec.json.encode(played).decode()})
-    return played
+        result = prepared.data.relay(relay.policies, spans)
+    folder.save({"played": msgspec.json.encode(result).decode()})
+    return result
 
 
 def by_fold(played: Mapping[str, Played], baselines: Collection[str]) -> list[Compared]:

@@ -150,7 +150,7 @@ class ArmVerdict(msgspec.Struct, frozen=True, kw_only=True):
     words: str = ""
 
 
-def judged(measured: Sequence[Measured], arms: Mapping[str, Arm]) -> tuple[ArmVerdict, ...]:
+def verdicts_of(measured: Sequence[Measured], arms: Mapping[str, Arm]) -> tuple[ArmVerdict, ...]:
     """The verdict on each setting, the run as asked first."""
     return tuple(_verdict(name, arm, measured) for name, arm in arms.items())
 
@@ -236,7 +236,7 @@ def run_ablation(ablation: Ablation, listen: Listen, flag: Flag | None = None) -
                 first_test=ready.prepared.folds[0].test[0],
                 folds=len(ready.folds),
                 seeds=len(run.seeds),
-                verdicts=judged(measured, ablation.all),
+                verdicts=verdicts_of(measured, ablation.all),
                 trainings=tuple(measured),
             )
             write_result(folder / RESULT_FILE, result)

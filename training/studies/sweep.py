@@ -284,7 +284,7 @@ def _cell(ready: SweepSetup, rules: Mapping[str, Value], played: PlayResult) -> 
     )
 
 
-def judged(ready: SweepSetup, played: Sequence[GridCell], digest: str) -> Swept:
+def judge_cells(ready: SweepSetup, played: Sequence[GridCell], digest: str) -> Swept:
     """The joint statistics of all cells; each is a line of the ledger, because each has seen the sessions."""
     request, manifest, cells = ready.request, ready.version.manifest, played[1:]
     matrix = np.array([cell.returns for cell in cells], dtype=np.float64).T
@@ -360,8 +360,8 @@ def run_sweep(request: SweepRequest, listen: Listen, flag: Flag | None = None) -
         digest = settings_digest(ready.identity())
         folder = request.folder or RUNS / study_name("sweep", request.strategy, digest)
         with locked(folder, "sweep", "--out"):
-            played = _play_all(ready, cells, digest, folder, listen, stop)
-            swept = judged(ready, played, digest)
+            grid_cells = _play_all(ready, cells, digest, folder, listen, stop)
+            swept = judge_cells(ready, grid_cells, digest)
             write_result(folder / SWEEP_FILE, swept)
             write_whole(folder / PAGE_FILE, page(swept, request.axes).encode())
     return swept, folder

@@ -41,7 +41,7 @@ _PRICES = ("bid", "ask", *EXTREMES, "underlying")
 
 
 @dataclass(slots=True)
-class Written:
+class RowCounts:
     """Row counts of a written file of quotes."""
 
     rows: int = 0
@@ -85,7 +85,7 @@ class QuoteWriter:
         if self._gathered_rows >= GATHERED_ROWS:
             self._flush()
 
-    def finish(self, on_day: Callable[[str], object] = lambda _date: None) -> Written:
+    def finish(self, on_day: Callable[[str], object] = lambda _date: None) -> RowCounts:
         """Write all rows in order to the output; `on_day` is called with each date before it is written.
 
         Raises TapeError when there is no quote, or one contract has two different quotes for one minute.
@@ -93,7 +93,7 @@ class QuoteWriter:
         self._flush()
         if not self._chunks:
             raise TapeError(f"{self._out}: there is no quote to write: check the input files")
-        summary = Written()
+        summary = RowCounts()
         schema = SCHEMA.with_metadata(self._metadata)
         options = {"compression": "zstd", "use_dictionary": True, "write_page_checksum": True}
         with whole(self._out) as part, pa.parquet.ParquetWriter(part, schema, **options) as file:
@@ -120,7 +120,7 @@ class QuoteWriter:
             self._chunks[date] = number + 1
             pa.parquet.write_table(table.take(pa.array(part)), self._chunk(date, number), compression="lz4")
 
-    def _day(self, date: str, summary: Written) -> Any:
+    def _day(self, date: str, summary: RowCounts) -> Any:
         """Return one date's rows in order, each contract and minute once."""
         chunks = [self._chunk(date, number) for number in range(self._chunks[date])]
         read = [pa.parquet.read_table(path, read_dictionary=["symbol", "source"]) for path in chunks]

@@ -16,7 +16,7 @@ import pytest
 from daemon.tapes.files import TapeError
 from daemon.tapes.quotes import writer
 from daemon.tapes.quotes.schema import SCHEMA
-from daemon.tapes.quotes.writer import Written, writing_quotes
+from daemon.tapes.quotes.writer import RowCounts, writing_quotes
 from tests.support.quote_files import Quote, quotes_in, rows_of
 
 CALL, PUT = "SPY240816C00550000", "SPY240816P00550000"
@@ -30,7 +30,7 @@ def table(quotes: list[Quote]) -> Any:
     return pa.Table.from_pylist(rows_of(quotes), schema=SCHEMA)
 
 
-def write(out: Path, *tables: Any) -> Written:
+def write(out: Path, *tables: Any) -> RowCounts:
     with writing_quotes(out, source="hand", interval="minute") as writing:
         for part in tables:
             writing.add(part)

@@ -15,7 +15,7 @@ from training.cli.main import main
 from training.cli.studies.ablate import ablation_of, parser, table
 from training.desks.kind import Arm
 from training.runs.ledger import Ledger, ledger_path
-from training.studies.ablation import BASE, Ablation, Measured, judged, run_ablation
+from training.studies.ablation import BASE, Ablation, Measured, run_ablation, verdicts_of
 
 ARMS = {BASE: Arm("as it is"), "better": Arm("b"), "worse": Arm("w"), "luck": Arm("l"), "one_day": Arm("o")}
 
@@ -37,7 +37,7 @@ def test_a_setting_is_kept_where_it_leads_over_other_seeds_and_over_other_sessio
                 returns = market + gap
                 growth = float(np.log1p(returns).mean())
                 measurements.append(Measured(arm, fold, seed, (growth, growth + 0.001), tuple(returns.tolist()), 1))
-    base, better, worse, luck, one_day_only = judged(measurements, ARMS)
+    base, better, worse, luck, one_day_only = verdicts_of(measurements, ARMS)
     assert (base.arm, base.seeds, base.keep) == (BASE, None, False)
     assert base.over_starts == pytest.approx(0.0005 * 252)
     assert (better.keep, better.words) == (True, "keep: better over seeds and over sessions")
@@ -59,7 +59,7 @@ def test_one_seed_or_a_few_sessions_keep_nothing(seeds: int, sessions: int) -> N
         for arm, gain in ((BASE, 0.0), ("better", 0.01))
         for seed in range(seeds)
     ]
-    _, better = judged(measurements, {BASE: ARMS[BASE], "better": ARMS["better"]})
+    _, better = verdicts_of(measurements, {BASE: ARMS[BASE], "better": ARMS["better"]})
     assert (better.keep, better.words) == (False, "drop: not known from one seed, or from fewer than 16 sessions")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.evidence.power import DAYS, MINUTES, OF_RETURNS, Cadence, drawn, first_failed, rate
+from training.evidence.power import DAYS, MINUTES, OF_RETURNS, Cadence, first_failed, rate, simulate_test
 
 SERIES = 500
 
@@ -30,10 +30,10 @@ def test_a_planted_edge_passes_at_the_stated_rate(cadence: Cadence, sessions: in
 
 def test_a_planted_edge_can_pass_and_what_is_no_edge_fails_for_its_reason() -> None:
     random = np.random.default_rng(2)
-    assert first_failed(drawn(DAYS, 1512, 4.0, random), compounds=True) == ""
-    assert first_failed(drawn(DAYS, 755, 6.0, random), compounds=True) == "length"
-    assert first_failed(drawn(MINUTES, 60, -3.0, random), compounds=False) == "lead"
-    assert first_failed(drawn(MINUTES, 60, 20.0, random), compounds=False) == ""
+    assert first_failed(simulate_test(DAYS, 1512, 4.0, random), compounds=True) == ""
+    assert first_failed(simulate_test(DAYS, 755, 6.0, random), compounds=True) == "length"
+    assert first_failed(simulate_test(MINUTES, 60, -3.0, random), compounds=False) == "lead"
+    assert first_failed(simulate_test(MINUTES, 60, 20.0, random), compounds=False) == ""
 
 
 def test_a_criterion_of_returns_is_one_of_the_table() -> None:

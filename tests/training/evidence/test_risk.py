@@ -26,7 +26,7 @@ from training.evidence.risk import (
 from training.evidence.risk_power import KINDS, TARGET, OverlayRuns, failed_proofs, risk_rate, simulated
 from training.evidence.statistics import Series
 from training.report.find import find
-from training.report.judging import judged
+from training.report.judging import with_verdict
 from training.study.study import PASSIVE_WORDS, RiskRuns
 
 SESSIONS = 2016
@@ -100,7 +100,7 @@ def test_a_risk_that_was_stated_and_not_proven_is_named_where_nothing_is_claimed
     nothing = RiskRuns(target=TARGET, drawdown=STATED.drawdown, policy=(), twice=(), passive=())
     findings = msgspec.structs.replace(find(study), passive=True, risk=risk)
     words = PASSIVE_WORDS + "holds nothing, and claims nothing: nothing was trained."
-    again = judged(msgspec.structs.replace(study, exported=words, claim="", risk=nothing), findings)
+    again = with_verdict(msgspec.structs.replace(study, exported=words, claim="", risk=nothing), findings)
     assert risk is not None
     assert again.claim is None
     assert again.verdict.startswith(f"{words} A risk was stated and is not proven (fails ")

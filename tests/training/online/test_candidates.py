@@ -19,7 +19,7 @@ from tests.support.rl.stream_learner import ACTIONS, WIDTH, make_experiences
 from training.evidence.off_policy import OffPolicy
 from training.export.reference import Watched
 from training.online.candidates import Candidates, Origin
-from training.online.judging import exchanged, judged
+from training.online.judging import compare_with_champion, exchanged
 from training.online.publish import Versions
 from training.rl.dqn.networks import QNetwork
 
@@ -233,7 +233,7 @@ def a_log(count: int, sessions_: int, seed: int) -> tuple[Any, Any]:
 
 def test_a_better_policy_leads_by_what_it_earns_more() -> None:
     log, values = a_log(40, 20, seed=3)
-    card = judged(log, values, 0, portfolio=1, horizon=1, discount=1.0)
+    card = compare_with_champion(log, values, 0, portfolio=1, horizon=1, discount=1.0)
     assert card.cannot_be_said == ""
     assert (card.decisions, card.sessions, card.episodes) == (1600, 20, 1600)
     assert {one.name: one.lead.estimate for one in card.estimates} == {
@@ -244,15 +244,15 @@ def test_a_better_policy_leads_by_what_it_earns_more() -> None:
 
 def test_lanes_are_runs_of_their_own_and_a_gap_ends_one() -> None:
     log, values = a_log(6, 1, seed=1)
-    assert judged(log, values, 0, portfolio=1, horizon=3, discount=1.0).episodes == 4
+    assert compare_with_champion(log, values, 0, portfolio=1, horizon=3, discount=1.0).episodes == 4
     log = log[log[:, 2] != 2]
     assert (
-        judged(log, values[: len(log)], 0, portfolio=1, horizon=3, discount=1.0).episodes == 4
+        compare_with_champion(log, values[: len(log)], 0, portfolio=1, horizon=3, discount=1.0).episodes == 4
     )  # 2 + 3 decisions of each lane
 
 
 def test_a_log_without_a_decision_of_the_champion_says_nothing() -> None:
     log, values = a_log(3, 2, seed=1)
-    card = judged(log, values, 7, portfolio=1, horizon=2, discount=0.9)
+    card = compare_with_champion(log, values, 7, portfolio=1, horizon=2, discount=0.9)
     assert card.cannot_be_said == "no decision of the champion was logged since it was taken"
     assert (card.horizon, card.discount, card.decisions) == (2, 0.9, 0)

@@ -32,7 +32,7 @@ from training.rules.command import main as rules
 from training.rules.command import of_rule
 from training.rules.desk import always, own_answer, rule_desk
 from training.rules.export import export_rule
-from training.rules.trials import RuleTask, RuleTrial, folds_of, judged, played
+from training.rules.trials import RuleTask, RuleTrial, folds_of, play_trial, study_of_trials
 from training.runs.ledger import LEDGER_FILE, Ledger, ledger_path
 from training.study.folds import HistoryError
 from training.study.study import Fold
@@ -244,7 +244,7 @@ def test_what_is_a_rule_s_command_is_known_by_its_strategy(packages: Path) -> No
 def test_a_session_before_which_longer_values_are_not_warm_earns_nothing(packages: Path, tmp_path: Path) -> None:
     task = task_of(packages, "session", tmp_path)
     dates, _ = folds_of(task, print)
-    late = played(task, {"parameters.slow": 90}, dates)  # of 50 by default: 40 sessions later
+    late = play_trial(task, {"parameters.slow": 90}, dates)  # of 50 by default: 40 sessions later
     assert set(late.returns[:40]) == {0.0}
     assert len(late.returns) == len(dates)
     assert late.trades > 0
@@ -265,7 +265,7 @@ def test_each_fold_takes_what_was_best_before_its_test(packages: Path, tmp_path:
         trial(20, 0.001, -0.001, 0.002, 0.001, 0.01, 0.02, 0.01, -0.02),
     ]
     folds = [Fold(dates[:2], dates[2:4], dates[4:6]), Fold(dates[:4], dates[4:6], dates[6:])]
-    study = judged(task, "sweep", dates, folds, trials)
+    study = study_of_trials(task, "sweep", dates, folds, trials)
     assert [fold.values for fold in study.walk] == [{"parameters.fast": 5}, {"parameters.fast": 20}]
     assert [fold.net_return for fold in study.walk] == pytest.approx([0.9 * 0.9 - 1, 1.01 * 0.98 - 1])
     assert study.best == 2  # the mean of 5 is below 0
@@ -276,9 +276,9 @@ def test_each_fold_takes_what_was_best_before_its_test(packages: Path, tmp_path:
 def test_a_store_s_ledger_counts_each_trial_once(packages: Path, tmp_path: Path) -> None:
     task = task_of(packages, "session", tmp_path)
     dates, folds = folds_of(task, print)
-    trials = [played(task, {}, dates), played(task, {"parameters.fast": 20}, dates)]
-    first = judged(task, "sweep", dates, folds, trials)
-    again = judged(task, "sweep", dates, folds, trials)
+    trials = [play_trial(task, {}, dates), play_trial(task, {"parameters.fast": 20}, dates)]
+    first = study_of_trials(task, "sweep", dates, folds, trials)
+    again = study_of_trials(task, "sweep", dates, folds, trials)
     assert (first.deflated.trials, again.deflated.trials) == (2, 2)
     assert len((tmp_path / "ru_session" / "ledger.jsonl").read_text().splitlines()) == 2
 

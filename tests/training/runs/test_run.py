@@ -29,7 +29,7 @@ from training.evaluate.players import choosing
 from training.export.shelf import Version, VersionError, read_version
 from training.export.weights import WEIGHTS_FILE, read_weights
 from training.rl.pool import Stopped
-from training.runs.folder import RunFolderError, code_version, held
+from training.runs.folder import RunFolderError, code_version, folder_lock
 from training.runs.ledger import Ledger, ledger_path
 from training.runs.prepared import Prepared, prepare, prepare_same
 from training.runs.record import Outcome
@@ -224,7 +224,7 @@ def test_the_folder_of_another_run_is_refused_by_what_differs(whole: Outcome, sm
 
 def test_a_run_has_its_folder_alone(whole: Outcome, small: Settings) -> None:
     with (
-        held(whole.run_folder),
+        folder_lock(whole.run_folder),
         pytest.raises(RunFolderError, match=r"another process is at work in .* wait until it has ended"),
     ):
         train_and_export(replace(small, restart=True), quiet)

@@ -52,13 +52,13 @@ def test_each_key_gives_together_what_it_gives_alone() -> None:
 def test_limits_that_are_not_met_cost_one_run(monkeypatch: pytest.MonkeyPatch) -> None:
     table, sessions = made_up_stocks(), list[int]()
     dates = table.dates[402:406]
-    play = days.played
+    play = days.play_to_desk
 
     def count_runs(policy: Any, desk: days.Desk) -> Any:
         sessions.append(desk.first)
         return play(policy, desk)
 
-    monkeypatch.setattr(days, "played", count_runs)
+    monkeypatch.setattr(days, "play_to_desk", count_runs)
     rules = [with_rule("risk.drawdown_max", most, usual()) for most in (0.5, 0.6, 0.7, 0.8)]
     results = relay_each(trend, table, dates, DailyRebalancer(), rules)
     assert len(sessions) == len(dates)

@@ -18,7 +18,7 @@ from daemon.tapes.files import ADJUSTMENT_KEY, EARLIEST_NS, SOURCE_KEY, SYNTHETI
 from daemon.tapes.quotes.reader import QuoteArrays, QuoteFile
 from daemon.tapes.quotes.schema import MINUTE
 from daemon.tapes.quotes.spot import spots
-from daemon.tapes.quotes.writer import Written, writing_quotes
+from daemon.tapes.quotes.writer import RowCounts, writing_quotes
 from strategies.kit.contract import Session
 from strategies.kit.units import MINUTE_NS
 from training.data.quotes.columns import INSTANT, REPAIR, ColumnChoice, ConvertError, csv_tables
@@ -33,7 +33,7 @@ class Converted:
     """The result of a conversion: rows read, file written."""
 
     read: int  # rows that were asked for
-    written: Written
+    written: RowCounts
     left_out: dict[str, int]  # rows, by reason
 
 

@@ -97,7 +97,7 @@ def silent(policy: Player) -> Player:
     return answers
 
 
-class _Noted:
+class _AnswerLog:
     """Records a policy's answers, session by session."""
 
     def __init__(self, policy: Player, answers: list[Answers]) -> None:
@@ -192,7 +192,7 @@ class Account:
     def _answers(self) -> list[Answers]:
         """The answers of the policies in each session."""
         answers: list[Answers] = []
-        self._relay(_final, self._desk, lambda usual: _Noted(usual, answers))
+        self._relay(_final, self._desk, lambda usual: _AnswerLog(usual, answers))
         return answers
 
     def _random(self) -> Played:
@@ -215,9 +215,9 @@ class Account:
         totals = torch.cat([earned for nth, earned in crowds.items() if nth >= daily.RANDOM_RUNS], dim=1)
         answers = daily.of_other_stocks(finals, 1, self._seed + median)
         days = iter(range(len(finals)))
-        played = play(lambda _: answers(next(days))[0], desk.table, blind, self._dates, desk.trading)
+        sessions = play(lambda _: answers(next(days))[0], desk.table, blind, self._dates, desk.trading)
         earned = ([round(usd, 2) for usd in row[:RANDOM_DRAWS]] for row in totals.tolist())
-        return Played(self._split(played), tuple(map(tuple, earned)))
+        return Played(self._split(sessions), tuple(map(tuple, earned)))
 
     def _by_fold(self, market: ForecastMarket, answers: daily.Answers) -> Tensor:
         """Profit of each account of a market in each fold, USD (folds, accounts)."""
@@ -235,8 +235,8 @@ class Account:
         answers, desk = self._answers(), self._desk
         days = iter(answers)
         outlook = _outlook(answers, desk)
-        played = play(lambda _: next(days).final, desk.table, outlook, self._dates, desk.trading, fill="same_close")
-        return Played(self._split(played))
+        sessions = play(lambda _: next(days).final, desk.table, outlook, self._dates, desk.trading, fill="same_close")
+        return Played(self._split(sessions))
 
 
 Maker = Callable[[Policy, float], Decision]

@@ -29,8 +29,8 @@ def wish_of(agent: nn.Module) -> Rule:
     """The wishes of an actor or an ensemble, before sizing."""
 
     def wish(rows: Tensor) -> Tensor:
-        answered = agent(rows)
-        wishes: Tensor = (answered[0] if isinstance(answered, tuple) else answered)[:, 0]
+        answer = agent(rows)
+        wishes: Tensor = (answer[0] if isinstance(answer, tuple) else answer)[:, 0]
         return wishes
 
     return wish

@@ -223,8 +223,8 @@ class OnlineTaskData:
         """Play a new player in each session, on the desk under these rules."""
         if dates not in self.ready:
             self.ready[dates] = self.data.desk.before(dates, self.data.trading)
-        played = self.data.desk.play_each(make, under(self.ready[dates], trading), trading, check_stop)
-        return msgspec.structs.replace(played, halts=())  # each halt ends with its account of one session
+        results = self.data.desk.play_each(make, under(self.ready[dates], trading), trading, check_stop)
+        return msgspec.structs.replace(results, halts=())  # each halt ends with its account of one session
 
     def relay(self, policies: Sequence[nn.Module], spans: Sequence[Span]) -> OneAccount:
         """See `TaskData`; the reference account holds from the open."""

@@ -291,9 +291,9 @@ class Accounts:
         self.equity[:] = np.where(rows, self.cash + self.held * mark * self._money.a_half, self.equity)
         np.maximum(self.peak, self.equity, out=self.peak)
         lost = rows & ((self._capital - self.equity) / self._capital >= risk.daily_loss_max)
-        drawn = rows & ((self.peak - self.equity) / self.peak >= risk.drawdown_max)
-        self.halted |= lost | drawn
-        self.wanted[(lost | drawn)] = 0
+        in_drawdown = rows & ((self.peak - self.equity) / self.peak >= risk.drawdown_max)
+        self.halted |= lost | in_drawdown
+        self.wanted[(lost | in_drawdown)] = 0
         if risk.daily_loss_flatten:
             self.leaving |= lost & (self.held > 0)
 
@@ -495,8 +495,8 @@ class OnlineMarket:
 
     def _draw(self) -> Int64Array:
         """A session for the next episode of each row."""
-        drawn = uniform(self._seed, 0, torch.arange(self._count), torch.from_numpy(self._episode)).numpy()
-        days: Int64Array = (drawn * len(self._first)).astype(np.int64)
+        numbers = uniform(self._seed, 0, torch.arange(self._count), torch.from_numpy(self._episode)).numpy()
+        days: Int64Array = (numbers * len(self._first)).astype(np.int64)
         return days
 
     def _scatter_starts(self) -> None:

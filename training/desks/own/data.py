@@ -240,8 +240,8 @@ def random_player(spec: Spec, seed: int) -> Player:
     generator = torch.Generator().manual_seed(seed)
 
     def draw(observations: Tensor) -> Tensor:
-        drawn = torch.rand(len(observations), len(spec.actions), generator=generator)
-        answers: Tensor = 2.0 * drawn - 1.0 if spec.continuous else CERTAIN * drawn
+        numbers = torch.rand(len(observations), len(spec.actions), generator=generator)
+        answers: Tensor = 2.0 * numbers - 1.0 if spec.continuous else CERTAIN * numbers
         return answers
 
     return draw

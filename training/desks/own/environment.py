@@ -128,16 +128,16 @@ REPLAYED_STEPS = 256
 
 def check_made(environment: Any, spec: Spec) -> None:
     """Raise ValueError where what a strategy's own function made is no environment with the spaces of its spec."""
-    made = f"the environment of {spec.name}"
+    subject = f"the environment of {spec.name}"
     if not isinstance(environment, gymnasium.Env):
-        found = type(environment).__name__
-        raise ValueError(f"{made} is {found}, expected a gymnasium.Env: correct what it returns")  # noqa: TRY004
-    seen, actions, count = environment.observation_space, environment.action_space, len(spec.actions)
+        kind = type(environment).__name__
+        raise ValueError(f"{subject} is {kind}, expected a gymnasium.Env: correct what it returns")  # noqa: TRY004
+    space, actions, count = environment.observation_space, environment.action_space, len(spec.actions)
     fits = isinstance(actions, Box) and actions.shape == (count,) if spec.continuous else actions == Discrete(count)
-    if not fits or seen.shape != spec.observation_shape:
+    if not fits or space.shape != spec.observation_shape:
         expected = f"Box of shape ({count},)" if spec.continuous else f"Discrete({count})"
         raise ValueError(
-            f"{made} has observations of shape {seen.shape} and the actions {actions}, expected those of the spec: "
+            f"{subject} has observations of shape {space.shape} and the actions {actions}, expected those of the spec: "
             f"{spec.observation_shape} and {expected}"
         )
 
@@ -156,17 +156,19 @@ def check_repeats(environment: gymnasium.Env[Any, Any], spec: Spec, seed: int) -
 
 def _played(environment: gymnasium.Env[Any, Any], spec: Spec, seed: int) -> list[tuple[bytes, float, bool]]:
     """The start of an episode: each observation, reward, and whether it ended."""
-    drawn, count = np.random.default_rng(seed), len(spec.actions)
+    generator, count = np.random.default_rng(seed), len(spec.actions)
     observation, over = environment.reset(seed=seed)[0], False
-    played = [(np.asarray(observation, dtype=np.float32).tobytes(), 0.0, over)]
-    while not over and len(played) <= REPLAYED_STEPS:
+    steps = [(np.asarray(observation, dtype=np.float32).tobytes(), 0.0, over)]
+    while not over and len(steps) <= REPLAYED_STEPS:
         action: Any = (
-            drawn.uniform(-1.0, 1.0, count).astype(np.float32) if spec.continuous else int(drawn.integers(count))
+            generator.uniform(-1.0, 1.0, count).astype(np.float32)
+            if spec.continuous
+            else int(generator.integers(count))
         )
         observation, reward, terminated, truncated, _ = environment.step(action)
         over = bool(terminated or truncated)
-        played.append((np.asarray(observation, dtype=np.float32).tobytes(), _number(reward), over))
-    return played
+        steps.append((np.asarray(observation, dtype=np.float32).tobytes(), _number(reward), over))
+    return steps
 
 
 def answer_of(spec: Spec, action: Any) -> tuple[float, ...]:
@@ -246,8 +248,8 @@ class GymEnvironments:
                 self._seen[place] = self._envs[place].step(_of_gym(action))[0]
 
     def _reset(self, place: int) -> Any:
-        drawn = np.random.SeedSequence([self._seed, place, self._episodes[place]]).generate_state(1)
-        return self._envs[place].reset(seed=int(drawn[0]))[0]
+        entropy = np.random.SeedSequence([self._seed, place, self._episodes[place]]).generate_state(1)
+        return self._envs[place].reset(seed=int(entropy[0]))[0]
 
 
 def _of_gym(action: Any) -> Any:

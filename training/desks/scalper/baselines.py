@@ -156,8 +156,8 @@ def random_totals(trader: Player, data: Data, dates: Sequence[str], trading: Tra
 
 def random_on_desk(trader: Player, desk: BarDesk, ready: Sequence[SessionStart], trading: Trading) -> PlayResult:
     """The median, by net P&L, of a few random traders through the dry run."""
-    played = [desk.play(trader, ready, trading) for _ in counted(range(RANDOM_DESKS), "traders")]
-    return played[median_of([result.sessions for result in played])]
+    results = [desk.play(trader, ready, trading) for _ in counted(range(RANDOM_DESKS), "traders")]
+    return results[median_of([result.sessions for result in results])]
 
 
 def standard(

@@ -297,8 +297,8 @@ def price_table(history: History, days: tuple[TradingDay, ...], trading: Trading
             lane = offset + (right * len(prices.strikes) + prices.nearest) * bars - day.first
             lanes[day.first : day.end, right] = lane
         offset += 2 * len(prices.strikes) * bars
-    joined = {name: torch.from_numpy(np.concatenate(parts)) for name, parts in columns.items()}
-    return packed(joined, torch.from_numpy(lanes), trading)
+    tensors = {name: torch.from_numpy(np.concatenate(parts)) for name, parts in columns.items()}
+    return packed(tensors, torch.from_numpy(lanes), trading)
 
 
 def packed(columns: Mapping[str, Tensor], lanes: Tensor, trading: Trading) -> PriceTable:

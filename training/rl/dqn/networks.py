@@ -129,9 +129,9 @@ def head_loss(heads: Sequence[Head], raw: Tensor, labels: Tensor) -> tuple[Tenso
 def explore(values: Tensor, epsilon: float | Tensor, generator: torch.Generator) -> Tensor:
     """The best actions, int64 (n,); a share `epsilon` of them is uniform instead."""
     count, actions = values.shape
-    drawn = torch.randint(actions, (count,), generator=generator, device=values.device)
+    random_actions = torch.randint(actions, (count,), generator=generator, device=values.device)
     uniform = torch.rand(count, generator=generator, device=values.device) < epsilon
-    return torch.where(uniform, drawn, values.argmax(dim=1))
+    return torch.where(uniform, random_actions, values.argmax(dim=1))
 
 
 @runtime_checkable

@@ -257,12 +257,12 @@ class OnlineLearner:
         """Take one gradient step, and give each replay the errors of its own rows as priorities."""
         count = round(self._c.batch * self.cold_share)
         counts = ((self._cold, count), (self._fresh, self._c.batch - count))
-        drawn = [
+        samples = [
             (replay, replay.sample(rows, self._generator, self._online.importance)) for replay, rows in counts if rows
         ]
-        figures, errors = self.dqn.update(joined([part for _, part in drawn]))
+        figures, errors = self.dqn.update(joined([part for _, part in samples]))
         for (replay, part), part_errors in zip(
-            drawn, torch.split(errors, [len(part.actions) for _, part in drawn]), strict=True
+            samples, torch.split(errors, [len(part.actions) for _, part in samples]), strict=True
         ):
             if part.places is not None:
                 replay.reprioritise(part.places, part_errors)

@@ -189,8 +189,8 @@ class ChoiceReplay(Ring):
             ages = torch.randint(self.size, (count,), generator=generator, device=self._rows.device)
             places = (self._next - 1 - ages) % self._rows.shape[0]
             return self.at(places)
-        drawn = torch.rand(count, generator=generator, device=generator.device, dtype=torch.float64).cpu().numpy()
-        indices = self._tree.find((np.arange(count) + drawn) / count * self._tree.total)  # stratified
+        numbers = torch.rand(count, generator=generator, device=generator.device, dtype=torch.float64).cpu().numpy()
+        indices = self._tree.find((np.arange(count) + numbers) / count * self._tree.total)  # stratified
         weights = (self.size * self._tree[indices] / self._tree.total) ** -importance
         places = torch.from_numpy(indices).to(self._rows.device)
         return self.at(places, torch.from_numpy((weights / weights.max()).astype(np.float32)).to(self._rows.device))

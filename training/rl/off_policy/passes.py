@@ -95,7 +95,7 @@ def _gradients(weight: nn.Parameter, bias: nn.Parameter) -> tuple[Tensor, Tensor
     return of_weight, of_bias
 
 
-class _Kept(NamedTuple):
+class _LayerRecord(NamedTuple):
     """What the backward pass needs of a hidden layer."""
 
     inputs: Tensor
@@ -112,7 +112,7 @@ class Hidden:
     def __init__(self, layers: Sequence[Affine], products: torch.dtype, *, normalised: bool) -> None:
         """Take the layers, whose parameters have to stay the same objects; they multiply in the type `products`."""
         self._layers, self._products, self._normalised = layers, products, normalised
-        self._kept: list[_Kept] = []
+        self._kept: list[_LayerRecord] = []
         if normalised:  # torch normalises twice as fast with a weight of ones as without a weight
             ones = {layer.width: layer.weight.new_ones(layer.width, dtype=products) for layer in layers}
             self._factors = {width: (factor, torch.zeros_like(factor)) for width, factor in ones.items()}
@@ -130,7 +130,7 @@ class Hidden:
             else:
                 active = outputs.relu_()
             if keep:
-                layer_inputs.append(_Kept(before, weight, outputs, mean, scale, active))
+                layer_inputs.append(_LayerRecord(before, weight, outputs, mean, scale, active))
         if keep:
             self._kept = layer_inputs
         return active.to(self._layers[0].weight.dtype)

@@ -218,8 +218,8 @@ class TrialBook:
 
     def finished(self) -> list[TrialResult]:
         """All trials that have ended, complete ones first, best first."""
-        ended = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
-        results = [_result_of(t.number, t.user_attrs, complete=t.state is TrialState.COMPLETE) for t in ended]
+        finished = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+        results = [_result_of(t.number, t.user_attrs, complete=t.state is TrialState.COMPLETE) for t in finished]
         return sorted(results, key=lambda f: (f.state != "complete", -f.validation_return, f.number))
 
     def take_up(self) -> None:

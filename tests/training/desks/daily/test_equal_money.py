@@ -20,7 +20,7 @@ from tests.support.training.made_up_days import sessions
 from training.data.daily_table import DailyTable, table_of
 from training.desks.daily.markets.rebalancer import by_variant
 from training.desks.registry import kind
-from training.evaluate.days import desk_before, played
+from training.evaluate.days import desk_before, play_to_desk
 from training.export.export import Exported
 
 Floats = npt.NDArray[np.float64]
@@ -56,7 +56,7 @@ def money(closes: Floats, days: int, first: Sequence[int] = (0,) * STOCKS) -> tu
     market_table = table(closes, first)
     rules = by_variant(trading_for(NAME), "account")
     desk = desk_before(market_table, market_table.dates[WARM : WARM + days], DailyRebalancer(), rules)
-    result, after = played(passive(), desk)
+    result, after = play_to_desk(passive(), desk)
     positions = after.state.book.positions
     shares = np.array([positions[s].quantity if s in positions else 0 for s in daily_rebalancer.SYMBOLS], dtype=float)
     assert result.denials == {}

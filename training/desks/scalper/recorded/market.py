@@ -292,7 +292,7 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
+class _QuoteRow:
     """One row of some environments: the minute, and the data of their contract in it."""
 
     minute: Tensor
@@ -389,7 +389,9 @@ class RecordedMarket(Market):
             self._put_work(rows, mine)
         self.row.add_(self.active)
 
-    def _enter(self, work: Work, account: Account, now: _Seen, rows: Tensor, entering: Tensor, right: Tensor) -> Work:
+    def _enter(
+        self, work: Work, account: Account, now: _QuoteRow, rows: Tensor, entering: Tensor, right: Tensor
+    ) -> Work:
         """Send the entries that gates and sizes allow."""
         busy = self._busy.index_select(0, rows) == self._lane.index_select(0, rows)
         near = self._newest.index_select(0, now.cell)[:, 2:4]
@@ -476,16 +478,16 @@ class RecordedMarket(Market):
         old = _work_of(self._works.index_select(1, rows))
         self._put_work(rows, _update_works(old, real, **{name: getattr(work, name) for name in _COLUMNS}))
 
-    def _at(self, rows: Tensor, row: Tensor) -> _Seen:
+    def _at(self, rows: Tensor, row: Tensor) -> _QuoteRow:
         lane = self._lane.index_select(0, rows)
         cell = lane + row
         minute, entry_minute, call, put = self._known.index_select(0, row).unbind(1)
         pause = minute - self._known.index_select(0, (row - 1).clamp(min=0)).select(1, 0)
         newest = self._newest.index_select(0, cell)
         bid, ask, paired, alone = (newest.select(1, place) for place in (0, 1, 4, 5))
-        return _Seen(minute, pause, entry_minute, (lane == call) | (lane == put), cell, bid, ask, paired, alone)
+        return _QuoteRow(minute, pause, entry_minute, (lane == call) | (lane == put), cell, bid, ask, paired, alone)
 
-    def _quoted(self, work: Work, account: Account, now: _Seen, has_position: Tensor) -> tuple[Work, Tensor]:
+    def _quoted(self, work: Work, account: Account, now: _QuoteRow, has_position: Tensor) -> tuple[Work, Tensor]:
         """Move the marks by this minute's quotes; also returns where a stop or a target is reached."""
         bid, spread_sum = self._prices.closes.index_select(0, now.cell).unbind(1)
         low, high, _ = self._prices.mids.index_select(0, now.cell).unbind(1)
@@ -510,7 +512,7 @@ class RecordedMarket(Market):
         leaves = lost if risk.daily_loss_flatten else torch.zeros_like(lost)
         return lost | drawn_down, leaves, peak
 
-    def _fills(self, work: Work, now: _Seen, real: Tensor) -> tuple[Tensor, Tensor, Tensor, Fill]:
+    def _fills(self, work: Work, now: _QuoteRow, real: Tensor) -> tuple[Tensor, Tensor, Tensor, Fill]:
         """Where working orders fill this minute: any, buys, sales (bool), and the fills."""
         bid, ask = self._prices.opens.index_select(0, now.cell).unbind(1)
         works = real & (work.order > 0)
@@ -521,7 +523,7 @@ class RecordedMarket(Market):
 
     # --- orders -------------------------------------------------------------------------------------------------------
 
-    def _send_entries(self, work: Work, account: Account, now: _Seen, where: Tensor) -> Work:
+    def _send_entries(self, work: Work, account: Account, now: _QuoteRow, where: Tensor) -> Work:
         """Resend entries whose order did not fill, or give them up."""
         rules = self._trading.execution
         again = where & (work.kind == ENTRY)
@@ -534,7 +536,7 @@ class RecordedMarket(Market):
         work = _update_works(work, goes, order=work.goal, limit=limit, attempt=work.attempt + 1, sent=work.sent + 1)
         return _update_works(work, again & ~goes, kind=NONE)
 
-    def _send_exits(self, work: Work, account: Account, now: _Seen, where: Tensor) -> Work:
+    def _send_exits(self, work: Work, account: Account, now: _QuoteRow, where: Tensor) -> Work:
         """Send the exits that have no working order; those without a bid, or at a price in doubt, wait."""
         quoted, surplus = now.ask + now.bid > 0, account.contracts - work.goal
         measure = _measure(work, account)
@@ -544,7 +546,7 @@ class RecordedMarket(Market):
         limit = self._rules.exit_limit(now.bid, measure, work.attempt) * quoted
         return _update_works(work, goes, order=surplus, limit=limit, attempt=work.attempt + 1, sent=work.sent + 1)
 
-    def _next_to_hanging(self, work: Work, account: Account, now: _Seen, real: Tensor) -> tuple[Tensor, Tensor]:
+    def _next_to_hanging(self, work: Work, account: Account, now: _QuoteRow, real: Tensor) -> tuple[Tensor, Tensor]:
         """Contracts that an exit sends while its earlier order hangs, and their limit: the desk does not wait for it.
 
         A market order hangs after its minute, another one only after minutes without a bar.
