@@ -38,7 +38,7 @@ from strategies.kit.contract import (
     Strategy,
     View,
 )
-from strategies.kit.entry import IMPURE, told
+from strategies.kit.entry import IMPURE, reporting
 from strategies.kit.parameters import Values, values_of
 from strategies.kit.plain import read_again
 from strategies.kit.quantity import to_json
@@ -141,7 +141,7 @@ def golden_observations(strategy: AnyStrategy) -> tuple[Observation, ...]:
     spec = strategy.spec
     if spec.rows_are_symbols and spec.symbols != GOLDEN_SYMBOLS:
         return golden_observations(strategy_named(spec.name, GOLDEN_SYMBOLS, spec.config))
-    with told("golden tape"):
+    with reporting("golden tape"):
         return by_kind(strategy, option=_minute_observations, shares=_share_observations, days=_daily_observations)
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar, cast
 from msgspec.structs import replace
 
 from strategies.kit.contract import AnyStrategy, DailyStrategy, ShareStrategy, Spec, Strategy
-from strategies.kit.entry import GROUP, INSTALLED, OwnStrategyError, StrategyEntry, told
+from strategies.kit.entry import GROUP, INSTALLED, OwnStrategyError, StrategyEntry, reporting
 from strategies.kit.parameters import values_of
 
 if TYPE_CHECKING:  # imported when a strategy that is not shipped is looked up
@@ -248,7 +248,7 @@ def daily_strategy(name: str, symbols: tuple[str, ...] = ()) -> DailyStrategy:
 
 def _make(name: str, symbols: tuple[str, ...], config: str = "") -> AnyStrategy:
     strategy_entry = entry(name)
-    with told("make"):
+    with reporting("make"):
         return _made(name, strategy_entry, symbols, config)
 
 

@@ -31,7 +31,7 @@ dies within a call can name it."""
 
 
 @contextmanager
-def told(call: str) -> Iterator[None]:
+def reporting(call: str) -> Iterator[None]:
     """Report the code within as one call of this name to `told_of_calls`."""
     for note in told_of_calls:
         note(call)

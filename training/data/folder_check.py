@@ -33,7 +33,7 @@ from training.data.folder import MINUTES, is_made_of_minutes
 from training.data.sessions import sessions_between
 
 
-class Finding(msgspec.Struct, frozen=True):
+class FolderFault(msgspec.Struct, frozen=True):
     """A fault of a data folder."""
 
     symbol: str
@@ -104,7 +104,7 @@ def _grid(series: Series, session: Session) -> range:
     return range(session.open_ns, session.close_ns, BAR_LENGTHS[series.bars] * SECOND_NS)
 
 
-def findings(folder: Path) -> Iterator[Finding]:
+def findings(folder: Path) -> Iterator[FolderFault]:
     """Yield the faults of a folder, symbol by symbol. Raises CalendarError."""
     for bars in BAR_LENGTHS:
         for home in sorted((folder / bars).glob("*")):
@@ -112,18 +112,18 @@ def findings(folder: Path) -> Iterator[Finding]:
                 series = series_of(folder, bars, home.name)
                 actions = actions_of(folder, home.name)
                 if series is None:
-                    yield Finding(
+                    yield FolderFault(
                         home.name, bars, "index", f"{home}: no index: rltrader data add {home.name} --again makes one"
                     )
                     continue
                 yield from _of_series(folder, series, actions)
             except TapeError as error:
-                yield Finding(home.name, bars, "damaged", str(error))
+                yield FolderFault(home.name, bars, "damaged", str(error))
 
 
-def _of_series(folder: Path, series: Series, actions: Actions | None) -> Iterator[Finding]:
-    def finding(what: str, detail: str) -> Finding:
-        return Finding(series.symbol, series.bars, what, detail)
+def _of_series(folder: Path, series: Series, actions: Actions | None) -> Iterator[FolderFault]:
+    def finding(what: str, detail: str) -> FolderFault:
+        return FolderFault(series.symbol, series.bars, what, detail)
 
     parts_read: list[tuple[Int64Array, Float64Array]] = []
     for period, part in series.parts.items():

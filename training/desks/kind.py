@@ -90,7 +90,7 @@ class EnvSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class FoldComparison:
     """The players that one fold's chosen policy is compared with, on the fold's test sessions."""
 
     baselines: dict[str, PlayResult]
@@ -99,7 +99,7 @@ class Compared:
 
 
 @dataclass(frozen=True, slots=True)
-class Played:
+class FoldResults:
     """What one player did on the account that goes through all tests, fold by fold."""
 
     folds: tuple[PlayResult, ...]  # () where it cannot play, such as a fund without a file
@@ -341,7 +341,7 @@ class Procedure(ABC, Generic[D, P]):
         seed: int,
         check_stop: Callable[[], None],
         /,
-    ) -> Played:
+    ) -> FoldResults:
         """Play one account through the tests of all folds, each with its own chosen policy. May take long.
 
         Calls `check_stop` at intervals; it raises `Stopped`.
@@ -350,7 +350,7 @@ class Procedure(ABC, Generic[D, P]):
 
     def compare(
         self, policy: nn.Module, played: PlayResult, data: D, span: Span, seed: int, check_stop: Callable[[], None], /
-    ) -> Compared:
+    ) -> FoldComparison:
         """Baselines and scenarios for one fold's policy, whose result is `played`. Otherwise as `play`."""
         raise NotImplementedError(f"{type(self).__name__} compares by its players")
 

@@ -25,10 +25,10 @@ from daemon.core.limits import Trading
 from training.data.quotes.source import QuoteSource
 from training.desks.kind import (
     Arm,
-    Compared,
     Done,
     EnvSettings,
     Evaluator,
+    FoldComparison,
     Keeper,
     Learner,
     Procedure,
@@ -72,7 +72,7 @@ class PpoData(TaskData, Protocol):
 
     def compare(
         self, policy: nn.Module, played: PlayResult, span: Span, seed: int, check_stop: Callable[[], None], /
-    ) -> Compared:
+    ) -> FoldComparison:
         """Baselines and scenarios for a policy that did `played`. Calls `check_stop` now and then; it may raise."""
 
 
@@ -175,7 +175,7 @@ class Ppo(Procedure[PpoData, Coefficients]):
         seed: int,
         check_stop: Callable[[], None],
         /,
-    ) -> Compared:
+    ) -> FoldComparison:
         """See `Procedure`."""
         return data.compare(policy, played, span, seed, check_stop)
 

@@ -12,7 +12,7 @@ from daemon.library.run_files import REPORT_FILE, RUN_FILE, STUDY_FILE
 from training.evidence import findings
 from training.evidence.findings import Findings
 from training.report.compare import read_runs, updates_of
-from training.runs.ledger import LEDGER_FILE, Ledger, LedgerError, Line
+from training.runs.ledger import LEDGER_FILE, Ledger, LedgerError, LedgerLine
 from training.study import study
 from training.study.study import Study
 
@@ -61,7 +61,7 @@ def load_metrics(run: Path | str) -> list[dict[str, Any]]:
     return list(updates_of(folder))
 
 
-def load_ledger(path: Path | str) -> tuple[Line, ...]:
+def load_ledger(path: Path | str) -> tuple[LedgerLine, ...]:
     """Read the trials, and the openings of test sessions, of a strategy in a model store, in the order of their time.
 
     Args:

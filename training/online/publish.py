@@ -24,7 +24,7 @@ from training.export.shelf import ExportError
 from training.online.beginning import Apart, OtherFolder
 from training.online.candidates import Origin, weights_digest
 from training.rl.dqn.networks import QNetwork
-from training.runs.ledger import Ledger, Line, ledger_path, settings_digest, utc_now
+from training.runs.ledger import Ledger, LedgerLine, ledger_path, settings_digest, utc_now
 from training.study.folds import HistoryError
 
 CODE = ("online", "rl/dqn", "desks/online")
@@ -131,7 +131,7 @@ class Versions:
         first, last = self._training.splits["test"]
         settings = {**self._hyperparameters, "cold_start": "", "bars": self._training.file_sha256}
         digest, deviation = settings_digest(settings), float(returns.std(ddof=1)) if len(returns) > 1 else 0.0
-        opening = Line(
+        opening = LedgerLine(
             kind="opening",
             utc=utc_now(),
             strategy=self._strategy.spec.name,

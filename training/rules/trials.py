@@ -30,7 +30,7 @@ from training.evidence.overfitting import Deflated, Overfitting, backtest_overfi
 from training.evidence.statistics import annual, session_returns, sharpes
 from training.evidence.wording import counted, number, percent
 from training.rules.desk import RuleDesk, own_answer, rule_desk
-from training.runs.ledger import Ledger, Line, ledger_path, settings_digest, utc_now
+from training.runs.ledger import Ledger, LedgerLine, ledger_path, settings_digest, utc_now
 from training.studies.grid import OF_THE_STRATEGY, Value, parted
 from training.study.folds import HistoryError, explained, is_short, single, walk
 from training.study.study import Fold
@@ -199,9 +199,9 @@ def study_of_trials(
     )
 
 
-def _line(task: RuleTask, desk: RuleDesk, dates: Sequence[str], study: str) -> Line:
+def _line(task: RuleTask, desk: RuleDesk, dates: Sequence[str], study: str) -> LedgerLine:
     """The line of the ledger on these sessions: an opening."""
-    return Line(
+    return LedgerLine(
         kind="opening",
         utc=utc_now(),
         strategy=task.strategy,

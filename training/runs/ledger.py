@@ -32,7 +32,7 @@ class LedgerError(Exception):
     """The ledger cannot be read or written; the text names the file, what was found and what helps."""
 
 
-class Line(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+class LedgerLine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """One trial, or one opening of a span of test sessions (New York dates, both ends included).
 
     Raises:
@@ -79,7 +79,7 @@ def _digest(name: str, value: str) -> None:
 class Contents:
     """All lines in the order they were written, and the numbers (from 1) of those that a crash cut off."""
 
-    lines: tuple[Line, ...]
+    lines: tuple[LedgerLine, ...]
     torn: tuple[int, ...]
 
 
@@ -104,7 +104,7 @@ class Ledger:
 
     path: Path
 
-    def append(self, *lines: Line) -> None:
+    def append(self, *lines: LedgerLine) -> None:
         """Add lines in one write, on disk (fsync) when this returns. A torn line before them stays, marked as such.
 
         Raises:
@@ -145,7 +145,7 @@ class Ledger:
             raise LedgerError(f"{self.path} could not be read: {error}; expected a readable file") from error
         return self._parsed(data)
 
-    def record(self, *lines: Line) -> None:
+    def record(self, *lines: LedgerLine) -> None:
         """Append the lines that are not here yet (by `same`): a resumed or repeated run is counted once.
 
         Raises `LedgerError` as `read` and `append` do.
@@ -153,7 +153,9 @@ class Ledger:
         recorded = {line.same for line in self.read().lines}
         self.append(*(line for line in lines if line.same not in recorded))
 
-    def prior(self, test_dates: Collection[str], *, own_lines: Collection[Line] = ()) -> tuple[tuple[float, ...], int]:
+    def prior(
+        self, test_dates: Collection[str], *, own_lines: Collection[LedgerLine] = ()
+    ) -> tuple[tuple[float, ...], int]:
         """Session Sharpe ratios of other trials that count, and the number of openings of any of these test dates.
 
         A trial counts if it saw any session from the first test date on, later sessions included: whoever has seen
@@ -175,7 +177,7 @@ class Ledger:
         """
         return len({line.same for line in self._since(test_dates) if line.kind == "trial"})
 
-    def claims(self, test_dates: Collection[str], *, own_lines: Collection[Line] = ()) -> int:
+    def claims(self, test_dates: Collection[str], *, own_lines: Collection[LedgerLine] = ()) -> int:
         """The number of risks stated on spans that reach beyond the first test date, without those of `own_lines`.
 
         Raises `LedgerError` as `read` does.
@@ -184,7 +186,7 @@ class Ledger:
         lines = self._since(test_dates)
         return len({line.same for line in lines if line.note.startswith(RISK_CLAIM) and line.same not in ours})
 
-    def _since(self, test_dates: Collection[str]) -> list[Line]:
+    def _since(self, test_dates: Collection[str]) -> list[LedgerLine]:
         """Return the lines about a session from the first of these dates on. Raises `LedgerError` as `read` does."""
         first = min(test_dates, default=None)
         return [] if first is None else [line for line in self.read().lines if line.last >= first]
@@ -194,11 +196,11 @@ class Ledger:
         *texts, unfinished = data.split(b"\n")
         if unfinished:
             texts.append(unfinished)
-        lines: list[Line] = []
+        lines: list[LedgerLine] = []
         torn: list[int] = []
         for number, text in enumerate(texts, start=1):
             try:
-                lines.append(msgspec.json.decode(text, type=Line))
+                lines.append(msgspec.json.decode(text, type=LedgerLine))
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 is_last = number == len(texts)
                 if not (unfinished if is_last else texts[number].startswith(AFTER_TORN)):

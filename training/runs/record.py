@@ -17,7 +17,7 @@ from daemon.library.run_files import STUDY_FILE
 from daemon.tapes.bars import origin_of
 from strategies.kit.manifest import LEAD, RISK
 from strategies.registry import configured
-from training.desks.kind import Compared, described
+from training.desks.kind import FoldComparison, described
 from training.evaluate.players import with_costs
 from training.evaluate.sizes import SESSIONS, SIZES_USD
 from training.evidence.criteria import COSTS_TWICE, claim_of, lead_is_proven
@@ -31,7 +31,7 @@ from training.export.weights import Weights, write_weights
 from training.report.find import risk_of
 from training.report.report import files, judge_again, write_report
 from training.runs.folder import machine
-from training.runs.ledger import RISK_CLAIM, Ledger, Line, utc_now
+from training.runs.ledger import RISK_CLAIM, Ledger, LedgerLine, utc_now
 from training.runs.prepared import UNTRAINED, UNTRAINED_WORDS, Prepared
 from training.study.progress import phase
 from training.study.study import (
@@ -191,13 +191,13 @@ class RunRecord:
     name: str
     ledger: Ledger
 
-    def openings(self) -> list[Line]:
+    def openings(self) -> list[LedgerLine]:
         """The opening of each fold's test sessions, and the risk that is stated before it."""
         version = self.prepared.version
         folds = [self._opening(fold, f"fold {i + 1}, code {version}") for i, fold in enumerate(self.prepared.folds)]
         return [*folds, *self.claims()]
 
-    def line(self, trial: Trial) -> Line:
+    def line(self, trial: Trial) -> LedgerLine:
         """A trial, which has seen its fold's test sessions."""
         fold = self.prepared.folds[trial.fold]
         figures = self.prepared.data.figures(trial.test.sessions)
@@ -211,9 +211,9 @@ class RunRecord:
             settings_sha256=self.digest,
         )
 
-    def _opening(self, fold: Fold, note: str) -> Line:
+    def _opening(self, fold: Fold, note: str) -> LedgerLine:
         """The opening of the fold's test sessions."""
-        return Line(
+        return LedgerLine(
             kind="opening",
             utc=utc_now(),
             strategy=self.prepared.settings.strategy,
@@ -251,7 +251,7 @@ class RunRecord:
             return None
         return RiskStatement(target, settings.claim_drawdown or min(DRAWDOWN * target, DRAWDOWN_MOST))
 
-    def claims(self) -> list[Line]:
+    def claims(self) -> list[LedgerLine]:
         """The ledger's line on the stated risk, on all test sessions; none without a stated risk."""
         if self.stated is None:
             return []
@@ -302,7 +302,7 @@ class RunRecord:
         self,
         trials: Sequence[Trial],
         chosen: Sequence[int],
-        compared: Sequence[Compared],
+        compared: Sequence[FoldComparison],
         *,
         means: Sequence[Trial],
         account: tuple[PlayResult, ...],

@@ -21,7 +21,7 @@ from torch import nn
 from strategies.golden import check_golden
 from strategies.registry import own
 from strategies.registry import strategy as registered
-from training.desks.kind import POLICY, Compared
+from training.desks.kind import POLICY, FoldComparison
 from training.desks.registry import kind
 from training.desks.trial import RLLIB, TRIALS, News, Request, Stage
 from training.evidence.dead import dead_trial, with_weight
@@ -242,7 +242,7 @@ class Run:
 
     def _compared(
         self, tested: Sequence[Trial], policies: Sequence[nn.Module]
-    ) -> tuple[tuple[PlayResult, ...], Sequence[Compared]]:
+    ) -> tuple[tuple[PlayResult, ...], Sequence[FoldComparison]]:
         """The policies' results on the account of all tests, if there is one; baselines and scenarios by fold."""
         p = self._prepared
         names = p.kind.procedure.players

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from training.desks.kind import POLICY, Compared, Played
+from training.desks.kind import POLICY, FoldComparison, FoldResults
 from training.desks.trial import News, Request, Trained
 from training.export.ensemble import together
 from training.rl.pool import Emit, Flag, Stopped
@@ -197,7 +197,7 @@ class FoldChoice:
     played: PlayResult
 
 
-def compare(prepared: Prepared, chosen: FoldChoice, flag: Flag, emit: Emit) -> Compared:
+def compare(prepared: Prepared, chosen: FoldChoice, flag: Flag, emit: Emit) -> FoldComparison:
     """The baselines, the random traders and the scenarios of one fold. Raises `Stopped` when `flag` is set."""
 
     name = f"fold {chosen.fold + 1}"
@@ -236,7 +236,7 @@ class Player:
         return f"account-{self.name.replace(' ', '-')}"
 
 
-def play_one(prepared: Prepared, player: Player, flag: Flag, emit: Emit) -> Played:
+def play_one(prepared: Prepared, player: Player, flag: Flag, emit: Emit) -> FoldResults:
     """Let one player go through the tests of all folds, or read the finished result. Raises `Stopped`."""
 
     check_stop = functools.partial(_check_stop, flag, player.task)
@@ -244,7 +244,7 @@ def play_one(prepared: Prepared, player: Player, flag: Flag, emit: Emit) -> Play
     checkpoint = folder.checkpoint()
     if checkpoint is not None:
         emit(News(player.task, 1, 1, began=1))
-        return msgspec.json.decode(checkpoint["played"], type=Played)
+        return msgspec.json.decode(checkpoint["played"], type=FoldResults)
     check_stop()
     spans = [prepared.span(fold.test) for fold in prepared.folds]
     with reported(player.task, emit, check_stop), phase(player.name):
@@ -277,14 +277,14 @@ def relay_one(prepared: Prepared, relay: Relay, flag: Flag, emit: Emit) -> OneAc
     return result
 
 
-def by_fold(played: Mapping[str, Played], baselines: Collection[str]) -> list[Compared]:
+def by_fold(played: Mapping[str, FoldResults], baselines: Collection[str]) -> list[FoldComparison]:
     """All players' results, fold by fold; players that could not play are left out."""
     compared = []
     for fold in range(len(played[POLICY].folds)):
         results = {name: player.folds[fold] for name, player in played.items() if player.folds and name != POLICY}
         draws = [player.random_pnl_usd[fold] for player in played.values() if player.random_pnl_usd]
         compared.append(
-            Compared(
+            FoldComparison(
                 {name: result for name, result in results.items() if name in baselines},
                 draws[0] if draws else (),
                 {name: result for name, result in results.items() if name not in baselines},

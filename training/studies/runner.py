@@ -22,7 +22,7 @@ from training.rl.pool import Flag, Work, work_through
 from training.rl.ray_cluster import connected
 from training.rl.ray_pool import ClusterPool
 from training.runs.folder import RunFolderError, alone, machine, open_run
-from training.runs.ledger import Line, utc_now
+from training.runs.ledger import LedgerLine, utc_now
 from training.runs.settings import Settings
 
 R = TypeVar("R")
@@ -93,9 +93,9 @@ class Cells(Generic[R, T]):
 
 def trial_line(
     study: str, strategy: str, data_sha256: str, span: tuple[str, str], *, sharpe: float, digest: str, note: str
-) -> Line:
+) -> LedgerLine:
     """A line of the ledger: a trial of a study on the sessions of `span`, both ends included."""
-    return Line(
+    return LedgerLine(
         kind="trial",
         utc=utc_now(),
         strategy=strategy,

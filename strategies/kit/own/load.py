@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from strategies.kit.contract import Spec
-from strategies.kit.entry import GROUP, INSTALLED, RULE, OwnStrategyError, StrategyEntry, told, told_of_calls
+from strategies.kit.entry import GROUP, INSTALLED, RULE, OwnStrategyError, StrategyEntry, reporting, told_of_calls
 
 DEFAULT_NAME = "STRATEGY"
 IMPORT_MOST_S = 60.0  # torch takes seconds
@@ -266,7 +266,7 @@ def _import(load: Callable[[], ModuleType], path: Path) -> ModuleType:
         raise OwnStrategyError(_too_slow[path])
     try:
         with (
-            told("import"),
+            reporting("import"),
             contextlib.redirect_stdout(sys.stderr),
             localcontext(),
             contextlib.chdir(os.curdir),
@@ -450,11 +450,11 @@ def _is_class(value: object) -> bool:
 def _check(entry: StrategyEntry, path: Path) -> str:
     """Return the strategy's name. Raises OwnStrategyError for an object that is no strategy."""
     try:
-        with told("make"):
+        with reporting("make"):
             strategy = entry.make()
     except (Exception, SystemExit) as error:
         raise OwnStrategyError(f"{path}: the strategy cannot be made: {type(error).__name__}: {error}") from error
-    with told("start"):
+    with reporting("start"):
         fault = strategy_fault(entry, strategy)
     if fault:
         raise OwnStrategyError(f"{path}: {fault}")

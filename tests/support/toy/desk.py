@@ -16,7 +16,7 @@ from strategies.registry import daily_strategy
 from tests.support.toy.strategy import CASH, SPEC, SPY
 from training.data.daily_table import TICKS, DailyTable, read_table
 from training.desks.daily.task_data import DailyTaskData
-from training.desks.kind import Compared, EnvSettings, Learner, Span, TrainingKind
+from training.desks.kind import EnvSettings, FoldComparison, Learner, Span, TrainingKind
 from training.desks.ppo import Ppo
 from training.evaluate.days import Desk, dry_run, under
 from training.evaluate.players import Late, with_costs
@@ -116,7 +116,7 @@ class ToyTaskData(DailyTaskData):
 
     def compare(
         self, policy: nn.Module, _: PlayResult, span: Span, seed: int, check_stop: Callable[[], None]
-    ) -> Compared:
+    ) -> FoldComparison:
         """See `training.desks.ppo.PpoData`."""
         desk = self.desk(span)
         baselines = {"always flat": dry_run(always(CASH), desk), "SPY": dry_run(always(SPY), desk)}
@@ -126,7 +126,7 @@ class ToyTaskData(DailyTaskData):
             COSTS_TWICE: dry_run(policy, _dearer(desk)),
             ONE_BAR_LATE: dry_run(Late(policy, always(CASH)), desk),
         }
-        return Compared(
+        return FoldComparison(
             baselines | {"random": coins[0]}, tuple(sum(s.pnl_usd for s in c.sessions) for c in coins), scenarios
         )
 

@@ -44,7 +44,7 @@ from training.online.lease import Lease, LeaseTaken
 from training.online.trainer import CHECKPOINT, FROZEN
 from training.online.work import NoFirstVersion, Pulse
 from training.runs.folder import RunFolderError, alone
-from training.runs.ledger import Ledger, Line, ledger_path, utc_now
+from training.runs.ledger import Ledger, LedgerLine, ledger_path, utc_now
 
 DESK = "toy"
 FIRST, SECOND, THIRD = EPOCHS = [stream_name(DESK, epoch) for epoch in ("e1", "e2", "e3")]
@@ -499,7 +499,7 @@ def test_a_ledger_that_a_full_disk_did_not_take_is_tried_again_and_one_of_anothe
 
     def record(_: object) -> None:
         monkeypatch.setattr("training.runs.ledger.os.write", fail)
-        line = Line(
+        line = LedgerLine(
             kind="opening",
             utc=utc_now(),
             strategy="s",

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from training.runs.ledger import Ledger, LedgerError, Line, ledger_path, settings_digest, utc_now
+from training.runs.ledger import Ledger, LedgerError, LedgerLine, ledger_path, settings_digest, utc_now
 
 DATA, OTHER, SETTINGS = "a" * 64, "b" * 64, "c" * 64
 
 
-def _trial(sharpe: float, first: str = "2024-10-01", last: str = "2024-10-31", data: str = DATA) -> Line:
-    return Line(
+def _trial(sharpe: float, first: str = "2024-10-01", last: str = "2024-10-31", data: str = DATA) -> LedgerLine:
+    return LedgerLine(
         kind="trial",
         utc="2026-11-20T14:00:00+00:00",
         strategy="option_scalper",
@@ -31,8 +31,8 @@ def _trial(sharpe: float, first: str = "2024-10-01", last: str = "2024-10-31", d
     )
 
 
-def _opening(first: str = "2024-10-01", last: str = "2024-10-31", data: str = DATA) -> Line:
-    return Line(
+def _opening(first: str = "2024-10-01", last: str = "2024-10-31", data: str = DATA) -> LedgerLine:
+    return LedgerLine(
         kind="opening",
         utc=utc_now(),
         strategy="option_scalper",
@@ -178,9 +178,9 @@ def test_a_ledger_that_cannot_be_read_or_written_is_an_error_not_zero_trials(tmp
     ],
 )
 def test_a_line_that_says_too_little_or_too_much_is_never_made(change: dict[str, object], message: str) -> None:
-    fields = {name: getattr(_trial(0.1), name) for name in Line.__struct_fields__} | change
+    fields = {name: getattr(_trial(0.1), name) for name in LedgerLine.__struct_fields__} | change
     with pytest.raises(ValueError, match=message):
-        Line(**fields)
+        LedgerLine(**fields)
 
 
 def _write_many(path: Path, writer: int) -> None:
@@ -216,7 +216,7 @@ def test_any_ratio_and_any_note_always_come_back_the_same(sharpe: float, note: s
     line = msgspec.structs.replace(_trial(sharpe), note=note)
     data = msgspec.json.encode(line)
     assert b"\n" not in data
-    assert msgspec.json.decode(data, type=Line) == line
+    assert msgspec.json.decode(data, type=LedgerLine) == line
 
 
 def test_a_trial_made_again_to_the_same_result_is_recorded_once_and_one_with_another_result_again(

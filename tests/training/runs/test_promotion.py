@@ -21,7 +21,7 @@ from training.evidence.findings import encode as encode_findings
 from training.evidence.risk import RiskSeries, RiskStatement, kept_risk
 from training.evidence.risk_power import TARGET, simulated
 from training.report.find import find
-from training.runs.ledger import RISK_CLAIM, Ledger, Line, ledger_path, utc_now
+from training.runs.ledger import RISK_CLAIM, Ledger, LedgerLine, ledger_path, utc_now
 from training.runs.promotion import Judgement, PromotionError, promote
 
 POLICY = b"weights"
@@ -75,10 +75,10 @@ def _version(store: Path, findings: Findings, **changes: Any) -> Path:
     return folder
 
 
-def _trial(findings: Findings, study: str, years: int = 0) -> Line:
+def _trial(findings: Findings, study: str, years: int = 0) -> LedgerLine:
     """A trial on the test sessions, or on those so many years later."""
     begin, end = (f"{int(date[:4]) + years}{date[4:]}" for date in findings.folds[0].test[:2])
-    return Line(
+    return LedgerLine(
         kind="trial", utc=utc_now(), strategy="option_scalper", data_sha256="11" * 32, first=begin, last=end,
         study=study, sharpe=0.1, settings_sha256="22" * 32,
     )  # fmt: skip

@@ -230,7 +230,7 @@ Following = Callable[[], Tensor]
 """Returns one trader's answer for the next session."""
 
 
-class Market(Protocol):
+class SteppedMarket(Protocol):
     """Accounts that can be stepped together."""
 
     @property
@@ -258,7 +258,7 @@ def random_rebalancers(
     play_rebalancer(noted, table, desk.dates, rules, variant=variant)
     actions = torch.cat(actions_seen)
 
-    def market_of(count: int) -> Market:
+    def market_of(count: int) -> SteppedMarket:
         return RebalancerMarket(table, desk.first, desk.last, rules, count=count, variant=variant, draws=False)
 
     def answers_of(count: int, nth: int) -> Answers:
@@ -285,7 +285,7 @@ def random_switchers(
     play_regime(noted, table, desk.dates, rules)
     regimes = torch.cat(regimes_seen)
 
-    def market_of(count: int) -> Market:
+    def market_of(count: int) -> SteppedMarket:
         return RegimeMarket(table, desk.first, desk.last, rules, count=count, episode=None, draws=False)
 
     def answers_of(count: int, nth: int) -> Answers:
@@ -300,7 +300,7 @@ def random_switchers(
 def _traders(
     desk: Desk,
     draws: int,
-    market_of: Callable[[int], Market],
+    market_of: Callable[[int], SteppedMarket],
     answers_of: Callable[[int, int], Answers],
     player_of: Callable[[Following], Player],
     check_stop: Callable[[], None],
@@ -339,7 +339,7 @@ def at_other_times(regimes: Tensor, count: int, seed: int) -> Answers:
     return lambda day: (later if day else first_regimes)[(day + shifts) % days]
 
 
-def net_totals(market: Market, answers: Answers, desk: Desk) -> tuple[float, ...]:
+def net_totals(market: SteppedMarket, answers: Answers, desk: Desk) -> tuple[float, ...]:
     """Net P&L in USD of all accounts of a market over the desk's sessions."""
     for day in range(desk.last - desk.first + 1):
         market.step(answers(day))

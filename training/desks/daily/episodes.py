@@ -20,7 +20,7 @@ _SPAN = ("_first", "_last")
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class EpisodePlan:
     """The number of accounts, and the sessions (indices into the table) of their episodes."""
 
     first: int
@@ -42,7 +42,7 @@ class Episodes(ABC):
 
     CHANGING: ClassVar[tuple[str, ...]]
 
-    def __init__(self, course: Course) -> None:
+    def __init__(self, course: EpisodePlan) -> None:
         self.device = torch.device(course.device)
         self._looks = self.device.type == "cpu"  # on a CPU the code may look at a result without waiting
         self._course = course

@@ -25,7 +25,17 @@ from training.desks.daily.networks.rebalancer import (
 )
 from training.desks.daily.play import RandomRebalancer, play_rebalancer
 from training.desks.daily.task_data import DailyTaskData, funds_beside
-from training.desks.kind import Arm, Compared, EnvSettings, Evaluator, Learner, Passive, Span, TrainingKind, on_cpu
+from training.desks.kind import (
+    Arm,
+    EnvSettings,
+    Evaluator,
+    FoldComparison,
+    Learner,
+    Passive,
+    Span,
+    TrainingKind,
+    on_cpu,
+)
 from training.desks.ppo import Ppo
 from training.export.reference import AnswerRecorder, Input, Watched
 from training.rl.coefficients import Coefficients
@@ -99,13 +109,13 @@ class RebalancerTaskData(DailyTaskData):
 
     def compare(
         self, policy: nn.Module, _: PlayResult, span: Span, seed: int, check_stop: Callable[[], None]
-    ) -> Compared:
+    ) -> FoldComparison:
         """See `PpoData`; SPY comes from the ETF file next to the bars, where there is one."""
         desk = self.desk(span)
         results = baselines.rebalancer_baselines(desk, funds_beside(self.path), check_stop)
         traders = baselines.random_rebalancers(policy, desk, RANDOM_DRAWS, seed, check_stop)
         results[baselines.RANDOM], totals = traders
-        return Compared(results, totals, baselines.rebalancer_scenarios(policy, desk, check_stop))
+        return FoldComparison(results, totals, baselines.rebalancer_scenarios(policy, desk, check_stop))
 
     def probes(self, fold: Fold, count: int, seed: int) -> Float32Array:
         """See `TaskData`; they are seen by accounts that trade at random from the first training session on."""

@@ -20,7 +20,17 @@ from training.desks.daily.markets.regime import RegimeMarket
 from training.desks.daily.networks.regime import LEFT_OUT, RegimeActorCritic
 from training.desks.daily.play import RandomSwitcher, play_regime
 from training.desks.daily.task_data import DailyTaskData
-from training.desks.kind import Arm, Compared, EnvSettings, Evaluator, Learner, Passive, Span, TrainingKind, on_cpu
+from training.desks.kind import (
+    Arm,
+    EnvSettings,
+    Evaluator,
+    FoldComparison,
+    Learner,
+    Passive,
+    Span,
+    TrainingKind,
+    on_cpu,
+)
 from training.desks.ppo import Ppo
 from training.export.reference import AnswerRecorder, Watched, each_column
 from training.rl.coefficients import Coefficients
@@ -69,13 +79,13 @@ class RegimeTaskData(DailyTaskData):
 
     def compare(
         self, policy: nn.Module, _: PlayResult, span: Span, seed: int, check_stop: Callable[[], None]
-    ) -> Compared:
+    ) -> FoldComparison:
         """See `PpoData`."""
         desk = self.desk(span)
         results = baselines.regime_baselines(desk, check_stop)
         traders = baselines.random_switchers(policy, desk, RANDOM_DRAWS, seed, check_stop)
         results[baselines.RANDOM], totals = traders
-        return Compared(results, totals, baselines.regime_scenarios(policy, desk, check_stop))
+        return FoldComparison(results, totals, baselines.regime_scenarios(policy, desk, check_stop))
 
     def probes(self, fold: Fold, count: int, seed: int) -> Float32Array:
         """See `TaskData`: one account that switches at random from the first training session on, in sequence."""

@@ -19,7 +19,7 @@ from daemon.core.desks.shares.sizes import BITS, CENTS, COST_GRID, fractions_fit
 from daemon.core.limits import PROCEEDS, SHARES, SHARES_SOLD, Trading
 from daemon.core.paper.fees import CHARGED, charges_days
 from training.data.daily_table import TICKS, DailyTable
-from training.desks.daily.episodes import Course, Episodes
+from training.desks.daily.episodes import EpisodePlan, Episodes
 
 FINEST = 10_000  # steps in a share for which accounts of a million USD are exact in float64
 _INDEX_BITS = 12  # of a symbol's place in a sorting key: up to 4,096 symbols
@@ -33,7 +33,7 @@ class ShareAccounts(Episodes):
     step at one tick.
     """
 
-    def __init__(self, course: Course, trading: Trading, symbols: int, per_share: int = 1) -> None:
+    def __init__(self, course: EpisodePlan, trading: Trading, symbols: int, per_share: int = 1) -> None:
         super().__init__(course)
         self._symbols, self._per_share = symbols, per_share
         self._usd = units_a_usd(per_share)

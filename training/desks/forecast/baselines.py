@@ -22,7 +22,7 @@ from training.desks.daily.task_data import funds_beside
 from training.desks.forecast.graph import SEEN, SEQUENCE, Answers, Policy, weighted
 from training.desks.forecast.market import ACCOUNT, ForecastMarket, Outlook, weight_max
 from training.desks.forecast.play import play, threshold_rule
-from training.desks.kind import POLICY, Played
+from training.desks.kind import POLICY, FoldResults
 from training.evaluate.days import Desk, relay, under
 from training.evaluate.machine import Player
 from training.evaluate.players import COSTS, Late, with_costs
@@ -140,21 +140,21 @@ class Account:
         self._memories = [memories.setdefault(_digest(policy), {}) for policy in policies]
         self._dates = [date for dates in spans for date in dates]
 
-    def play(self, player: str) -> Played:
+    def play(self, player: str) -> FoldResults:
         """Play one of `PLAYERS` through all folds."""
         if player in COSTS:
-            return Played(self._relay(_final, under(self._desk, with_costs(self._desk.trading, COSTS[player]))))
+            return FoldResults(self._relay(_final, under(self._desk, with_costs(self._desk.trading, COSTS[player]))))
         if player in (daily.HOLD_ALL, daily.MONTHLY, daily.SPY):
             owned = self._owned(player)
-            return Played(() if owned is None else self._split(owned.sessions))
+            return FoldResults(() if owned is None else self._split(owned.sessions))
         if player == daily.RANDOM:
             return self._random()
         if player == daily.SAME_CLOSE:
             return self._same_close()
         if player == ONE_BAR_LATE:
             waiting: list[tuple[Player, Tensor]] = []
-            return Played(self._relay(_final, self._desk, lambda usual: Late(usual, silent(usual), waiting)))
-        return Played(self._relay(_final if player == POLICY else _DECISIONS[player], self._desk))
+            return FoldResults(self._relay(_final, self._desk, lambda usual: Late(usual, silent(usual), waiting)))
+        return FoldResults(self._relay(_final if player == POLICY else _DECISIONS[player], self._desk))
 
     def _relay(
         self,
@@ -195,7 +195,7 @@ class Account:
         self._relay(_final, self._desk, lambda usual: _AnswerLog(usual, answers))
         return answers
 
-    def _random(self) -> Played:
+    def _random(self) -> FoldResults:
         """Random traders, which apply the final actions to permuted symbols: the median one, and all their profits."""
         day_answers = self._answers()
         finals = torch.stack([answers.final for answers in day_answers])
@@ -217,7 +217,7 @@ class Account:
         days = iter(range(len(finals)))
         sessions = play(lambda _: answers(next(days))[0], desk.table, blind, self._dates, desk.trading)
         earned = ([round(usd, 2) for usd in row[:RANDOM_DRAWS]] for row in totals.tolist())
-        return Played(self._split(sessions), tuple(map(tuple, earned)))
+        return FoldResults(self._split(sessions), tuple(map(tuple, earned)))
 
     def _by_fold(self, market: ForecastMarket, answers: daily.Answers) -> Tensor:
         """Profit of each account of a market in each fold, USD (folds, accounts)."""
@@ -230,13 +230,13 @@ class Account:
             equity_before = equity_after
         return torch.stack(profits)
 
-    def _same_close(self) -> Played:
+    def _same_close(self) -> FoldResults:
         """The final actions filled at the close that they were decided on, which nobody can trade."""
         answers, desk = self._answers(), self._desk
         days = iter(answers)
         outlook = _outlook(answers, desk)
         sessions = play(lambda _: next(days).final, desk.table, outlook, self._dates, desk.trading, fill="same_close")
-        return Played(self._split(sessions))
+        return FoldResults(self._split(sessions))
 
 
 Maker = Callable[[Policy, float], Decision]

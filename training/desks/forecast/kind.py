@@ -29,9 +29,9 @@ from training.desks.forecast.task_data import ForecastTaskData, load
 from training.desks.kind import (
     OWN_FOLDS,
     Done,
+    FoldResults,
     Keeper,
     Passive,
-    Played,
     Procedure,
     Sources,
     Span,
@@ -353,7 +353,7 @@ class WalkByYears(Procedure[ForecastTaskData, ForecastPlan]):
         seed: int,
         check_stop: Callable[[], None],
         /,
-    ) -> Played:
+    ) -> FoldResults:
         """See `Procedure`."""
         return data.account(policies, spans, seed, check_stop).play(player)
 

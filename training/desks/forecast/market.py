@@ -27,7 +27,7 @@ from daemon.core.limits import Trading
 from strategies.kit.contract import Float32Array
 from strategies.kit.entry import BoolArray, Float64Array
 from training.data.daily_table import TICKS, DailyTable
-from training.desks.daily.episodes import Course
+from training.desks.daily.episodes import EpisodePlan
 from training.desks.daily.overlay import Overlay
 from training.desks.daily.share_accounts import ShareAccounts, check_span, price_rows, steps_a_share
 from training.forecast.labels import BUY, HOLD, SELL
@@ -109,7 +109,7 @@ class ForecastMarket(ShareAccounts):
         check_span(table, first, last)
         _check_forecasts(table, outlook, first, last)
         n = len(table.symbols)
-        course = Course(first, last, count, seed, device, episode, draws)
+        course = EpisodePlan(first, last, count, seed, device, episode, draws)
         symbols = n if portfolio is None or not draws else min(portfolio, n)
         super().__init__(course, trading, symbols, steps_a_share(table, first, trading, symbols))
         self._n, self._trusting = n, trusting

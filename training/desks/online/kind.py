@@ -27,8 +27,8 @@ from training.desks.kind import (
     OWN_FOLDS,
     POLICY,
     Done,
+    FoldResults,
     Passive,
-    Played,
     Procedure,
     Sources,
     Span,
@@ -86,7 +86,7 @@ def play_one(
     spans: Sequence[tuple[str, ...]],
     seed: int,
     check_stop: Callable[[], None],
-) -> Played:
+) -> FoldResults:
     """Play one of `PLAYERS` on the sessions of each fold; every session has its own account."""
     results, random = [], []
     for policy, dates in zip(policies, spans, strict=True):
@@ -94,7 +94,7 @@ def play_one(
         result, totals = _played(player, policy, data, dates, seed, check_stop)
         results.append(result)
         random.append(totals)
-    return Played(tuple(results), tuple(random) if player == RANDOM else ())
+    return FoldResults(tuple(results), tuple(random) if player == RANDOM else ())
 
 
 def _played(
@@ -193,7 +193,7 @@ SPACE = (
 )
 
 
-class Course:
+class RunningTrial:
     """A trial under way."""
 
     def __init__(self, task: Task[OnlineTaskData, OnlinePlan], fold: Fold) -> None:
@@ -360,7 +360,7 @@ class FromHistory(Procedure[OnlineTaskData, OnlinePlan]):
 
     def trial(self, task: Task[OnlineTaskData, OnlinePlan], fold: Fold, /) -> Trained:
         """See `Procedure`."""
-        return Course(task, fold).run()
+        return RunningTrial(task, fold).run()
 
     def start(self, task: Task[OnlineTaskData, OnlinePlan], _: Fold, __: nn.Module, ___: Mapping[str, Any], /) -> Start:
         """See `Procedure`: the network that the trial began as, which answers with values."""
@@ -383,7 +383,7 @@ class FromHistory(Procedure[OnlineTaskData, OnlinePlan]):
         seed: int,
         check_stop: Callable[[], None],
         /,
-    ) -> Played:
+    ) -> FoldResults:
         """See `Procedure`; every session has an account of its own."""
         return play_one(player, policies, data, [tuple(span.dates) for span in spans], seed, check_stop)
 

@@ -25,7 +25,7 @@ from daemon.tapes.minutes import TapeInfo
 from strategies.kit.contract import AnyStrategy, DailySpec, DailyStrategy, Float32Array, Spec
 from training.data.daily_table import DailyTable
 from training.desks.daily.task_data import OneAccountOfDays
-from training.desks.kind import Compared, EnvSettings, Evaluator, Info, Learner, Span
+from training.desks.kind import EnvSettings, Evaluator, FoldComparison, Info, Learner, Span
 from training.desks.own.environment import (
     DeskEnv,
     Episode,
@@ -186,7 +186,7 @@ class Common:
 
     def compare(
         self: OwnData, policy: nn.Module, _: PlayResult, span: Span, seed: int, check_stop: Callable[[], None]
-    ) -> Compared:
+    ) -> FoldComparison:
         """See `PpoData`: constant actions, random players, twice the costs, and one decision late."""
         results: dict[str, PlayResult] = {}
         for name, player in constant_players(self.spec).items():
@@ -199,7 +199,7 @@ class Common:
             ONE_BAR_LATE: self.play(Late(policy, first_action(self.spec)), span),
         }
         totals = tuple(sum(session.pnl_usd for session in draw_result.sessions) for draw_result in draws)
-        return Compared(results | {RANDOM: draws[0]}, totals, scenarios)
+        return FoldComparison(results | {RANDOM: draws[0]}, totals, scenarios)
 
 
 def learner(spec: Spec, seed: int, hooks: Hooks) -> ActorCritic:

@@ -17,9 +17,9 @@ from strategies.option_scalper import HOLD, SPEC
 from strategies.registry import strategy as registered
 from training.data.quotes.source import QuoteSource
 from training.desks.kind import (
-    Compared,
     EnvSettings,
     Evaluator,
+    FoldComparison,
     Learner,
     Passive,
     Span,
@@ -100,7 +100,7 @@ class ScalperTaskData:
 
     def compare(
         self, policy: nn.Module, played: PlayResult, span: Span, seed: int, check_stop: Callable[[], None]
-    ) -> Compared:
+    ) -> FoldComparison:
         """See `PpoData`."""
         with phase("the test sessions are made ready"):
             ready = self._desks(span)
@@ -115,7 +115,7 @@ class ScalperTaskData:
         check_stop()
         scenarios = baselines.scenarios(policy, desk, ready, trading)
         scenarios |= baselines.elsewhere(policy, desk, data, dates, trading)
-        return Compared(results, tuple(totals), scenarios)
+        return FoldComparison(results, tuple(totals), scenarios)
 
     def relay(self, policies: Sequence[nn.Module], spans: Sequence[Span]) -> OneAccount:
         """See `TaskData`; the reference account holds shares of the underlying."""

@@ -145,7 +145,7 @@ Average = Callable[[Sequence[Tensor]], None]
 """For several processes with equal weights: replace all tensors by their means over the processes, in place."""
 
 
-class Guard:
+class FiniteCheck:
     """A tensor that becomes 1 once a loss or gradient is not finite; checking never waits for the device."""
 
     def __init__(self, device: torch.device | str) -> None:
@@ -183,7 +183,7 @@ class Descent:
         self,
         parameters: Iterable[nn.Parameter],
         rate: float,
-        guard: Guard,
+        guard: FiniteCheck,
         average: Average | None = None,
         max_grad_norm: float | None = None,
     ) -> None:
@@ -303,7 +303,7 @@ class Learner:
         self._products = PRODUCTS[precision]
         self._average = average
         self.device = next(parameter.device for module in modules.values() for parameter in module.parameters())
-        self._guard = Guard(self.device)
+        self._guard = FiniteCheck(self.device)
         self._descents: dict[str, Descent] = {}
 
     def set_learning_rate(self, rate: float) -> None:

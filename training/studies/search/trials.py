@@ -24,7 +24,7 @@ from training.rl.coefficients import SPACE
 from training.rl.dimensions import Dimension, Plan, value_of, with_values
 from training.rl.pool import Flag
 from training.runs.folder import TrialFolder, alone
-from training.runs.ledger import Ledger, Line, ledger_path, settings_digest, utc_now
+from training.runs.ledger import Ledger, LedgerLine, ledger_path, settings_digest, utc_now
 from training.runs.prepared import Prepared, prepare
 from training.runs.settings import Settings
 from training.runs.tasks import CheckpointTimer
@@ -174,7 +174,7 @@ class TrialBook:
     search: Search
     study: optuna.Study
     ledger: Ledger
-    line: Line  # of a trial in the ledger, without its own figures
+    line: LedgerLine  # of a trial in the ledger, without its own figures
 
     def ask(self, position: int) -> tuple[optuna.Trial, Plan]:
         """The next trial, number `position`; with one process it follows from the seed and the position."""

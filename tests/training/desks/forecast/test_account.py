@@ -14,7 +14,7 @@ from tests.support.training.made_up_days import walk
 from tests.support.training.untrained_ensemble import untrained
 from training.desks.forecast import baselines
 from training.desks.forecast.baselines import PLAYERS, Account
-from training.desks.kind import Played
+from training.desks.kind import FoldResults
 from training.evaluate.days import Desk, desk_before, dry_run
 from training.study.study import PlayResult
 
@@ -30,7 +30,7 @@ def desk() -> tuple[Desk, tuple[tuple[str, ...], ...]]:
 
 
 @cache
-def plays() -> dict[str, Played]:
+def plays() -> dict[str, FoldResults]:
     """What everybody did."""
     before, spans = desk()
     policies, memories = [untrained(3), untrained(1)], dict[str, baselines.Memory]()

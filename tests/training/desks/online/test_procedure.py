@@ -14,7 +14,7 @@ from strategies.online_dqn.state_vector import shipped
 from tests.support.training.online_bars import RULES, bundled, first_sessions, of_bars
 from training.desks.kind import Task
 from training.desks.online.data import OnlineTaskData, load
-from training.desks.online.kind import KIND, PRESETS, Course, FromHistory, OnlinePlan
+from training.desks.online.kind import KIND, PRESETS, FromHistory, OnlinePlan, RunningTrial
 from training.desks.online.market import OnlineMarket
 from training.desks.online.network import COLD_PRESETS, network_of, network_of_weights
 from training.runs.folder import TrialFolder
@@ -106,7 +106,7 @@ def test_a_trial_can_begin_near_the_passive_policy_and_is_compared_with_that(tmp
     for begins in ("passive", "random"):
         task = task_of(replace(settings, begins=begins), data, tmp_path / begins)
         start = OWN.start(task, fold, torch.nn.Identity(), {}).policy
-        under_way = Course(task, fold)
+        under_way = RunningTrial(task, fold)
         weights = under_way._network.state_dict()
         assert all(torch.equal(weights[name], value) for name, value in start.state_dict().items())
         with torch.no_grad():

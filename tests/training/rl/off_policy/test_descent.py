@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from training.rl.off_policy.coefficients import OffPolicyCoefficients
-from training.rl.off_policy.learner import Descent, Guard
+from training.rl.off_policy.learner import Descent, FiniteCheck
 from training.rl.off_policy.presets import build
 from training.rl.off_policy.replay import Transitions
 
@@ -56,7 +56,7 @@ def test_a_descent_is_adam_also_from_the_state_of_torch_s(bound: float | None, b
     for index in range(before):
         by_torch(torch_network, optimizer, index, bound)
     own_network = copy.deepcopy(torch_network)
-    descent = Descent(own_network.parameters(), 0.5, Guard("cpu"), max_grad_norm=bound)
+    descent = Descent(own_network.parameters(), 0.5, FiniteCheck("cpu"), max_grad_norm=bound)
     descent.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     start = copy.deepcopy(own_network)
     for index in range(before, before + 5):
@@ -73,7 +73,7 @@ def test_a_descent_is_adam_also_from_the_state_of_torch_s(bound: float | None, b
 
 def test_after_a_loss_that_is_not_finite_nothing_moves_any_more() -> None:
     module = network()
-    descent = Descent(module.parameters(), 0.01, Guard("cpu"))
+    descent = Descent(module.parameters(), 0.01, FiniteCheck("cpu"))
     descend(descent, module, loss_of(module, 1))
     before, state = copy.deepcopy(module), copy.deepcopy(descent.state_dict())
     descend(descent, module, loss_of(module, 2) * float("inf"))

@@ -18,7 +18,7 @@ from torch import Tensor
 from daemon.core.limits import Basket, Trading
 from strategies.daily_rebalancer import INDICATORS, SPEC, UNIT, UNIT_USD, columns_for
 from training.data.daily_table import TICKS, DailyTable
-from training.desks.daily.episodes import Course
+from training.desks.daily.episodes import EpisodePlan
 from training.desks.daily.overlay import Overlay
 from training.desks.daily.share_accounts import ShareAccounts, check_span, price_rows, steps_a_share
 from training.rl.draws import uniform
@@ -117,7 +117,7 @@ class RebalancerMarket(ShareAccounts):
                 f"variant is {variant!r} and fill {fill!r}; expected one of {', '.join(VARIANTS)} and of "
                 f"{', '.join(FILLS)}: correct the name"
             )
-        course = Course(first, last, count, seed, device, episode, draws)
+        course = EpisodePlan(first, last, count, seed, device, episode, draws)
         super().__init__(course, trading, len(table.symbols), steps_a_share(table, first, trading))
         self._band, self._each = trading.basket.band, reward_per_stock
         unit = unit_rules(trading.basket, variant)

@@ -15,7 +15,7 @@ from daemon.core.limits import Trading
 from daemon.core.paper.fees import charges_days
 from strategies.regime_switcher import EPISODE, HOLD, WIDTH, inverse_weights, layout, regimes_of
 from training.data.daily_table import TICKS, DailyTable
-from training.desks.daily.episodes import Course, Episodes
+from training.desks.daily.episodes import EpisodePlan, Episodes
 from training.desks.daily.markets.rebalancer import FILLS
 from training.desks.daily.overlay import Overlay
 from training.desks.daily.share_accounts import check_span, fees_of_values
@@ -62,7 +62,7 @@ class RegimeMarket(Episodes):
         check_span(table, first, last)
         if fill not in FILLS:
             raise ValueError(f"fill is {fill!r}; expected one of {', '.join(FILLS)}: correct the name")
-        super().__init__(Course(first, last, count, seed, device, episode, draws, whole=True))
+        super().__init__(EpisodePlan(first, last, count, seed, device, episode, draws, whole=True))
         self._capital = float(trading.paper.cash_usd)
         self._rate = float(trading.paper.share_cost_rate)
         self._trading = trading

@@ -56,7 +56,7 @@ CENT = Decimal("0.01")
 _ROWS = ("start_ns", "open", "high", "low", "close", "features", "minute", "gap")
 
 
-class Recorded:
+class RecordedVenue:
     """Recorded quotes by date in the dry run: the broker that fills on them, a session's bars and quotes; a `Venue`.
 
     With `times` each quote's half-spread is multiplied by it, the bid rounded down and the ask up to the cent.
@@ -91,9 +91,9 @@ class Recorded:
             for following in session.following(event, machine.market_state, counts):
                 yield self._widened(following)
 
-    def widened(self, times: int) -> Recorded:
+    def widened(self, times: int) -> RecordedVenue:
         """See `Venue`."""
-        return Recorded(self._days, self._underlying, times)
+        return RecordedVenue(self._days, self._underlying, times)
 
     def _widened(self, event: Event) -> Event:
         if self._times == 1 or not isinstance(event, QuotesReceived):
@@ -144,7 +144,7 @@ class QuotedData(Data):
     @property
     def venue(self) -> Venue:
         """See `Data`."""
-        return Recorded(self.quoted, self.info.symbols[0])
+        return RecordedVenue(self.quoted, self.info.symbols[0])
 
     def market(self, days: Sequence[TradingDay], trading: Trading, **more: Any) -> Market:
         """See `Data`."""

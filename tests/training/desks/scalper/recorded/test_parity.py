@@ -24,7 +24,7 @@ from tests.support.training.option_quotes import troubled
 from training.desks.scalper.baselines import play
 from training.desks.scalper.data import always_hold, desk_of
 from training.desks.scalper.history import History, TradingDay, read_history
-from training.desks.scalper.recorded.data import QuotedDay, Recorded, quoted_days, session_quotes
+from training.desks.scalper.recorded.data import QuotedDay, RecordedVenue, quoted_days, session_quotes
 from training.desks.scalper.recorded.market import RecordedMarket, quote_table
 from training.evaluate.machine import MODEL, started
 from training.study.study import SessionResult
@@ -89,7 +89,7 @@ def test_sessions_come_to_the_same_cent_as_on_the_desk(
     quotes = quotes if modelled else _without_volatility(quotes)
     quoted = quoted_days(quotes, history, CALENDAR, trading)
     sessions = play_days(history, days, quoted, trading)
-    desk = desk_of(events, machine, Recorded(quoted, "SPY"))
+    desk = desk_of(events, machine, RecordedVenue(quoted, "SPY"))
     desk_play = desk.play(moody, desk.before(dates, trading), trading)
     assert sum(result.trades for result in sessions) > 45
     assert {"near_close", "wide_spread", "duplicate_intent"} <= desk_play.denials.keys()

@@ -22,7 +22,7 @@ from tests.support.training.option_quotes import of_the_market, troubled
 from tests.support.training.small_runs import small_settings
 from tests.support.training.studies import hand_study
 from training.data.quotes.source import QuoteSource
-from training.desks.kind import Compared
+from training.desks.kind import FoldComparison
 from training.desks.scalper.history import History, read_history
 from training.desks.scalper.network import IDENTITY, build
 from training.desks.scalper.recorded.data import QuotedData, load_quoted, quoted_days, session_quotes
@@ -115,7 +115,7 @@ def test_the_settings_of_manifest_and_report_name_the_quotes_their_coverage_and_
     identity, ledger = settings.identity(prepared.data.info.sha256), Ledger(tmp_path / "ledger")
     record = RunRecord(prepared, identity, "0" * 64, "run", ledger)
     trial = hand_study().trials[0]
-    study = record.study((trial,), (0,), (Compared({}, (), {}),), means=(), account=(), extra={})
+    study = record.study((trial,), (0,), (FoldComparison({}, (), {}),), means=(), account=(), extra={})
     assert study.settings["option_quotes"] == {
         "file": "quotes.parquet", "sha256": source.sha256, "synthetic_share": 0.25,
     }  # fmt: skip
