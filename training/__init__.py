@@ -27,9 +27,8 @@ if TYPE_CHECKING:
     from training.evidence.findings import Findings
     from training.evidence.overfitting import backtest_overfitting, deflated_sharpe
     from training.export.shelf import ExportError
-    from training.kit.bars import Bars, load_bars
+    from training.kit.bars import Bars, add_strategy, bundled_bars, load_bars, strategy_names
     from training.kit.environments import folds, make_env, make_vec
-    from training.kit.names import add_strategy, bundled_bars, strategy_names
     from training.kit.results import compare_runs, load_ledger, load_metrics, load_report, load_study
     from training.kit.training import train
     from training.kit.versions import (
@@ -109,9 +108,9 @@ _HOME = {
     "Study": "training.study.study",
     "TapeError": "daemon.tapes.files",
     "TrainingKind": "training.desks.kind",
-    "add_strategy": "training.kit.names",
+    "add_strategy": "training.kit.bars",
     "backtest_overfitting": "training.evidence.overfitting",
-    "bundled_bars": "training.kit.names",
+    "bundled_bars": "training.kit.bars",
     "compare_runs": "training.kit.results",
     "deflated_sharpe": "training.evidence.overfitting",
     "evaluate_version": "training.kit.versions",
@@ -128,7 +127,7 @@ _HOME = {
     "make_env": "training.kit.environments",
     "make_vec": "training.kit.environments",
     "own_kind": "training.desks.own.kind",
-    "strategy_names": "training.kit.names",
+    "strategy_names": "training.kit.bars",
     "train": "training.kit.training",
 }
 

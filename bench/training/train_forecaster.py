@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from bench.training.train_work import Rate, alone, measured, progress
 from training.forecast.network import FeatureScaling, ForecastNet, Frozen, Sizes
 from training.forecast.panel import Windows
-from training.forecast.recipe import MemberRecipe
-from training.forecast.trainer import MemberTrainer, Samples
+from training.forecast.trainer import MemberRecipe, MemberTrainer, Samples
 from training.rl.kernels import use_fast_float32
 from training.rl.ppo import make_deterministic
 

@@ -20,10 +20,18 @@ from training.forecast.folds import FIRST_YEAR, LAST_YEAR, FoldForecasts, FoldRo
 from training.forecast.labels import CLASSES, Barriers, BoolArray, Float64Array, Labels, class_weights
 from training.forecast.network import FeatureScaling, Forecaster, ForecastNet, Frozen, Sizes, confidence_of
 from training.forecast.panel import Windows
-from training.forecast.recipe import MemberProgress, MemberRecipe
 from training.forecast.risk import RIDGE, SESSIONS, UNKNOWN_LOG, Known, fitted
 from training.forecast.scores import Calibrated, compared
-from training.forecast.trainer import FittedWeights, MemberTrainer, Samples, answers, fit, identity_of
+from training.forecast.trainer import (
+    FittedWeights,
+    MemberProgress,
+    MemberRecipe,
+    MemberTrainer,
+    Samples,
+    answers,
+    fit,
+    identity_of,
+)
 
 # Temperature scaling: dividing the logits by one number calibrates the probabilities.
 #

@@ -17,7 +17,7 @@ from training.desks.kind import Span
 from training.desks.own.data import OwnDays, OwnMinutes
 from training.desks.registry import kind
 from training.gym import REGISTERED
-from training.kit.names import bars_of
+from training.kit.bars import bars_of
 from training.runs.prepared import loaded
 from training.runs.settings import folds_of, settings_for, trading_of
 from training.study.folds import single

@@ -18,7 +18,7 @@ from training.desks.kind import Span
 from training.desks.registry import kind
 from training.export.export import Exported, onnx_bytes, session_of
 from training.export.shelf import Version, read_version
-from training.kit.names import bars_of
+from training.kit.bars import bars_of
 from training.kit.training import settings_of, shown
 from training.runs.import_run import import_and_export, import_graph_and_export
 from training.runs.record import Outcome

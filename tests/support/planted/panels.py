@@ -19,8 +19,8 @@ from training.forecast.folds import Forecasts, assemble, by_years
 from training.forecast.labels import BUY, SELL, Barriers, Labels
 from training.forecast.network import Sizes
 from training.forecast.panel import Windows
-from training.forecast.recipe import MemberProgress, MemberRecipe
 from training.forecast.stage import FoldResult, ForecasterSettings, Material, finish_fold, train_member
+from training.forecast.trainer import MemberProgress, MemberRecipe
 
 STRENGTH = 2.0
 FEATURES = 6

@@ -20,8 +20,8 @@ from training.forecast.folds import (
     last_known,
     rows_of,
 )
-from training.forecast.recipe import MemberProgress
 from training.forecast.stage import FoldResult, Material, finish_fold, train_member
+from training.forecast.trainer import MemberProgress
 
 
 def _accuracy(result: FoldResult) -> float:

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from tests.support.planted.panels import PLAN, panel
 from training.forecast.folds import by_years, rows_of
 from training.forecast.network import ForecastNet
-from training.forecast.recipe import MemberProgress, MemberRecipe
 from training.forecast.stage import Material, frozen_of
-from training.forecast.trainer import MemberTrainer, Samples, fit, identity_of
+from training.forecast.trainer import MemberProgress, MemberRecipe, MemberTrainer, Samples, fit, identity_of
 from training.rl.pool import Stopped
 
 QUICK = MemberRecipe(epochs=3, batch=64, learning_rate=4e-3, stride=3, patience=0)

@@ -46,10 +46,9 @@ from training.export.reference import each_column
 from training.forecast.findings import KEY, Forecast, find, read
 from training.forecast.folds import FoldForecasts, Forecasts, YearFold, assemble, by_years
 from training.forecast.network import FeatureScaling, Forecaster, ForecastNet, Frozen
-from training.forecast.recipe import Epoch, MemberProgress
 from training.forecast.scores import Skill
 from training.forecast.stage import finish_fold, train_member
-from training.forecast.trainer import FittedWeights
+from training.forecast.trainer import Epoch, FittedWeights, MemberProgress
 from training.study.folds import Cut
 from training.study.study import Fold, Study
 

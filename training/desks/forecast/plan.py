@@ -10,8 +10,8 @@ import msgspec
 
 from training.forecast.labels import TOUCHES, Barriers
 from training.forecast.network import CONFIDENCES, Sizes, confidence_at
-from training.forecast.recipe import MemberRecipe
 from training.forecast.stage import ForecasterSettings as ForecasterPlan
+from training.forecast.trainer import MemberRecipe
 from training.rl.coefficients import PRECISIONS
 from training.rl.dimensions import Dimension, Plan, with_values
 from training.rl.off_policy.coefficients import OffPolicyCoefficients
