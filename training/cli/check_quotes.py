@@ -14,7 +14,7 @@ from rich.table import Table
 from daemon.host.time.calendar import CalendarError
 from daemon.host.version import CommandLine
 from daemon.tapes.files import TapeError
-from daemon.tapes.quotes.coverage import MONEYNESS_NAMES, CellCoverage, QuoteReport, report_on
+from daemon.tapes.quotes.coverage import MONEYNESS_NAMES, Cover, QuoteReport, report_on
 from daemon.tapes.quotes.day import STANDING
 from daemon.tapes.quotes.faults import FAULTS, REMARKS
 from rltrader import called
@@ -69,7 +69,7 @@ def show(report: QuoteReport, console: Console) -> None:
     console.print(_by_session(report.coverage))
 
 
-def _by_days(coverage: Sequence[CellCoverage]) -> Table:
+def _by_days(coverage: Sequence[Cover]) -> Table:
     """Days to the expiry against the distance of the strike: contract-days, and the share of minutes with two sides."""
     cells: defaultdict[tuple[int, str], list[int]] = defaultdict(lambda: [0, 0, 0])
     for cover in coverage:
@@ -94,7 +94,7 @@ def _cell(counts: list[int] | None) -> str:
     return "" if counts is None else f"{counts[0]:,} · {share(counts[1] / counts[2] if counts[2] else None)}"
 
 
-def _by_session(coverage: Sequence[CellCoverage]) -> Table:
+def _by_session(coverage: Sequence[Cover]) -> Table:
     """The sessions with the least coverage."""
     sums: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
     expiries: defaultdict[str, set[str]] = defaultdict(set)

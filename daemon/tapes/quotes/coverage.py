@@ -32,7 +32,7 @@ class Finding(msgspec.Struct, frozen=True):
     examples: tuple[str, ...]
 
 
-class CellCoverage(msgspec.Struct, frozen=True):
+class Cover(msgspec.Struct, frozen=True):
     """The contracts of one session, expiry and distance of the strike: rows, and rows there could be at most."""
 
     date: str
@@ -59,7 +59,7 @@ class QuoteReport(msgspec.Struct, frozen=True):
     synthetic: str
     sources: tuple[str, ...]
     findings: tuple[Finding, ...]
-    coverage: tuple[CellCoverage, ...]
+    coverage: tuple[Cover, ...]
 
     @property
     def faulty(self) -> int:
@@ -105,7 +105,7 @@ def report_on(path: Path) -> QuoteReport:
     """
     file = QuoteFile(path)
     minutes = file.interval == MINUTE
-    tally, cover = _Tally(), list[CellCoverage]()
+    tally, cover = _Tally(), list[Cover]()
     sources: set[str] = set()
     dates: list[str] = []
     calendar: SessionCalendar | None = None
@@ -134,7 +134,7 @@ def report_on(path: Path) -> QuoteReport:
     )
 
 
-def coverage_of(quotes: QuoteArrays, session: Session | None, *, minutes: bool) -> list[CellCoverage]:
+def coverage_of(quotes: QuoteArrays, session: Session | None, *, minutes: bool) -> list[Cover]:
     """Return the coverage of one session, by expiry and by distance of the strike.
 
     With `minutes` a contract could have a row for each minute of the session, else for each time of the file.
@@ -157,7 +157,7 @@ def coverage_of(quotes: QuoteArrays, session: Session | None, *, minutes: bool) 
             if in_cell.any():
                 days = int((expiry - np.datetime64(quotes.date)).astype(int))
                 counts = int(in_cell.sum()), int(rows[in_cell].sum()), int(mid_counts[in_cell].sum())
-                cells.append(CellCoverage(quotes.date, str(expiry), days, name, *counts, counts[0] * times))
+                cells.append(Cover(quotes.date, str(expiry), days, name, *counts, counts[0] * times))
     return cells
 
 
