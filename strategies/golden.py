@@ -39,13 +39,12 @@ from strategies.kit.contract import (
     View,
 )
 from strategies.kit.entry import IMPURE, reporting
-from strategies.kit.parameters import Values, values_of
 from strategies.kit.plain import read_again
 from strategies.kit.quantity import to_json
 from strategies.kit.synthetic import synthetic_days, synthetic_sessions
 from strategies.kit.timeframes import joined
 from strategies.kit.units import DAY_NS, HOUR_NS, MINUTE_NS, SECOND_NS
-from strategies.registry import by_kind, declaration, entry
+from strategies.registry import by_kind, declaration
 from strategies.registry import strategy as strategy_named
 
 GOLDEN_SEED = 20240703
@@ -373,18 +372,12 @@ def _share_portfolio(spec: Spec, prices: Mapping[str, float], number: int, now_n
     return Portfolio(10_000.0, 10_000.0 + worth, shares, tuple(prices.values()), costs=costs, opened_ns=opened_ns)
 
 
-def contract_digest(spec: Spec, declaration: Mapping[str, object], parameters: Values | None = None) -> str:
-    """Return SHA-256 (hex) over the canonical JSON of the spec, of its declaration and of its parameters' values.
+def contract_digest(spec: Spec, declaration: Mapping[str, object]) -> str:
+    """Return SHA-256 (hex) over the canonical JSON of the spec and of its declaration.
 
     Fields at their defaults (heads, rows, model configuration, anchor of bars, further timeframes, nights) are left
-    out, and so are the symbols where each row of an observation is one, and parameters where there is none.
+    out, and so are the symbols where each row of an observation is one.
     """
-    contract = _contract(spec, declaration, parameters)
-    contract["spec"] = msgspec.Raw(msgspec.json.encode(contract["spec"]))  # its fields keep their order
-    return sha256(msgspec.json.encode(contract, order="deterministic")).hexdigest()
-
-
-def _contract(spec: Spec, declaration: Mapping[str, object], parameters: Values | None) -> dict[str, Any]:
     fields = msgspec.to_builtins(spec)
     for name in ("heads", "config", "timeframes", "holds_overnight"):
         if not fields.get(name, True):
@@ -392,7 +385,8 @@ def _contract(spec: Spec, declaration: Mapping[str, object], parameters: Values 
     if spec.bar_anchor == OPEN:
         del fields["bar_anchor"]
     del fields["symbols" if spec.rows_are_symbols else "rows_are_symbols"]
-    return {"spec": fields, "declared": declaration, **({"parameters": parameters} if parameters else {})}
+    numbers = msgspec.Raw(msgspec.json.encode(fields))  # its fields keep their order
+    return sha256(msgspec.json.encode({"spec": numbers, "declared": declaration}, order="deterministic")).hexdigest()
 
 
 def contract_hash(strategy: AnyStrategy) -> str:
@@ -400,17 +394,4 @@ def contract_hash(strategy: AnyStrategy) -> str:
 
     `ValueError` when the strategy is not registered.
     """
-    return contract_digest(*_of_strategy(strategy))
-
-
-def contract_of(strategy: AnyStrategy) -> dict[str, Any]:
-    """Return what the contract hash covers, as JSON has it: spec, declaration and the values of the parameters."""
-    contract: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(_contract(*_of_strategy(strategy))))
-    return contract
-
-
-def _of_strategy(strategy: AnyStrategy) -> tuple[Spec, Mapping[str, object], Values]:
-    spec = strategy.spec
-    parameters = entry(spec.name).parameters
-    values = values_of(parameters, spec.config) if parameters else {}
-    return spec, declaration(spec.name, spec.symbols), values
+    return contract_digest(strategy.spec, declaration(strategy.spec.name, strategy.spec.symbols))

@@ -256,7 +256,7 @@ def _made(name: str, strategy_entry: StrategyEntry, symbols: tuple[str, ...], co
     if strategy_entry.with_config is not None:
         return strategy_entry.with_config(config, symbols)
     if strategy_entry.with_parameters is not None and not symbols:
-        return _with_parameters(name, strategy_entry, config)
+        return _with_parameters(name, strategy_entry, config) if config else strategy_entry.make()
     if config:
         raise ValueError(f"{name} has no model configuration, found one given to it: name none")
     if not symbols:

@@ -153,8 +153,7 @@ def _rules_of_the_tests(manifest: Manifest, trading: Trading) -> str:
     test_rules = _tests_rules(manifest)
     if test_rules is None or not (differing := _differing(test_rules, trading)):
         digest = manifest.rules.get(DIGEST, "none")[:12]
-        desk = f"this desk has others ({rules_digest(trading)[:12]})"
-        return f"the rules of its tests (digest {digest}); {desk}, as after a change of `defaults` in a strategy's file"
+        return f"the rules of its tests (digest {digest}); this desk has others ({rules_digest(trading)[:12]})"
     pairs = differing.items()
     return _names_text(
         [

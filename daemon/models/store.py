@@ -38,7 +38,7 @@ from daemon.models.pointer import (
 )
 from daemon.models.shipped import how_to_copy
 from daemon.models.signature import SIGNATURE_BYTES_MAX, SIGNATURE_FILE, check_signature
-from strategies.golden import contract_hash, contract_of
+from strategies.golden import contract_hash
 from strategies.kit.contract import AnyStrategy, Spec
 from strategies.kit.manifest import FORMAT, MANIFEST_FILE, POLICY_FILE, RISK, Manifest, decode
 from strategies.registry import configured, entry, typed
@@ -484,8 +484,7 @@ def _check_manifest(path: Path, manifest: Manifest, strategy: AnyStrategy, versi
     )
     for check, actual, expected, cure in checks:
         if actual != expected:
-            made = _first_difference(manifest.contract, contract_of(strategy)) if check == "contract hash" else ""
-            raise ModelError(check, f"{path} says {actual!r}, expected {expected!r}{made}: {cure}")
+            raise ModelError(check, f"{path} says {actual!r}, expected {expected!r}: {cure}")
     if not 1 <= manifest.members <= MEMBERS_MAX:
         raise ModelError("members", f"{path} says {manifest.members!r}, expected 1 to {MEMBERS_MAX}: {cure_by_export}")
 
@@ -508,17 +507,6 @@ def _config_differs(model_config: Mapping[str, Any], own_config: Mapping[str, An
     return ""
 
 
-def _first_difference(trained_with: Mapping[str, Any], here: Mapping[str, Any], where: str = "") -> str:
-    """Return the first key at which two contracts differ, with both values; "" for a manifest that has none."""
-    for key in {**here, **trained_with} if trained_with else {}:
-        one, other = trained_with.get(key), here.get(key)
-        if isinstance(one, dict) and isinstance(other, dict) and one != other:
-            return _first_difference(one, other, f"{where}{key}.")
-        if one != other:
-            return f"; it was made with {where}{key} {_brief(one)}, this code has {_brief(other)}"
-    return ""
-
-
 def _brief(value: object) -> str:
-    text = "none" if value is None else msgspec.json.encode(value).decode()
+    text = msgspec.json.encode(value).decode()
     return text if len(text) <= NAMED * 20 else f"{text[: NAMED * 20]}..."

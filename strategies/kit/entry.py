@@ -99,7 +99,7 @@ class StrategyEntry(NamedTuple):
     parameters: Mapping[str, Parameter] = MappingProxyType({})
     """Its declared numbers by name, which a desk may set (`desk.parameters`), and `sweep` and `search` vary."""
     with_parameters: Callable[[Values], AnyStrategy] | None = None
-    """Makes the strategy with these values, one for each declared parameter, and so with the defaults."""
+    """Makes the strategy with these values, one for each declared parameter; `make` uses the defaults."""
     training: str = ""
     """`module:NAME` of the object that trains it (`training.desks.kind.TrainingKind`), or `RULE`; "": nothing does."""
 

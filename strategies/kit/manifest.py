@@ -155,7 +155,6 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     files: dict[str, str] = {}  # the version's other files by name -> SHA-256; the policy's stands above
     desk: dict[str, str] = {}  # configuration of the tests: keys whose values are not the strategy's defaults
     claim: StatedClaim | None = None  # None: nothing is claimed
-    contract: dict[str, Any] = {}  # of an own strategy: what `contract_hash` is the digest of
 
 
 def config_text(manifest: Manifest) -> str:

@@ -1,8 +1,8 @@
 """The declared numbers of a strategy: what a desk may set, and what `sweep` and `search` vary.
 
 A strategy declares them in its own file and is made with their values. Their canonical text is that of the values which
-differ from the defaults, "" for none: it is the `config` of the spec, so it counts in journal and model. The contract
-hash covers all values: a default that is written anew in the file is another contract.
+differ from the defaults, "" for none: it is the `config` of the spec, so it counts in contract hash, journal and model,
+and a desk at the defaults is what it was without parameters.
 """
 
 from __future__ import annotations

@@ -47,7 +47,6 @@ from daemon.models.store import (
     versions,
 )
 from strategies import registry
-from strategies.golden import contract_of
 from strategies.kit.contract import AnyStrategy
 from strategies.kit.manifest import MANIFEST_FILE, POLICY_FILE, Manifest, encode
 from strategies.kit.parameters import text_of
@@ -128,29 +127,6 @@ def test_a_version_that_an_export_replaces_while_it_is_read_is_one_of_both(
 
     monkeypatch.setattr("daemon.models.store.read_plain", replaced_after_the_manifest)
     assert load(folder.parent.parent, scalper).manifest_digest == sha256(new_manifest).hexdigest()
-
-
-@pytest.mark.parametrize(
-    ("part", "key", "value", "words"),
-    [
-        ("spec", "temperature", 2.5, "made with spec.temperature 2.5, this code has 0.7:"),
-        ("spec", "bar_interval_s", 300, "made with spec.bar_interval_s 300, this code has 60:"),
-        ("spec", "capital_usd", 5000, "made with spec.capital_usd 5000, this code has none:"),
-        ("declared", "sampling", "draw", 'made with declared.sampling "draw", this code has "'),
-        (None, "parameters", {"fast": 20}, 'made with parameters {"fast":20}, this code has none:'),
-    ],
-)
-def test_another_contract_is_named_by_what_differs(
-    folder: Path, scalper: AnyStrategy, part: str | None, key: str, value: object, words: str
-) -> None:
-    contract = contract_of(scalper)
-    (contract if part is None else contract[part])[key] = value
-    change(folder, "contract_hash", "0" * 64)
-    assert "made with" not in refusal(folder, scalper)[1]  # an export of a former release
-    change(folder, "contract", contract)
-    check, text = refusal(folder, scalper)
-    assert check == "contract hash"
-    assert words in text
 
 
 def test_the_current_version_is_the_one_that_the_file_names(

@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from daemon.host.whole_files import write_whole
-from strategies.golden import contract_hash, contract_of, golden_observations
+from strategies.golden import contract_hash, golden_observations
 from strategies.kit.contract import AnyStrategy, Float32Array, Observation, Spec
 from strategies.kit.manifest import (
     FORMAT,
@@ -39,7 +39,7 @@ from strategies.kit.manifest import (
     memory_shape,
     output_shapes,
 )
-from strategies.registry import STRATEGIES, entry
+from strategies.registry import entry
 from training.export.ensemble import count_of
 from training.export.shelf import ExportError, put_version, refuse_to_replace
 from training.rl.kernels import plain_float32
@@ -198,7 +198,6 @@ def _write(
         members=members,
         model_config=msgspec.json.decode(spec.config) if spec.config else {},
         model_config_digest=hashlib.sha256(spec.config.encode()).hexdigest() if spec.config else "",
-        contract={} if spec.name in STRATEGIES else contract_of(strategy),  # of a shipped one its release has it
         files={
             extra.name: hashlib.sha256(extra.read_bytes()).hexdigest()
             for extra in sorted(folder.iterdir())
