@@ -211,6 +211,11 @@ def option_by_bar(strategy: AnyStrategy) -> TypeGuard[Strategy]:
     return strategy.spec.decides == "bar" and strategy.spec.holds == "option"
 
 
+def takes_streams(strategy: AnyStrategy) -> bool:
+    """Return whether a desk of it takes the account's market streams; one that decides once a session reads quotes."""
+    return by_kind(strategy, option=lambda _: True, shares=lambda _: True, days=lambda _: False)
+
+
 def by_kind(
     strategy: AnyStrategy,
     *,

@@ -310,8 +310,8 @@ def _remarks(
     if size > LARGE_STATE + 8 * size_of(Bar("", 0, 0.0, 0.0, 0.0, 0.0, 0.0)) * spec.history_bars * len(spec.symbols):
         yield (
             f"The strategy's state has {size / 2**20:.1f} MiB after {stats.bars:,} bars: does it grow with each bar? "
-            f"Each snapshot and each start carries it, and at {STATE_MOST >> 20} MiB its desk asks it no more. Keep the "
-            "newest rows alone, as kit.KeptBars does."
+            f"Each snapshot and each start carries it, and at {STATE_MOST >> 20} MiB its desk asks it no more. Keep "
+            "the newest rows alone, as kit.KeptBars does."
         )
 
 

@@ -20,6 +20,7 @@ from daemon.cli import ctl
 from daemon.cli.start import desks as started
 from daemon.cli.start import live
 from daemon.config.load import Credentials, load
+from daemon.host.time.clock import Clock
 
 SCRIPT = """#!/bin/sh
 echo "$RLTRADER_DESK__NAME $CREDENTIALS_DIRECTORY $*"
@@ -147,7 +148,7 @@ def test_a_live_desk_that_stopped_names_what_leads_on_at_a_terminal_alone(
     async def end_at_once(*_: Any) -> str:
         return stopped_by
 
-    desk = SimpleNamespace(clock=SimpleNamespace(participant=None))
+    desk = SimpleNamespace(clock=Clock.real())
     monkeypatch.setattr(live, "wait_for_first", lambda *_: None)
     monkeypatch.setattr(live, "prepare_live", lambda *_, **__: desk)
     monkeypatch.setattr(live, "run_live", end_at_once)

@@ -156,7 +156,7 @@ def test_two_desks_of_one_name_are_told_apart(replay: Played, tmp_path: Path) ->
         db.execute("UPDATE meta SET value = 'regime_switcher' WHERE key = 'strategy'")
         db.commit()
     desks = name_desks([*folders, tmp_path / "none"])
-    assert list(desks) == ["first", "second", "second (2)", "paper-1 regime switcher", "none"]
+    assert list(desks) == ["first", tmp_path.name, "other", "paper-1 regime switcher", "none"]
 
 
 def test_alarms_commands_and_swaps_are_read_once_and_kept(replay: Played, tmp_path: Path) -> None:

@@ -29,10 +29,9 @@ from training.desks.registry import kind
 from training.rl.coefficients import SEARCH_ROLLOUTS, SEARCH_STEPS
 from training.rl.pool import Stopped
 from training.runs.settings import settings_for
-from training.studies.search.trials import Search
 
 if TYPE_CHECKING:
-    from training.studies.search.trials import TrialResult
+    from training.studies.search.trials import Search, TrialResult
 
 SHOWN = 10  # trials in the table
 FOLDS = 3  # of a strategy that is not tested by years, and has no folds of its own
@@ -133,6 +132,8 @@ def search_from(chosen: argparse.Namespace) -> Search:
     space = tuple(dimension for dimension in plan.searched if dimension.name.startswith(chosen.only))
     if not space:
         raise ValueError(f"--only is {chosen.only!r}: no coefficient of {chosen.strategy} begins like that")
+    from training.studies.search.trials import Search  # loads torch
+
     return Search(run, trials=chosen.trials, seed=chosen.seed, space=space, ray=chosen.ray, preset=chosen.preset or "")
 
 

@@ -29,6 +29,7 @@ from daemon.host.time.clock import Clock
 from daemon.operator.log import Log
 from strategies.kit.contract import AnyStrategy, Spec
 from strategies.kit.units import SECOND_NS
+from strategies.registry import takes_streams
 
 DRY_RUN = "dry_run"
 QUOTES_MADE_UP = "option_quotes_synthetic"  # key in the journal's meta: the source of made-up option quotes
@@ -57,7 +58,7 @@ class Live(CheckedDesk):
     @property
     def streams(self) -> bool:
         """Whether it takes the account's market streams; a desk that decides once a session reads quotes."""
-        return self.strategy.spec.decides == "bar"
+        return takes_streams(self.strategy)
 
     def meta(self) -> dict[str, str]:
         """The journal's meta rows, without the epoch."""

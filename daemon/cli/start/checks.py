@@ -32,6 +32,7 @@ from daemon.journal.rows import JournalError
 from daemon.operator.heartbeat import guard_key
 from strategies.kit.contract import Spec
 from strategies.kit.units import DAY_NS, HOUR_NS, SECOND_NS
+from strategies.registry import takes_streams
 
 OK, WARN, FAIL = "ok", "warn", "FAIL"
 
@@ -105,7 +106,7 @@ def _journal(path: Path, live: Live | None) -> CheckLine:
 
 def other_desk_findings(settings: DeskSettings, broker: Broker, keys: Credentials, *, dry_run: bool) -> list[CheckLine]:
     """Report another desk of this host on the same account; it would make this desk's start fail."""
-    if dry_run and strategy_of(settings).spec.decides != "bar":
+    if dry_run and not takes_streams(strategy_of(settings)):
         return []
     folder, path = lock_folder(), settings.paths.state_dir
     try:
