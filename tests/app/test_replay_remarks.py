@@ -25,6 +25,18 @@ from strategies.registry import strategy
 from training.data.quotes.convert import SOURCE
 
 
+def scalper() -> tuple[Any, State[Any]]:
+    """A replay of the scalper, as far as remarks need it, and the state at its start."""
+    replay: Any = SimpleNamespace(
+        settings=load(None, {}), strategy=strategy("option_scalper"), tape=Path("bars.csv"), quotes=None,
+        info=SimpleNamespace(resorted=False, interval_s=60, dates=7),
+    )  # fmt: skip
+    state: State[Any] = State(
+        replay.strategy.start(), Identity("replay", "paper", "option_scalper", "e", "sip"), replay.settings.trading()
+    )
+    return replay, state
+
+
 def test_widened_rules_implied_bars_and_the_source_of_the_volatility_are_stated(tmp_path: Path) -> None:
     tape = tmp_path / "bars.parquet"
     pa.parquet.write_table(pa.table({"close": [1.0]}).replace_schema_metadata({SOURCE_KEY: SOURCE}), tape)
@@ -70,13 +82,7 @@ def test_widened_rules_implied_bars_and_the_source_of_the_volatility_are_stated(
 
 def test_a_replay_that_went_beyond_the_claimed_risk_says_so() -> None:
     """Two stretches of 60 sessions: quiet ones of 1 % up and down, then 2 % each way, which are 32 % a year."""
-    replay: Any = SimpleNamespace(
-        settings=load(None, {}), strategy=strategy("option_scalper"), tape=Path("bars.csv"), quotes=None,
-        info=SimpleNamespace(resorted=False, interval_s=60, dates=7),
-    )  # fmt: skip
-    start = State(
-        replay.strategy.start(), Identity("replay", "paper", "option_scalper", "e", "sip"), replay.settings.trading()
-    )
+    replay, start = scalper()
     state = replace(start, stats=replace(start.stats, bars=10, decisions=5, fills=4))
     equity = [1000.0]
     for size in (0.01, 0.02):
@@ -102,13 +108,7 @@ def test_a_replay_that_went_beyond_the_claimed_risk_says_so() -> None:
 
 
 def test_a_state_that_grows_with_each_bar_is_named_and_a_history_is_not() -> None:
-    replay: Any = SimpleNamespace(
-        settings=load(None, {}), strategy=strategy("option_scalper"), tape=Path("bars.csv"), quotes=None,
-        info=SimpleNamespace(resorted=False, interval_s=60, dates=7),
-    )  # fmt: skip
-    start = State(
-        replay.strategy.start(), Identity("replay", "paper", "option_scalper", "e", "sip"), replay.settings.trading()
-    )
+    replay, start = scalper()
     start = replace(start, stats=replace(start.stats, bars=100_000, decisions=5, fills=4))
     bars = replay.strategy.spec.history_bars + 390
     kept, grown = (KeptBars((bytes(48 * rows),)) for rows in (bars, 100_000))
@@ -118,13 +118,7 @@ def test_a_state_that_grows_with_each_bar_is_named_and_a_history_is_not() -> Non
 
 
 def test_a_halt_that_lasted_to_the_end_is_named_with_its_sessions_and_the_figures_up_to_it() -> None:
-    replay: Any = SimpleNamespace(
-        settings=load(None, {}), strategy=strategy("option_scalper"), tape=Path("bars.csv"), quotes=None,
-        info=SimpleNamespace(resorted=False, interval_s=60, dates=7),
-    )  # fmt: skip
-    start = State(
-        replay.strategy.start(), Identity("replay", "paper", "option_scalper", "e", "sip"), replay.settings.trading()
-    )
+    replay, start = scalper()
     state_after = replace(start, stats=replace(start.stats, bars=10, decisions=5, fills=4))
     day = int(datetime(2024, 7, 24, 14, tzinfo=NEW_YORK).timestamp()) * 10**9
     halted = replace(state_after, risk=replace(state_after.risk, halt=Halt("daily_loss", "lost 0.0312", day)))

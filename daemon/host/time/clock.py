@@ -15,8 +15,6 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Self
 
-import uvloop
-
 from daemon.host.time import virtual_time
 from daemon.host.time.virtual_time import Participant, VirtualLoop
 from strategies.kit.units import SECOND_NS
@@ -166,6 +164,8 @@ class Clock:
 
     def new_loop(self) -> asyncio.AbstractEventLoop:
         """Return an event loop for this clock: uvloop's, or one on its virtual time."""
+        import uvloop  # most readers of a clock run no loop of it
+
         return uvloop.new_event_loop() if self.participant is None else VirtualLoop(self.participant)
 
     def now_ns(self) -> int:

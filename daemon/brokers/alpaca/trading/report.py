@@ -317,12 +317,10 @@ def _announcing(row: Raw, day: str, at_ns: int) -> list[Activity]:
 
     On days other than today, `day`, none for a split: the shares themselves show it.
     """
-    kind, ex_date = CHANGES.get(wire.text(row.get("ca_type")).lower()), wire.text(row.get("ex_date")) or day
+    what, ex_date = wire.text(row.get("ca_type")).lower(), wire.text(row.get("ex_date")) or day
+    kind, in_shares = CHANGES.get(what), what != "dividend" or wire.text(row.get("ca_sub_type")).lower() == "stock"
     symbols = {wire.text(row.get(name)) for name in ("initiating_symbol", "target_symbol")} - {""}
-    in_cash = (
-        wire.text(row.get("ca_type")).lower() == "dividend" and wire.text(row.get("ca_sub_type")).lower() != "stock"
-    )
-    if kind is None or in_cash or (kind == "SPLIT" and ex_date != day):
+    if kind is None or not in_shares or (kind == "SPLIT" and ex_date != day):
         return []
     seen_on = "" if ex_date == day else f"{day}: "  # on its own day it is reported again
     return [
