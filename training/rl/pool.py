@@ -11,12 +11,14 @@ import multiprocessing
 import os
 import queue
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from multiprocessing.context import SpawnContext
 from typing import Any, Protocol, TypeVar
 
 from daemon.core.desks.guarded import blame, strategy_failed
@@ -26,6 +28,7 @@ T = TypeVar("T")
 POLL_S = 0.2
 TERMINATED = 128 + signal.SIGTERM
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+QUIET_TRACKER = "ignore:resource_tracker:UserWarning"
 ENDED = (
     "a training process ended by itself, perhaps for lack of memory; what it had kept is there: give the same command "
     "again, with fewer --processes"
@@ -76,6 +79,13 @@ def stop_signals_blocked() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask_before)
+
+
+def spawning() -> SpawnContext:
+    """What starts further processes. A kill of this one leaves semaphores, which Python removes without a warning."""
+    if QUIET_TRACKER not in sys.warnoptions:  # Python's process that removes them is started with these options
+        sys.warnoptions.append(QUIET_TRACKER)
+    return multiprocessing.get_context("spawn")
 
 
 def unblock_stop_signals() -> None:
@@ -161,7 +171,7 @@ class ProcessPool:
             return running, [running.executor.submit(_carry_out, work, task) for task in tasks]
 
     def _start(self) -> _Workers:
-        context = multiprocessing.get_context("spawn")
+        context = spawning()
         news, stop = context.Queue(), SharedFlag()
         arguments = (*self._given, news, stop)
         return _Workers(ProcessPoolExecutor(self._most, context, initializer=_begin, initargs=arguments), news, stop)
@@ -213,16 +223,17 @@ def end_with_parent() -> None:
 def _listen(
     futures: Sequence[Future[Any]], news: multiprocessing.Queue[Any], flag: Flag, shared: Flag, emit: Emit
 ) -> None:
-    """Pass messages on until all tasks are done. After a stop or a failure no further task begins."""
+    """Pass messages on until all tasks are done. After a stop or a failure no further task begins.
+
+    The flag is looked at after each message: quick tasks send them without a pause.
+    """
     while True:
         done = all(future.done() for future in futures)
         try:
-            while True:
-                emit(news.get(timeout=POLL_S))
+            emit(news.get(timeout=POLL_S))
         except queue.Empty:
-            pass
-        if done:
-            return
+            if done:
+                return
         if flag.is_set() or any(_error_of(future) for future in futures):
             shared.set()
             for future in futures:

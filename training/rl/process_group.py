@@ -8,17 +8,19 @@ computes with one thread: on two cores, two threads of one process wait for each
 
 from __future__ import annotations
 
-import contextlib
+import fcntl
 import io
 import mmap
 import multiprocessing
 import os
+import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,7 +28,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.rl.pool import ENDED, STOP_SIGNALS, Stopped, end_with_parent, stop_signals_blocked, unblock_stop_signals
+from training.rl.pool import (
+    ENDED,
+    STOP_SIGNALS,
+    Stopped,
+    end_with_parent,
+    spawning,
+    stop_signals_blocked,
+    unblock_stop_signals,
+)
 
 EAGER = 2_000  # polls, each after a yield of the processor, before a waiting process starts to sleep
 NAP_S = 0.0002
@@ -133,6 +143,8 @@ def _map_shared(path: Path, size: int) -> mmap.mmap:
 T = TypeVar("T")
 LEAVING_S = 10.0
 MEMORY = Path("/dev") / "shm"  # a memory file system; elsewhere the temporary folder serves, more slowly
+SHARED = "rltrader-group-"
+LEFT_S = 60.0  # age from which on a group's folder without a lock is that of a killed process
 
 
 class ProcessGroup:
@@ -162,6 +174,30 @@ class ProcessGroup:
         return [torch.load(io.BytesIO(item), weights_only=True) for item in items]
 
 
+@contextmanager
+def _shared_folder() -> Iterator[Path]:
+    """A folder in memory for one group, locked by this process; those that killed ones left are removed."""
+    where = MEMORY if MEMORY.is_dir() else Path(tempfile.gettempdir())
+    for leftover in where.glob(f"{SHARED}*"):
+        with suppress(OSError):  # another user's, a living group's, or removed meanwhile
+            if time.time() - leftover.stat().st_mtime > LEFT_S:
+                with _locked(leftover):
+                    shutil.rmtree(leftover)
+    with tempfile.TemporaryDirectory(prefix=SHARED, dir=where) as folder, _locked(Path(folder)):
+        yield Path(folder)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, which ends with this process. Raises OSError where another one holds it."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def run_group(size: int, first: Callable[[ProcessGroup], T], member_work: Callable[..., Any], *arguments: Any) -> T:
     """Run `first(group)` here and `member_work(group, *arguments)` in `size` - 1 new processes.
 
@@ -174,17 +210,14 @@ def run_group(size: int, first: Callable[[ProcessGroup], T], member_work: Callab
     """
     if size == 1:
         return first(ProcessGroup())
-    context = multiprocessing.get_context("spawn")
+    context = spawning()
     children_before = set(multiprocessing.active_children())
-    where = MEMORY if MEMORY.is_dir() else None
-    with tempfile.TemporaryDirectory(prefix="rltrader-group-", dir=where) as folder:
+    with _shared_folder() as folder:
         pool = ProcessPoolExecutor(size - 1, context, initializer=_begin)
         with stop_signals_blocked():
-            members = [
-                pool.submit(_member, Path(folder), rank, size, member_work, arguments) for rank in range(1, size)
-            ]
+            members = [pool.submit(_member, folder, rank, size, member_work, arguments) for rank in range(1, size)]
         started = set(multiprocessing.active_children()) - children_before
-        collectives = Collectives(Path(folder), 0, size, is_gone=lambda: any(member.done() for member in members))
+        collectives = Collectives(folder, 0, size, is_gone=lambda: any(member.done() for member in members))
         try:
             return first(ProcessGroup(collectives))
         except MemberLeftError as error:
@@ -220,7 +253,7 @@ def _member(folder: Path, rank: int, size: int, work: Callable[..., Any], argume
     """Run `work` as a further member; rank 0 receives its exceptions."""
     collectives = Collectives(folder, rank, size)
     try:
-        with contextlib.suppress(Stopped):
+        with suppress(Stopped):
             work(ProcessGroup(collectives), *arguments)
     finally:
         collectives.leave()

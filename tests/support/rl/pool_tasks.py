@@ -41,6 +41,9 @@ def carry_out(argument: Path, task: str, flag: Flag, emit: Emit) -> str:
         while not flag.is_set():
             time.sleep(0.01)
         raise Stopped(task)
+    while task == "talk" and not flag.is_set():  # without a pause, as updates of a small network come
+        emit(task)
+        time.sleep(0.01)
     if task == "fail":
         raise ValueError("fold 3 has no sessions")
     if task == "ask":

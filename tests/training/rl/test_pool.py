@@ -94,6 +94,31 @@ def test_a_stop_ends_what_is_under_way_and_begins_nothing_more(tmp_path: Path) -
     assert not list(tmp_path.glob("wait 5*"))
 
 
+def test_a_stop_is_seen_while_messages_come_without_a_pause(tmp_path: Path) -> None:
+    flag, heard = threading.Event(), iter(range(1_000))
+
+    def listen(_: object) -> None:
+        flag.set()
+        assert next(heard, None) is not None, "a thousand messages after the stop"
+
+    with contextlib.suppress(Stopped):  # of a task that had not begun
+        through(tmp_path, ["talk", "talk"], flag, emit=listen)
+
+
+def test_a_kill_is_followed_by_no_words_about_semaphores(tmp_path: Path) -> None:
+    script = tmp_path / "work.py"
+    script.write_text(SCRIPT)
+    (tmp_path / "signs").mkdir()
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path / "signs")], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        text=True, env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )  # fmt: skip
+    while process.poll() is None and not list((tmp_path / "signs").iterdir()):
+        time.sleep(0.02)
+    process.kill()
+    assert process.communicate(timeout=300)[1] == ""  # read to its end: all that held it have ended
+
+
 def test_who_is_killed_while_looking_at_the_flag_blocks_nobody() -> None:
     flag = SharedFlag()
     looking = multiprocessing.get_context("spawn").Process(target=look_for_ever, args=(flag,))

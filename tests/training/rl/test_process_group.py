@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
 import signal
+from pathlib import Path
 
 import pytest
 import torch
 
+from training.rl import process_group
 from training.rl.pool import Stopped
 from training.rl.process_group import ProcessGroup, run_group
 
@@ -33,6 +36,23 @@ def lead(group: ProcessGroup) -> list[list[float]]:
     gradient = torch.tensor([4.0, 0.0])
     group.average([gradient])
     return group.gather(gradient.tolist())
+
+
+def test_memory_that_a_killed_group_left_is_given_back_and_a_living_one_keeps_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_group, "MEMORY", tmp_path)
+    left, alive, young = (tmp_path / f"rltrader-group-{name}" for name in ("left", "alive", "young"))
+    for folder in (left, alive, young):
+        folder.mkdir()
+        (folder / "numbers-9").write_bytes(bytes(72))
+    os.utime(left, (0, 0))
+    os.utime(alive, (0, 0))
+    holder = os.open(alive, os.O_RDONLY)
+    fcntl.flock(holder, fcntl.LOCK_EX)
+    assert run_group(2, lead, follow, "work") == [[3.0, 2.0], [3.0, 2.0]]
+    os.close(holder)
+    assert set(tmp_path.iterdir()) == {alive, young}
 
 
 def test_a_group_averages_and_gathers_by_rank() -> None:
