@@ -44,9 +44,10 @@ from strategies.kit.quantity import to_json
 from strategies.kit.synthetic import synthetic_days, synthetic_sessions
 from strategies.kit.timeframes import joined
 from strategies.kit.units import DAY_NS, HOUR_NS, MINUTE_NS, SECOND_NS
-from strategies.registry import by_kind, declaration
+from strategies.registry import STRATEGIES, by_kind, declaration
 from strategies.registry import strategy as strategy_named
 
+VALUE_LONGEST = 200  # characters of a value's JSON; of a longer one the digest is kept
 GOLDEN_SEED = 20240703
 GOLDEN_SESSIONS = (
     Session("2024-07-02", 1719927000_000000000, 1719950400_000000000),
@@ -395,3 +396,21 @@ def contract_hash(strategy: AnyStrategy) -> str:
     `ValueError` when the strategy is not registered.
     """
     return contract_digest(strategy.spec, declaration(strategy.spec.name, strategy.spec.symbols))
+
+
+def own_values(strategy: AnyStrategy) -> dict[str, Any]:
+    """Return what an own strategy is made with: each attribute's plain value, as JSON has it; {} of a shipped one.
+
+    A default that is written anew changes no contract, and where `decide` alone uses it no golden observation. The
+    spec, which is of the contract, and what is no plain data are left out.
+    """
+    slots = [vars(kind).get("__slots__", ()) for kind in type(strategy).__mro__]
+    names = [*vars(strategy)] if hasattr(strategy, "__dict__") else []
+    names += [name for some in slots for name in ([some] if isinstance(some, str) else some)]
+    values: dict[str, Any] = {}
+    for name in () if strategy.spec.name in STRATEGIES else sorted({*names} - {"spec"}):
+        with suppress(Exception):  # a slot without a value, an array, a function
+            data = msgspec.json.encode(getattr(strategy, name), order="deterministic")
+            long = len(data) > VALUE_LONGEST
+            values[name] = f"SHA-256 {sha256(data).hexdigest()[:12]}" if long else msgspec.json.decode(data)
+    return values

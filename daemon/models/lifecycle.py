@@ -21,7 +21,17 @@ from daemon.engine.engine import IntakeFull
 from daemon.host.printable import printable
 from daemon.models.pointer import CANDIDATE, CURRENT
 from daemon.models.runtime import Models, OnnxPolicy, Provider
-from daemon.models.store import LoadedModel, ModelError, Sight, check_promoted, check_rules, load, sight, stated_claim
+from daemon.models.store import (
+    LoadedModel,
+    ModelError,
+    Sight,
+    check_promoted,
+    check_rules,
+    load,
+    other_values,
+    sight,
+    stated_claim,
+)
 from daemon.models.trial import TrialProcess
 from daemon.operator.submitter import Submitter
 from daemon.pacing import look_again
@@ -221,6 +231,8 @@ class Lifecycle:
             # without a deadline: staging another one now would leave this event without a policy
             deadline_s=None,
         )
+        if values := await asyncio.to_thread(other_values, manifest, self._strategy.spec):
+            self._log("model_warning", version=model.version, reason=values)
 
     def _refuse(self, role: Role, sight: Sight | _Missing, error: Exception) -> None:
         self._refusals.add((role, sight))

@@ -38,10 +38,11 @@ from daemon.models.pointer import (
 )
 from daemon.models.shipped import how_to_copy
 from daemon.models.signature import SIGNATURE_BYTES_MAX, SIGNATURE_FILE, check_signature
-from strategies.golden import contract_hash
+from strategies.golden import contract_hash, own_values
 from strategies.kit.contract import AnyStrategy, Spec
 from strategies.kit.manifest import FORMAT, MANIFEST_FILE, POLICY_FILE, RISK, Manifest, decode
 from strategies.registry import configured, entry, typed
+from strategies.registry import strategy as strategy_named
 
 __all__ = [
     "CURRENT",
@@ -55,6 +56,7 @@ __all__ = [
     "how_to_claim",
     "load",
     "other_symbols",
+    "other_values",
     "proof_words",
     "sight",
     "stated_claim",
@@ -275,9 +277,9 @@ def how_to_claim(manifest: Manifest, trading: Trading, symbols: tuple[str, ...])
 
 
 def warnings(manifest: Manifest, spec: Spec, trading: Trading) -> tuple[str, ...]:
-    """Return which symbols and rules of a desk differ from a version's training, without repeating `unkept`."""
+    """Return which values, symbols and rules of a desk differ from a version's, without repeating `unkept`."""
     rules = "" if unkept(manifest, trading, configured(spec)) else other_rules(manifest, trading)
-    return tuple(filter(None, (other_symbols(manifest, spec), rules)))
+    return tuple(filter(None, (other_values(manifest, spec), other_symbols(manifest, spec), rules)))
 
 
 def sight(models_dir: Path, strategy: str, version: str) -> Sight:
@@ -350,6 +352,34 @@ def check_promoted(model: LoadedModel, running: LoadedModel, strategy: AnyStrate
             f"{model.version}: {denial}, and {running.version} may trade: on a live account it would deny every entry; "
             "promote it by its report (train-and-export promote), or name another",
         )
+
+
+def other_values(manifest: Manifest, spec: Spec) -> str:
+    """Return in words which values of an own strategy were others at the export; "" where none was, or none is known.
+
+    No reason to refuse: what the policy sees is as in training, or its golden observations would differ.
+    """
+    exported, here = manifest.values, manifest.values
+    if exported:
+        with suppress(ValueError):  # an own strategy that cannot be made again: nothing is known
+            here = own_values(strategy_named(spec.name, manifest.symbols, spec.config))
+    names = [
+        name
+        for name in sorted({*exported, *here})
+        if (name in exported, exported.get(name)) != (name in here, here.get(name))
+    ]
+    if not names:
+        return ""
+    was, is_now = (_values_text(names, values) for values in (exported, here))
+    return (
+        f"it was exported with {was}, this desk's strategy has {is_now}: what its test earned is of other values; "
+        "export the model again, or start the desk with the file of the export"
+    )
+
+
+def _values_text(names: Sequence[str], values: Mapping[str, Any]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(f"{name} {_brief(values[name]) if name in values else 'none'}" for name in names[:NAMED]) + more
 
 
 def other_symbols(manifest: Manifest, spec: Spec) -> str:

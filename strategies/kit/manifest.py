@@ -155,6 +155,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     files: dict[str, str] = {}  # the version's other files by name -> SHA-256; the policy's stands above
     desk: dict[str, str] = {}  # configuration of the tests: keys whose values are not the strategy's defaults
     claim: StatedClaim | None = None  # None: nothing is claimed
+    values: dict[str, Any] = {}  # of an own strategy at the export: attribute -> value after it was made
 
 
 def config_text(manifest: Manifest) -> str:

@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from daemon.host.whole_files import write_whole
-from strategies.golden import contract_hash, golden_observations
+from strategies.golden import contract_hash, golden_observations, own_values
 from strategies.kit.contract import AnyStrategy, Float32Array, Observation, Spec
 from strategies.kit.manifest import (
     FORMAT,
@@ -195,6 +195,7 @@ def _write(
         symbols=release.symbols,
         reference=release.reference,
         claim=release.claim,
+        values=own_values(strategy),
         members=members,
         model_config=msgspec.json.decode(spec.config) if spec.config else {},
         model_config_digest=hashlib.sha256(spec.config.encode()).hexdigest() if spec.config else "",

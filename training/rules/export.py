@@ -21,7 +21,7 @@ from daemon.host.whole_files import write_whole
 from daemon.library.run_files import REPORT_PAGE
 from daemon.page_kit.plots import Curve, Figure, equity, in_both_widths
 from daemon.page_kit.render import render
-from strategies.golden import check_golden, contract_hash, golden_observations
+from strategies.golden import check_golden, contract_hash, golden_observations, own_values
 from strategies.kit.contract import Spec
 from strategies.kit.manifest import FORMAT, MANIFEST_FILE, POLICY_FILE, Golden, Manifest, Training, answer_name, encode
 from training.evidence.statistics import session_returns
@@ -125,6 +125,7 @@ def export_rule(task: RuleTask, feed: str, listen: Callable[[str], None]) -> tup
         note=verdict,
         rules={DIGEST: rules_digest(trading)},
         desk=desk_keys(task.strategy, trading),
+        values=own_values(desk.strategy),
         model_config=msgspec.json.decode(spec.config) if spec.config else {},
         model_config_digest=hashlib.sha256(spec.config.encode()).hexdigest() if spec.config else "",
     )

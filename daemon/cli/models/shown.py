@@ -16,7 +16,15 @@ from daemon.host.printable import printable
 from daemon.models.ladder.cards import card_of, former_holds
 from daemon.models.pointer import CURRENT, POINTERS, ModelError, changes, pointer_text
 from daemon.models.signature import SIGNATURE_FILE
-from daemon.models.store import ALLOW_PASSIVE, LoadedModel, claim_words, never_traded, newest_fitting, versions
+from daemon.models.store import (
+    ALLOW_PASSIVE,
+    LoadedModel,
+    claim_words,
+    never_traded,
+    newest_fitting,
+    other_values,
+    versions,
+)
 from daemon.models.store import load as load_model
 from strategies.kit.card import CARD_FILE
 from strategies.registry import configured
@@ -119,6 +127,8 @@ def show_one(store: ModelStore, options: argparse.Namespace, console: Console) -
         ("held back", held_back(store).get(model.version, "no")),
         ("claim", claim_words(manifest, store.settings.trading(), configured(store.strategy.spec)) or "none"),
     ]
+    if values := other_values(manifest, store.strategy.spec):
+        lines.append(("values", values))
     lines += _lineage(model)
     lines += [(f"rule {key}", value) for key, value in manifest.rules.items()]
     lines += [(name, value) for name, value in list(manifest.metrics.items())[:SHOW_FIGURES] if _plain(value)]

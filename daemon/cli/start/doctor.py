@@ -44,7 +44,7 @@ from daemon.host.credential import CredentialProblem, credential
 from daemon.host.time.calendar import CalendarError
 from daemon.host.time.clock import Clock
 from daemon.models.runtime import NO_MODEL
-from daemon.models.store import ModelError, claim_words, how_to_claim, proof_words, warnings
+from daemon.models.store import ModelError, claim_words, how_to_claim, other_values, proof_words, warnings
 from strategies.kit.manifest import RISK
 from strategies.registry import configured
 
@@ -187,10 +187,12 @@ def _model(settings: DeskSettings, keys: Credentials, *, dry_run: bool) -> tuple
         problems.append(f"{denial}{f' ({unproven})' if unproven else ''}")
     if manifest.training.feed != settings.feed.name:
         problems.append(f"it was trained on feed {manifest.training.feed}, this desk uses {settings.feed.name}")
+    values = other_values(manifest, live.strategy.spec)
     if problems:
         real = live.mode == "live"
         cure = ": every entry would be denied; promote a model, or trade on paper" if real else ""
-        return live, CheckLine("model", FAIL if real else WARN, f"{text}; {' and '.join(problems)}{cure}")
+        words = f"{text}; {' and '.join(problems)}{cure}{f'; {values}' if values else ''}"
+        return live, CheckLine("model", FAIL if real else WARN, words)
     told = list(warnings(manifest, live.strategy.spec, settings.trading())[:1])
     if live.refused:
         told.append(f"it answered last and would go on, because {live.refused}")

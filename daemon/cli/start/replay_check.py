@@ -61,7 +61,7 @@ def check(settings: DeskSettings, tape: Path, chosen: QuoteChoice | None = None)
         "model": f"{replay.model.version} on {replay.policy.provider}, verified, "
         + ("promoted" if manifest.promoted else "not promoted: allowed in a dry run only")
         + (f"; {unproven}" if unproven else ""),
-        **({"warning": other[0]} if other else {}),
+        **({"warning": other} if other else {}),
         **({"claim": claim} if claim else {}),
         **({"to claim it": lines} if lines else {}),
         "state_dir": f"{settings.paths.state_dir}: " + ("resumes" if meta else "new"),

@@ -9,13 +9,15 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 from daemon.cli import ctl
 from daemon.core.strategy_rules import trading_for
 from daemon.library.library import library_of
-from daemon.models.store import load
+from daemon.models.store import load, warnings
+from strategies.golden import contract_hash
 from strategies.kit.manifest import MANIFEST_FILE, decode
 from strategies.registry import add, strategy
 from tests.support.own.files import forgotten_again
@@ -293,6 +295,25 @@ def test_an_exported_rule_s_test_is_in_the_ledger_once(packages: Path, tmp_path:
         (kind, *manifest.training.splits["test"]) for kind in ("opening", "trial")
     ]
     assert lines[1].sharpe == pytest.approx(manifest.metrics["sharpe_annual"] / np.sqrt(252))
+
+
+def test_a_default_that_is_written_anew_keeps_the_version_and_both_values_are_named(
+    packages: Path, tmp_path: Path
+) -> None:
+    task = task_of(packages, "session", tmp_path)
+    manifest = decode((export_rule(task, "sip", lambda _: None)[0] / MANIFEST_FILE).read_bytes())
+    spec, trading = strategy(task.strategy).spec, trading_for(task.strategy)
+    assert warnings(manifest, spec, trading) == ()
+    text = (packages / "ru_session" / "ru_session.py").read_text(encoding="utf-8")
+    assert "fast: int = 10" in text
+    changed = tmp_path / "ru_changed.py"
+    changed.write_text(text.replace("fast: int = 10", "fast: int = 12"), encoding="utf-8")
+    with forgotten_again():
+        add(str(changed))
+        assert contract_hash(strategy(task.strategy)) == manifest.contract_hash
+        (words,) = warnings(manifest, strategy(task.strategy).spec, trading)
+        assert words.startswith("it was exported with fast 10, this desk's strategy has fast 12: what its test earned")
+        assert warnings(msgspec.structs.replace(manifest, values={}), spec, trading) == ()  # of a former release
 
 
 def test_a_damaged_version_is_replaced_and_one_of_another_contract_stays(packages: Path, tmp_path: Path) -> None:
