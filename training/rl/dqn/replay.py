@@ -9,8 +9,10 @@ Knows no network and no loss. The sources are those of `training.rl.dqn.coeffici
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -311,8 +313,18 @@ class DiskReplay(ChoiceReplay):
 
 
 def _make(path: Path, size: int) -> None:
-    """Make the file with all its space; a partial one is left under another name."""
+    """Make the file with all its space; a killed one leaves it under another name, and a failed one leaves nothing.
+
+    Raises:
+        OSError: the disk is full or not writable; `filename` is `path`.
+    """
     partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, size)
-    partial.replace(path)
+    try:
+        with partial.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+        partial.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink()
+        room = f"{error.strerror}: {size:,} bytes are needed" if error.errno == errno.ENOSPC else error.strerror
+        raise OSError(error.errno, room, str(path)) from error

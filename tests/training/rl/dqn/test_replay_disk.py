@@ -30,6 +30,13 @@ def on_disk(folder: Path, priority: float = 0.7, capacity: int = 8, spare: int =
     return DiskReplay(folder / "replay", capacity, 1, spare=spare, heads=1, priority=priority)
 
 
+def test_a_disk_without_room_is_named_by_the_file_and_keeps_what_was_free(tmp_path: Path) -> None:
+    with pytest.raises(OSError) as full:  # noqa: PT011  its errno is the file system's choice
+        on_disk(tmp_path, 0.0, capacity=2**40)  # 26 TB
+    assert full.value.filename == str(tmp_path / "replay")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("priority", [0.0, 0.7])
 @pytest.mark.parametrize("additions", [3, 8, 9, 11, 12, 13, 30])  # with room left, full, in the spare rows, around
 def test_the_same_transitions_count_as_in_memory(tmp_path: Path, priority: float, additions: int) -> None:
