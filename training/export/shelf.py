@@ -39,8 +39,9 @@ def put_version(shelf: Path, write: Callable[[Path], str]) -> Path:
 
     Raises:
         OSError: the shelf cannot be written; what was there stays. What `write` raises leaves nothing behind either.
-        ExportError: as `refuse_to_replace`.
+        ExportError: as `refuse_to_replace` and `check_shelf`.
     """
+    check_shelf(shelf)
     shelf.mkdir(parents=True, exist_ok=True)
     _clear(shelf)
     workshop = Path(tempfile.mkdtemp(prefix=WORKSHOP, dir=shelf))
@@ -57,6 +58,15 @@ def put_version(shelf: Path, write: Callable[[Path], str]) -> Path:
     finally:
         shutil.rmtree(workshop)
     return final
+
+
+def check_shelf(shelf: Path) -> None:
+    """Raise ExportError where the shelf is a link that leads out of its store: no desk reads what lies there."""
+    if not shelf.resolve().is_relative_to(shelf.parent.resolve()):
+        raise ExportError(
+            f"{shelf} leads to {shelf.resolve()}, out of the model store, and no desk reads a version there: replace "
+            f"the link by a folder, or name the store that it leads to (--models-dir {shelf.resolve().parent})"
+        )
 
 
 def _clear(shelf: Path) -> None:
@@ -90,11 +100,12 @@ def _put(folder: Path, final: Path, aside: Path) -> None:
         return
     if exchange(folder, final):
         return
-    final.rename(aside)
     try:
+        final.rename(aside)
         folder.rename(final)
-    except OSError:
-        aside.rename(final)
+    except BaseException:  # Ctrl-C too: the workshop, and what lies in it, is removed next
+        if aside.exists() and not final.exists():
+            aside.rename(final)
         raise
 
 

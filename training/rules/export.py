@@ -26,7 +26,7 @@ from strategies.kit.contract import Spec
 from strategies.kit.manifest import FORMAT, MANIFEST_FILE, POLICY_FILE, Golden, Manifest, Training, answer_name, encode
 from training.evidence.statistics import session_returns
 from training.evidence.wording import number, percent
-from training.export.shelf import put_version, refuse_to_replace
+from training.export.shelf import check_shelf, put_version, refuse_to_replace
 from training.rules.desk import always, own_answer, rule_desk
 from training.rules.trials import RuleTask, count_test, folds_of
 from training.study.study import SessionFigures, SessionResult, figures
@@ -62,10 +62,11 @@ def export_rule(task: RuleTask, feed: str, listen: Callable[[str], None]) -> tup
 
     Raises:
         ValueError: the golden tape, or a parameter.
-        ExportError: a version of the same name was made for another contract.
+        ExportError: a version of the same name was made for another contract, or no desk reads the shelf.
         TapeError, CalendarError, HistoryError, OSError: as reading the bars does.
         LedgerError: the store's ledger, which counts the test, cannot be read or written.
     """
+    check_shelf(task.store / task.strategy)
     trading = task.trading()
     desk = rule_desk(task.strategy, task.bars, trading, task.text({}))
     check_golden(desk.strategy)

@@ -26,6 +26,7 @@ from training.desks.registry import kind
 from training.desks.trial import RLLIB, TRIALS, News, Request, Stage
 from training.evidence.dead import dead_trial, with_weight
 from training.evidence.wording import counted
+from training.export.shelf import check_shelf
 from training.export.weights import Weights
 from training.rl.kernels import how_computed
 from training.rl.pool import Flag, ProcessPool, stop_on_signals, work_through
@@ -107,7 +108,9 @@ class Run:
         self._prepare_again = functools.partial(prepare_same, *again)
         self._processes = ProcessPool(operator.call, self._prepare_again, settings.processes)
         self._prepared = replace(prepared, folder=folder)
-        self._ledger = Ledger(ledger_path(settings.out, settings.strategy))
+        ledger = ledger_path(settings.out, settings.strategy)
+        check_shelf(ledger.parent)
+        self._ledger = Ledger(ledger)
         self._record = RunRecord(self._prepared, identity, digest, name, self._ledger)
         self._record.check_claim()
 

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from tests.support.paths import REPOSITORY
 from tests.support.toy.registered import registered
 from training.desks.scalper.data import load, observations
 from training.desks.scalper.network import CLIP, ActorCritic, Policy
+from training.export import shelf as shelf_module
 from training.export.export import Exported, Release, export, run_onnx, run_onnx_sequence
 from training.export.shelf import ExportError, activate, put_version
 from training.rl.layers import Scaling
@@ -295,6 +297,40 @@ def test_an_export_killed_while_it_replaces_a_version_takes_none_away(
         assert killed == -signal.SIGKILL
         assert put_version(shelf, lambda _: "v2").name == "v2"  # the next export of any version brings it back
     assert load_version(tmp_path, strategy(SPEC.name), folder.name).version == folder.name
+
+
+@pytest.mark.parametrize("place", [1, 2])
+def test_ctrl_c_while_a_version_is_replaced_takes_none_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: int
+) -> None:
+    def write(text: str) -> Callable[[Path], str]:
+        return lambda folder: ((folder / "policy.onnx").write_text(text), "v1")[1]
+
+    put_version(tmp_path, write("old"))
+    renames = iter(range(1, 9))
+
+    def rename(path: Path, target: Path) -> None:
+        if next(renames) == place:
+            raise KeyboardInterrupt
+        os.rename(path, target)  # noqa: PTH104  the method is this function
+
+    monkeypatch.setattr(shelf_module, "exchange", lambda *_: False)  # a file system that cannot
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(KeyboardInterrupt):
+        put_version(tmp_path, write("new"))
+    assert (tmp_path / "v1" / "policy.onnx").read_text() == "old"
+
+
+def test_a_shelf_that_leads_out_of_its_store_is_refused_with_the_store_to_name(tmp_path: Path) -> None:
+    other, store = tmp_path / "other", tmp_path / "store"
+    (other / SPEC.name).mkdir(parents=True)
+    store.mkdir()
+    (store / SPEC.name).symlink_to(other / SPEC.name)
+    with pytest.raises(ExportError, match=re.escape(f"--models-dir {other.resolve()})")):
+        put_version(store / SPEC.name, lambda _: "v1")
+    assert not list((other / SPEC.name).iterdir())
+    (tmp_path / "linked").symlink_to(other)
+    assert put_version(tmp_path / "linked" / SPEC.name, lambda _: "v1").is_dir()  # the store itself may be a link
 
 
 class Steep(nn.Module):
