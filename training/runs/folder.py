@@ -214,11 +214,9 @@ def open_run(folder: Path, identity: Mapping[str, Any], made_with: Mapping[str, 
 def _refuse_foreign(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise RunFolderError(f"{folder} is a file: choose an empty folder with --run-dir")
-    if (
-        folder.exists()
-        and not (folder / RUN_FILE).exists()
-        and {path.name for path in folder.iterdir()} - {TRAINING_LOCK}
-    ):
+    names = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    names -= {path.name for path in folder.glob(f".{RUN_FILE}.*.part")}  # of a run that was killed at its first write
+    if RUN_FILE not in names and names - {TRAINING_LOCK}:
         raise RunFolderError(f"{folder} holds files but no {RUN_FILE}: choose an empty folder with --run-dir")
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from tests.support.paths import REPOSITORY
 from training.runs.folder import RunFolderError, _imported_files, code_version, open_run
 
 
@@ -17,6 +20,18 @@ def test_a_restart_removes_what_the_old_run_wrote(tmp_path: Path) -> None:
     open_run(tmp_path, {"seeds": [5]}, {"code": "b"}, restart=True)
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
     assert json.loads((tmp_path / "run.json").read_bytes()) == {"seeds": [5], "made_with": {"code": "b"}}
+
+
+def test_a_run_that_was_killed_at_its_first_write_begins_again(tmp_path: Path) -> None:
+    program = (
+        "import os, signal, sys; from pathlib import Path; from training.runs.folder import open_run\n"
+        "os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "open_run(Path(sys.argv[1]), {'seeds': [2]}, {})"
+    )
+    subprocess.run([sys.executable, "-c", program, tmp_path], cwd=REPOSITORY, check=False)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".part"]
+    open_run(tmp_path, {"seeds": [2]}, {})
+    assert json.loads((tmp_path / "run.json").read_bytes())["seeds"] == [2]
 
 
 @pytest.mark.parametrize("files", [("run.json", "thesis.tex"), ("thesis.tex",)])
