@@ -62,10 +62,12 @@ def put_version(shelf: Path, write: Callable[[Path], str]) -> Path:
 
 def check_shelf(shelf: Path) -> None:
     """Raise ExportError where the shelf is a link that leads out of its store: no desk reads what lies there."""
-    if not shelf.resolve().is_relative_to(shelf.parent.resolve()):
+    real = shelf.resolve()
+    if not real.is_relative_to(shelf.parent.resolve()):
+        other = f", or name the store that it leads to (--models-dir {real.parent})" if real.name == shelf.name else ""
         raise ExportError(
-            f"{shelf} leads to {shelf.resolve()}, out of the model store, and no desk reads a version there: replace "
-            f"the link by a folder, or name the store that it leads to (--models-dir {shelf.resolve().parent})"
+            f"{shelf} leads to {real}, out of the model store, and no desk reads a version there: replace the link by "
+            f"a folder{other}"
         )
 
 
