@@ -17,7 +17,6 @@ import msgspec
 
 from daemon.host.own_files import lives
 from daemon.library.listed import (
-    ENDED,
     FINISHED,
     RUNNING,
     STOPPED,
@@ -34,6 +33,7 @@ from daemon.library.run_files import REPORT_FILE, RUN_FILE, STUDY_FILE, TRAINING
 CLOSE_HOUR = 16  # New York hour at which a course has a session's result
 NEW_YORK = ZoneInfo("America/New_York")
 STUDIES = ("space", "arms")  # a setting of a search, of an ablation: a study of several trainings
+STUDY_RESULTS = ("search.json", "ablation.json")  # written at its end
 OF_FOLDER = ("made_with", "bars", "bars_sha256", "strategy")  # shown separately, or no setting
 FIRST = ("network", "steps", "seeds", "folds")  # the most important ones
 
@@ -100,6 +100,8 @@ def read_training(file: Path, name: str) -> ListedRun:
     study = any(key in settings for key in STUDIES)
     made_with = settings.get("made_with")
     is_over = progress.ended_s > 0 if progress is not None else report is not None
+    if study:
+        is_over = any((folder / result).is_file() for result in STUDY_RESULTS)
     times_s = [
         os.lstat(folder / file_name).st_mtime
         for file_name in (RUN_FILE, STUDY_FILE, REPORT_FILE)
@@ -110,7 +112,7 @@ def read_training(file: Path, name: str) -> ListedRun:
         id=name,
         kind=STUDY if study else TRAINING,
         folder=str(folder),
-        state=RUNNING if process else ENDED if study else FINISHED if is_over else STOPPED,
+        state=RUNNING if process else FINISHED if is_over else STOPPED,
         strategy=str(settings.get("strategy", "")),
         version=progress.version if progress is not None else "",
         data=str(settings.get("bars", "")),

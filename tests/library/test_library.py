@@ -105,11 +105,14 @@ def test_a_training_is_listed_with_its_report_and_its_course(tmp_path: Path) -> 
     training(tmp_path / "whole")
     training(tmp_path / "sums", compounds=False)
     training(tmp_path / "begun", report=False)
-    training(tmp_path / "search", space=[])
+    training(tmp_path / "search", report=False, space=[])
+    training(tmp_path / "killed", report=False, space=[])
+    (tmp_path / "search" / "search.json").write_text("{}")
     runs = {run.id: run for run in library_of([tmp_path]).runs}
     assert {name: (run.kind, run.state) for name, run in runs.items()} == {
         "begun": ("training", "stopped"),
-        "search": ("study", "ended"),
+        "killed": ("study", "stopped"),
+        "search": ("study", "finished"),
         "sums": ("training", "finished"),
         "whole": ("training", "finished"),
     }

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import operator
+import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +19,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from daemon.host.whole_files import write_whole
-from daemon.library.run_files import TRAINING_LOCK
+from daemon.library.run_files import TRAINING_LOCK, Progress, write_progress
 from training.rl.pool import Flag, Work, work_through
 from training.rl.ray_cluster import connected
 from training.rl.ray_pool import ClusterPool
@@ -60,6 +62,8 @@ def opened(
         open_run(folder, identity, made_with, restart=restart)
     except RunFolderError as error:
         raise RunFolderError(str(error).replace("--run-dir", option)) from error
+    began_s = time.time()
+    write_progress(folder, Progress(began_s=began_s, written_s=began_s, process=os.getpid()))
 
 
 @dataclass(frozen=True, slots=True)
