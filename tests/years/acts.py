@@ -51,6 +51,7 @@ async def happen(run: Run, it: Happening) -> None:
 
 
 async def _do(run: Run, chance: random.Random, kind: str, name: str, rest: str) -> None:
+    from tests.years import guard
     from tests.years.host import HOST
     from tests.years.together import TOGETHER
 
@@ -58,6 +59,8 @@ async def _do(run: Run, chance: random.Random, kind: str, name: str, rest: str) 
         await TOGETHER[kind](run, chance)
     elif kind in HOST:
         await HOST[kind](run, chance)
+    elif kind in guard.GUARD:
+        await guard.happen(run, chance, kind)
     elif name == "command":
         await command(run, rest)
     elif name == "typo":

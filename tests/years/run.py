@@ -38,8 +38,9 @@ from strategies.registry import strategy as strategy_named
 from tests.chaos import verdict
 from tests.chaos.desks.plan import with_share_fees
 from tests.support.desks.live_desk import books
-from tests.years import acts, watch
+from tests.years import acts, guard, watch
 from tests.years.desks import ONLINE, SCALPER, desk_of
+from tests.years.guard import Guarded
 from tests.years.host import Host
 from tests.years.loop import OWNER, Process, StandsStill, running
 from tests.years.met import count_lives
@@ -188,6 +189,12 @@ class Run:
         start_ns = self.sessions[0].open_ns - BEFORE_MIN * MINUTE_NS
         rules = _rules(world_table, schedule.seed, sorted(self.plan.symbols))
         self.world = World(folder, schedule.seed, start_ns, self.plan.market, account, rules, self.faults)
+        if "guard" in self.tables:
+            self.tables["guard"]["drop_dir"] = str(folder / guard.FOLDER)
+            guard.give_key()
+        self.guarded: Guarded | None = None  # made with the world
+        self.guard_closes = bool(world_table.get("guard_closes", False))
+        self._guard_closed = False
         self.host = Host(self)
         self.watch = Watch(self)
         self._alive_ns = 0  # since when this life is up
@@ -336,7 +343,22 @@ class Run:
         order, epoch = self.world.account.orders.get(order_id), self.epoch()
         if order is None:
             return False
-        return (bool(epoch) and order.client_order_id.startswith(f"{epoch}-")) or order_id in self.closings
+        name = order.client_order_id
+        return (bool(epoch) and name.startswith(f"{epoch}-")) or order_id in self.closings or self.is_guards(name)
+
+    def is_guards(self, client_order_id: str) -> bool:
+        """Whether the desk's guard sent this order: its stop is the desk's own."""
+        return self.guarded is not None and client_order_id.startswith(f"{guard.PREFIX}-")
+
+    def closed_by_guard(self) -> None:
+        """The guard asks the broker to close everything, what a person holds too."""
+        self.persons += 1
+        self.by_hand_ns, self._guard_closed = self.now_ns(), True
+        self.trouble_until(600)
+
+    def own_by_trades(self) -> dict[str, Decimal]:
+        """What the desk holds by the server's trades, also while it is dead."""
+        return self.watch.own()
 
     def is_invested(self) -> bool:
         """Whether most of the desk's equity is in what it holds."""
@@ -399,6 +421,10 @@ class Run:
         today = new_york_date(self.now_ns()).isoformat()
         if any(it.kind in UNTRADED and it.date <= today for it in self.plan.happenings):
             reasons.add("reject_rate")  # an exit of what does not trade is refused again and again
+        if self.guarded is not None:
+            reasons.add("fenced")
+        if self._guard_closed:
+            reasons |= EXPLAINED["panic"] | {"reconciliation"}
         for it in self.schedule.happenings:
             if self._at(it) > self.now_ns():
                 break
@@ -471,6 +497,10 @@ class Run:
         async with self.world.open(self.tables):
             self.desk.on_over = self._over
             self.desk.start()
+            if "guard" in self.tables:
+                self.guarded = Guarded(self)
+                self.world.on_alarm = self._is_of_guard
+                self.guarded.start()
             looking = asyncio.ensure_future(self._look())
             nights = asyncio.ensure_future(self._nights())
             on_call = asyncio.ensure_future(self._on_call())
@@ -519,6 +549,8 @@ class Run:
                 if self.desk.running:
                     self.desk.kill(again=False)
             self.off = True
+            if self.guarded is not None:
+                await self.guarded.over_night(following.open_ns - (MORNING_MIN + 20) * MINUTE_NS)
             await self.world.until(following.open_ns - MORNING_MIN * MINUTE_NS)
             self.off = False
             if not self.desk.running:
@@ -527,10 +559,19 @@ class Run:
     def _at(self, it: Happening) -> int:
         return self.sessions[it.day].open_ns + int(it.minute * 60 * SECOND_NS)
 
+    def _is_of_guard(self, line: Any) -> bool:
+        """Whether an alarm's program was run by the guard, which then notes it."""
+        if self.guarded is None or not self.guarded.is_guards():
+            return False
+        self.guarded.tell(line)
+        return True
+
     async def _look(self) -> None:
         closes = [session.close_ns + 2 * MINUTE_NS for session in self.sessions]
         while True:
             self.watch.look()
+            if self.guarded is not None:
+                self.guarded.look()
             await asyncio.sleep(LOOK_S if self.world.market.session_at(self.now_ns()) else 240.0)
             while closes and closes[0] <= self.now_ns():
                 closes.pop(0)

@@ -127,6 +127,13 @@ OF_PERSON = ("settings changed", "settings changed", "backup restored")
 """What the person who looks after the host does; drawn apart too."""
 
 
+OF_GUARD = (
+    "guard killed", "guard away", "guard's folder gone", "heartbeats cut", "desk and guard away", "away", "away",
+    "power", "kill",
+)  # fmt: skip
+"""What happens to a guard and its desk, in the runs that have one."""
+
+
 OF_MONEY = (
     "ledger", "transfer", "dividend", "split", "fee", "bust", "correct", "half a share", "unknown line", "worthless",
     "merger",
@@ -200,6 +207,9 @@ def draw(desk: str, seed: int) -> Schedule:
     ]
     happenings += over_night(desk, seed, days, "reorganised", REORGANISED)
     happenings += of_host(desk, seed, days, "person", OF_PERSON)
+    guard_rows, guard_happenings = guard(desk, seed, days)
+    tables += guard_rows
+    happenings += guard_happenings
     if WIDE in tables:  # it leaves room for no stop below it
         tables = [("protection", "distance", 1.0) if row[:2] == ("protection", "distance") else row for row in tables]
     happenings.sort(key=lambda it: (it.day, it.minute))
@@ -285,6 +295,30 @@ def of_host(desk: str, seed: int, days: int, name: str = "host", whats: tuple[st
     lead = 60.0 if desk in DAILY else 5.0
     moments = [(chance.randrange(days), chance.uniform(-lead, DAY_MIN)) for _ in range(_count(chance, 1.5))]
     return [Happening(day, round(at, 3), chance.choice(whats), chance.randrange(10**6)) for day, at in moments]
+
+
+def guard(desk: str, seed: int, days: int) -> tuple[list[Row], list[Happening]]:
+    """A guard on another host, in a quarter of the runs, and what happens to it and its desk."""
+    chance = random.Random(f"guard {desk} {seed}")
+    if chance.random() > 1 / 4:
+        return [], []
+    beat_s, look_s = chance.choice((30, 60, 60)), chance.choice((60, 120, 300))
+    alarm_s = chance.choice((3, 6)) * beat_s
+    rows: list[Row] = [
+        ("guard", "prefix", "guard"),
+        ("guard", "act", chance.choice(("protect", "protect", "protect", "alarm"))),
+        ("guard", "beat_s", beat_s),
+        ("guard", "silence_s", 6 * beat_s),
+        ("guard", "alarm_s", alarm_s),
+        ("guard", "act_s", alarm_s + 2 * look_s + chance.choice((0, 120, 600))),
+        ("guard", "look_s", look_s),
+        ("guard", "fence", chance.random() < 0.7),
+    ]
+    if chance.random() < 0.3:
+        rows.append(("world", "guard_closes", True))
+    lead = 60.0 if desk in DAILY else 5.0
+    moments = [(day, chance.uniform(-lead, DAY_MIN)) for day in range(days) for _ in range(_count(chance, 0.8))]
+    return rows, [Happening(day, round(at, 3), chance.choice(OF_GUARD), chance.randrange(10**6)) for day, at in moments]
 
 
 def fractions(desk: str, seed: int) -> tuple[Row, ...]:

@@ -612,7 +612,8 @@ class Watch:
             calm = run.calm_ns <= since_ns
             limit_s = STOP_S if calm else STOP_WIDE_S
             late = now_ns - since_ns > limit_s * SECOND_NS and run.alive_since(since_ns)
-            if late and (calm or run.only_quotes()) and symbol not in self._leaving(state):
+            free = symbol not in self._leaving(state) and symbol not in kept_back(run)
+            if late and (calm or run.only_quotes()) and free:
                 text = f"{symbol}: paid {cost_price:.2f}, bid {quote[0]} for {limit_s} s, stop {run.stop_loss}"
                 run.problem("stop", text)
                 self._below_ns.pop(symbol, None)
@@ -675,7 +676,10 @@ class Watch:
             return
         account, now_ns = run.world.account, run.now_ns()
         stop_orders = [order for order in (account.orders[it] for it in account.working) if order.type in STOPS]
-        stop_symbols = {order.symbol for order in stop_orders if order.client_order_id.startswith(f"{run.epoch()}-")}
+        names = f"{run.epoch()}-"
+        stop_symbols = {
+            it.symbol for it in stop_orders if it.client_order_id.startswith(names) or run.is_guards(it.client_order_id)
+        }
         symbols = {symbol for symbol, position in state.book.positions.items() if position.quantity > 0}
         leaving = {work.symbol for work in state.works.values()}
         open_now = run.world.market.session_at(now_ns) is not None

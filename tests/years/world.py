@@ -8,7 +8,7 @@ import hashlib
 import json
 import random
 import shutil
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,7 @@ class World:
         if random.Random(f"wire {seed}").random() >= WHOLE_WIRE:
             lay_short_way(self.loop, self.network, self.server)
         self.desk: DeskLives
+        self.on_alarm: Callable[[Any], bool] = lambda _line: False  # whether it is another program's than the desk's
         self._tables: dict[str, dict[str, object]] = {}
 
     @contextlib.asynccontextmanager
@@ -127,7 +128,8 @@ class World:
         self._tables.setdefault(section, {})[key] = value
 
     def _tell(self, line: Any) -> str:
-        self.desk.alarms.append(line)
+        if not self.on_alarm(line):
+            self.desk.alarms.append(line)
         self.story.note("alarm", {"alarm": line.alarm, "detail": line.detail})
         return ""
 
