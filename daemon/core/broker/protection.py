@@ -21,7 +21,7 @@ from daemon.core.book import CENT
 from daemon.core.broker.exits import exit_by_rule
 from daemon.core.broker.sending import confirmed, hangs, is_option, may_send, on_its_way, submission_of
 from daemon.core.draft import ENTRY, EXIT, PROTECTION, Draft
-from daemon.core.effects import CancelOrder, LiftFence
+from daemon.core.effects import CancelOrder, LiftFence, RaiseAlarm
 from daemon.core.events import BrokerOrder
 from daemon.core.instruments.option_market import is_contract
 from daemon.core.instruments.quotes import is_wide, middle_of, price_step
@@ -59,6 +59,7 @@ MOVED = Decimal("0.005")  # part of the price: a stop further from its right pri
 RENEWED_MAX = 20  # stops sent in a minute: beyond that none is renewed, which takes two calls, so that exits come first
 IN_HAND_MAX = 10  # unanswered stops at a time: an exit would wait behind them in our queue
 REFUSED_MAX = 10  # refusals in a row after which the wait stays at ten minutes
+RESTED = "it rested a stop of "  # of a guard: begins the alarm that names its stops
 REMOVED_MAX = 3  # stops of a symbol that others took away in a session, before the desk halts
 
 
@@ -655,8 +656,18 @@ def take_from_guard(draft: Draft, report: BrokerOrder) -> Order | None:
         stop_price=report.stop_price,
     )
     draft.put_order(order)
-    draft.alarm("guard_acted", f"{report.client_order_id}: it rested a stop of {report.quantity} {symbol}")
+    _name_stop(draft, order)
     return order
+
+
+def _name_stop(draft: Draft, stop: Order) -> None:
+    """Raise the alarm about a guard's stop: one for all that a report brings, such as those of a night."""
+    stop_text = f"{stop.quantity} {stop.symbol} ({stop.client_order_id})"
+    for place, effect in enumerate(draft.effects):
+        if type(effect) is RaiseAlarm and effect.name == "guard_acted" and effect.detail.startswith(RESTED):
+            draft.effects[place] = replace(effect, detail=f"{effect.detail}, {stop_text}")
+            return
+    draft.alarm("guard_acted", f"{RESTED}{stop_text}")
 
 
 def _guarded_symbol(draft: Draft, report: BrokerOrder) -> str:
