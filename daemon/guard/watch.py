@@ -32,6 +32,7 @@ STALL_S = 20.0  # a longer pause between two turns means that this host slept an
 LOOK_S = 15.0  # longest duration of a look at the account
 CLOCK_S = 5.0  # most that this host's clock may differ from the broker's
 AGAIN_S = 3600.0  # an alarm with a lasting cause is repeated after this
+STOPPED_AGAIN_S = 24 * 3600.0  # the same for the silence of a desk that a person stopped
 CLOSE_AGAIN_S, CLOSE_AGAIN_MOST_S = 60.0, 600.0  # waits between calls to close everything, doubling
 STOPS_MAX = 3  # stops of a symbol within the times below
 TAKEN_S = 20 * 3600.0  # for stops that others remove; a stop for the day is needed again in the next session
@@ -270,7 +271,8 @@ class Watch:
         exposure = self._exposure(look)
         if exposure or not beat.leaving:
             cause = "it was stopped by hand" if beat.leaving else f"silent on {' and '.join(rules.paths)}"
-            actions += self._case("desk_silent", True, f"{cause} for {silent_s:.0f} s: {exposure or 'flat'}", now_s)
+            detail = f"{cause} for {silent_s:.0f} s: {exposure or 'flat'}"
+            actions += self._case("desk_silent", True, detail, now_s, self._silence_again_s)
         if look is not None and self._may_act(look, silent_s, now_s):
             acts = self._act(look, now_s)
             actions += acts
@@ -278,22 +280,27 @@ class Watch:
                 self._acted_s = now_s
         return actions
 
-    def _case(self, name: str, is_so: bool, detail: str, now_s: float) -> list[Action]:
-        """Return the alarm if its cause is new or has lasted `AGAIN_S`; forget it when the cause is over."""
+    def _case(self, name: str, is_so: bool, detail: str, now_s: float, again_s: float = AGAIN_S) -> list[Action]:
+        """Return the alarm if its cause is new or has lasted `again_s`; forget it when the cause is over."""
         if not is_so:
             self._alarm_times.pop(name, None)
-        elif now_s - self._alarm_times.get(name, -AGAIN_S) >= AGAIN_S:
+        elif now_s - self._alarm_times.get(name, -again_s) >= again_s:
             self._alarm_times[name] = now_s
             return [Alarm(name, detail)]
         return []
 
+    @property
+    def _silence_again_s(self) -> float:
+        return STOPPED_AGAIN_S if self.beat is not None and self.beat.leaving else AGAIN_S
+
     def _unprotected_alarms(self, bare: Mapping[str, str], now_s: float) -> list[Action]:
-        """Return the alarm on holdings without a stop: at once for a new symbol, else each hour."""
+        """Return the alarm on holdings without a stop: at once for a new symbol, else as that of the silence."""
+        again_s = self._silence_again_s
         keys = [f"{UNPROTECTED} {symbol}" for symbol in bare]
         self._alarm_times = {
             key: at for key, at in self._alarm_times.items() if not key.startswith(UNPROTECTED) or key in keys
         }
-        if all(now_s - self._alarm_times.get(key, -AGAIN_S) < AGAIN_S for key in keys):
+        if all(now_s - self._alarm_times.get(key, -again_s) < again_s for key in keys):
             return []
         self._alarm_times |= dict.fromkeys(keys, now_s)
         return [Alarm(UNPROTECTED, "; ".join(f"{symbol}: {why}" for symbol, why in bare.items()))]

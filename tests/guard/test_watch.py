@@ -290,6 +290,18 @@ def test_a_desk_that_a_person_stopped_is_protected_and_neither_closed_nor_fenced
     assert (flat.guard.acts(), flat.guard.alarms()) == ([], [])
 
 
+@pytest.mark.parametrize(("stopped", "times"), [(True, 2), (False, 30)])
+def test_the_silence_of_a_desk_that_a_person_stopped_is_told_each_day_and_a_death_each_hour(
+    stopped: bool, times: int
+) -> None:
+    world = World()
+    world.desk.holds, world.desk.leaving = {"SPY": Held(10, 0, None, None)}, stopped
+    world.run(60)
+    dead(world)
+    world.run(30 * HOUR)
+    assert [len(world.guard.when(name)) for name in ("desk_silent", "guard_unprotected")] == [times, times]
+
+
 # --- what is in doubt -------------------------------------------------------------------------------------------------
 
 
