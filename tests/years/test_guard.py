@@ -28,11 +28,11 @@ FRACTIONS: tuple[Row, ...] = (  # of which each stop is for the day: a desk that
     ("protection", "rest_at_broker", True),
     ("protection", "disaster_stop", 0.2),
 )
-AWAY = (Happening(2, -30.0, "away", 5),)  # for four hours
+AWAY = (Happening(1, -30.0, "away", 5),)  # for four hours
 
 
 def _with(tables: tuple[Row, ...], happenings: tuple[Happening, ...]) -> Schedule:
-    return Schedule(SWITCHER, 7, "2024-07-08", 3, (*GUARDED, *tables), happenings)
+    return Schedule(SWITCHER, 7, "2024-07-08", 2, (*GUARDED, *tables), happenings)
 
 
 def _alarms(outcome: Outcome) -> list[str]:
