@@ -14,6 +14,7 @@ import fcntl
 import os
 import re
 import threading
+import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -37,8 +38,9 @@ _FRAME = re.compile(r'^  File "([^"]*)", line (\d+) in (.*)$', re.MULTILINE)
 class HangGuard:
     """Ends the process with exit code 1 when one step takes longer than `limit_s` seconds of real time.
 
-    `stepping` returns a number that differs from step to step, 0 between two steps. Only looks at the same step count,
-    so a process that was stopped or suspended meanwhile does not count as hanging. A crash leaves the same record as a
+    `stepping` returns a number that differs from step to step, 0 between two steps. Looks at the same step count, and
+    what the thread that called `start` computed between two: C code that keeps the interpreter makes looks rare. So a
+    process that was stopped or suspended meanwhile does not count as hanging. A crash leaves the same record as a
     hang, unless Python's own `-X faulthandler` writes it elsewhere. Where `file` in `folder` cannot be opened,
     `unrecorded` says why, and the next start learns nothing of a hang. `last_words` go to standard error before the
     end, a line.
@@ -47,7 +49,7 @@ class HangGuard:
     def __init__(
         self, folder: Path, limit_s: float, stepping: Callable[[], int], file: str = FILE, last_words: str = ""
     ) -> None:
-        self._stepping, self._looks, self._last_words = stepping, max(1, round(limit_s / LOOK_S)), last_words
+        self._stepping, self._limit_s, self._last_words = stepping, max(LOOK_S, limit_s), last_words
         self.unrecorded = ""
         try:
             self._file = _record(folder, os.O_WRONLY | os.O_CREAT | os.O_APPEND, file)
@@ -61,6 +63,7 @@ class HangGuard:
     def start(self) -> None:
         """Watch from now on."""
         self._arm()
+        self._cpu_clock = time.pthread_getcpuclockid(threading.get_ident())
         if not faulthandler.is_enabled():
             faulthandler.enable(self._file, all_threads=False)
             self._records_crashes = True
@@ -81,17 +84,24 @@ class HangGuard:
         os.close(self._file)
 
     def _watch(self) -> None:
-        last_turn, looks = 0, 0
+        last_turn, last_cpu_s, spent_s = 0, 0.0, 0.0
         try:
             while not self._ends.wait(LOOK_S):
                 self._arm()
                 step = self._stepping()
-                looks = looks + 1 if step and step == last_turn else 0
-                last_turn = step
-                if looks >= self._looks:
+                cpu_s = self._cpu_s()
+                spent_s = spent_s + max(LOOK_S, cpu_s - last_cpu_s) if step and step == last_turn else 0.0
+                last_turn, last_cpu_s = step, cpu_s
+                if spent_s >= self._limit_s:
                     self._end()
         finally:
             faulthandler.cancel_dump_traceback_later()
+
+    def _cpu_s(self) -> float:
+        try:
+            return time.clock_gettime(self._cpu_clock)
+        except OSError:  # the thread has ended
+            return 0.0
 
     def _arm(self) -> None:
         faulthandler.dump_traceback_later(LAST_S, exit=True, file=self._file)

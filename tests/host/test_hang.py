@@ -18,9 +18,9 @@ WATCHED = """
 import ctypes, sys, time
 from pathlib import Path
 import daemon.host.hang as hang
-hang.LAST_S = 2.0
+hang.LAST_S = float(sys.argv[3])
 step = [0]
-guard = hang.HangGuard(Path(sys.argv[1]), 1.0, lambda: step[0])
+guard = hang.HangGuard(Path(sys.argv[1]), float(sys.argv[2]), lambda: step[0])
 guard.start()
 print("on", flush=True)
 def policy():
@@ -34,8 +34,11 @@ guard.close()
 DEADLINE_S = 60.0
 
 
-def process(folder: Path, body: str, before: str = "step[0] = 1") -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", WATCHED.replace("{0}", body).replace("{1}", before), str(folder)]
+def process(
+    folder: Path, body: str, before: str = "step[0] = 1", limits: tuple[float, float] = (1.0, 2.0)
+) -> subprocess.Popen[str]:
+    code = WATCHED.replace("{0}", body).replace("{1}", before)
+    command = [sys.executable, "-c", code, str(folder), *map(str, limits)]
     started = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert started.stdout is not None
     assert started.stdout.readline() == "on\n"
@@ -52,6 +55,17 @@ def test_a_step_that_does_not_come_back_ends_the_process_and_leaves_its_stack(tm
         assert hanging.wait(DEADLINE_S) == 1
     assert "<string>:11 policy, from <string>:13 <module>" in shown_stack(last_hang(tmp_path), "<string>")
     assert crash_of(last_hang(tmp_path)) == ""
+
+
+def test_a_step_whose_long_calls_in_c_seldom_let_a_thread_run_ends_by_the_time_that_it_computed(tmp_path: Path) -> None:
+    body = """sys.setswitchinterval(1000.0)  # computes as a call in C does, which keeps the GIL
+    time.sleep(0.6)
+    for end_s in (2.5, 5.0, 7.5, 10.0):
+        while time.thread_time() < end_s: pass
+        time.sleep(0.01)"""
+    with process(tmp_path, body, limits=(5.0, 50.0)) as hanging:
+        assert hanging.wait(DEADLINE_S) == 1
+    assert "policy, from <string>" in shown_stack(last_hang(tmp_path), "<string>")
 
 
 @pytest.mark.parametrize(
@@ -81,10 +95,8 @@ def test_many_short_steps_and_a_long_time_between_two_are_no_hang(tmp_path: Path
 def test_a_process_that_was_stopped_in_a_step_goes_on(tmp_path: Path) -> None:
     with process(tmp_path, "sys.stdin.readline()") as stopped:
         stopped.kill()
-    reads = (
-        WATCHED.replace("{0}", "sys.stdin.readline()").replace("{1}", "step[0] = 1").replace("hang.LAST_S = 2.0", "")
-    )
-    command = [sys.executable, "-c", reads, str(tmp_path)]
+    reads = WATCHED.replace("{0}", "sys.stdin.readline()").replace("{1}", "step[0] = 1")
+    command = [sys.executable, "-c", reads, str(tmp_path), "1.0", "50.0"]
     with subprocess.Popen(
         command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as suspended:
