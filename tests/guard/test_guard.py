@@ -353,13 +353,14 @@ async def test_corporate_actions_are_asked_for_again_and_unknown_without_an_answ
     broker.rows = [
         dividend | {"ca_sub_type": "stock", "initiating_symbol": "DIA"},
         dividend | {"ca_sub_type": "cash", "initiating_symbol": "QQQ"},
+        dividend | {"ca_sub_type": "", "initiating_symbol": "GLD"},  # as the desk: it may be paid in shares
     ]
-    assert await account._changes(days) == frozenset({"", "DIA"})
+    assert await account._changes(days) == frozenset({"", "DIA", "GLD"})
     for symbol, day in (("SPY", days[0]), ("IWM", days[1])):  # a late one of yesterday too
         broker.rows.append({"ca_type": "split", "ex_date": day, "initiating_symbol": symbol, "target_symbol": None})
-    assert await account._changes(days) == frozenset({"", "DIA", "SPY"})
+    assert await account._changes(days) == frozenset({"", "DIA", "GLD", "SPY"})
     broker.now_s = 3600
-    assert await account._changes(days) == frozenset({"", "DIA", "SPY", "IWM"})
+    assert await account._changes(days) == frozenset({"", "DIA", "GLD", "SPY", "IWM"})
     whole, newest = ("2026-11-22", "2026-11-24", True), ("2026-11-24", "2026-11-24", False)
     assert broker.asked == [whole, newest, whole]
     broker.rows = None

@@ -313,14 +313,13 @@ class Amended(msgspec.Struct, frozen=True):
 
 
 def _announcing(row: Raw, day: str, at_ns: int) -> list[Activity]:
-    """Return a line for each share named in an announcement; none for a kind that changes no shares.
+    """Return a line for each share named in an announcement of changed shares; none for a kind that is unknown.
 
     On days other than today, `day`, none for a split: the shares themselves show it.
     """
-    what, ex_date = wire.text(row.get("ca_type")).lower(), wire.text(row.get("ex_date")) or day
-    kind, in_shares = CHANGES.get(what), what != "dividend" or wire.text(row.get("ca_sub_type")).lower() == "stock"
+    kind, ex_date = CHANGES.get(wire.text(row.get("ca_type")).lower()), wire.text(row.get("ex_date")) or day
     symbols = {wire.text(row.get(name)) for name in ("initiating_symbol", "target_symbol")} - {""}
-    if kind is None or not in_shares or (kind == "SPLIT" and ex_date != day):
+    if kind is None or (kind == "SPLIT" and ex_date != day):
         return []
     seen_on = "" if ex_date == day else f"{day}: "  # on its own day it is reported again
     return [

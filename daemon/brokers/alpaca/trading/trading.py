@@ -170,7 +170,7 @@ class TradingReads:
 
     async def shares_changed(self, first_date: str, last_date: str, *, dividends: bool = False) -> list[Raw]:
         """Return the splits, spin-offs and mergers of all shares with an ex-date (New York) between two days, both
-        included; with `dividends` also those that are paid in shares.
+        included; with `dividends` also those that are paid in shares, or do not say that they are paid in cash.
         """
         kinds = "split,spinoff,merger,dividend" if dividends else "split,spinoff,merger"
         rows = await self._announcements(kinds, "ex_date", first_date, last_date)

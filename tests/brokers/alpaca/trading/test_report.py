@@ -400,8 +400,8 @@ async def test_what_is_announced_for_the_day_is_a_line_that_books_nothing(monkey
         await rested(it)
         days: list[str] = []
 
-        async def shares_changed(first_date: str, last_date: str, *, dividends: bool) -> list[dict[str, Any]]:
-            assert dividends
+        async def announcements(kinds: str, by: str, first_date: str, last_date: str) -> list[dict[str, Any]]:
+            assert (kinds, by) == ("split,spinoff,merger,dividend", "ex_date")
             first, last = date.fromisoformat(first_date), date.fromisoformat(last_date)
             assert (last - first).days == 10
             days.append((first + (last - first) / 2).isoformat())
@@ -414,17 +414,17 @@ async def test_what_is_announced_for_the_day_is_a_line_that_books_nothing(monkey
             ]
             return [SPLIT_ROW, MERGER_ROW, *dividends_paid, *another_day]
 
-        monkeypatch.setattr(it.reads, "shares_changed", shares_changed)
+        monkeypatch.setattr(it.reads, "_announcements", announcements)
         recorder = LogRecorder()
         making = reporter(it, recorder)
         lines = [[line for line in (await making.report()).activities if line.status == "announced"] for _ in range(3)]
     assert [name for name, _ in recorder.entries if name == "announcements_unread"] == ["announcements_unread"]
     announcements = [(line.kind, line.symbol, line.ex_date) for line in lines[1]]
     of_today = [("SPLIT", "SPY", days[0]), ("MA", "BUYS", days[0]), ("MA", "SOLD", days[0])]
-    of_today.append(("SPLIT", "FREE", days[0]))  # paid in shares
+    of_today += [("SPLIT", "FREE", days[0]), ("SPLIT", "ODD", days[0])]  # paid in shares, and not known in what
     assert announcements == [*of_today, ("MA", "BUYS", "2024-07-03"), ("MA", "SOLD", "2024-07-03")]
-    assert [len(day_lines) for day_lines in lines] == [0, 6, 0]
-    assert len({line.id for line in lines[1]}) == 6
+    assert [len(day_lines) for day_lines in lines] == [0, 7, 0]
+    assert len({line.id for line in lines[1]}) == 7
     assert {(line.quantity, line.amount) for line in lines[1]} == {(Decimal(0), Decimal(0))}
 
 
