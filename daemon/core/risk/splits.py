@@ -20,7 +20,7 @@ from daemon.core.book import average_price, rescale
 from daemon.core.draft import Draft, names_of
 from daemon.core.effects import AskBroker
 from daemon.core.events import Activity, BrokerPosition, HistoryAdjusted
-from daemon.core.session import new_york_date, new_york_minute
+from daemon.core.session import new_york_date, new_york_minute, new_york_text
 from daemon.core.state import BROKER_MODES, ZERO, BasketState, Leaver
 from strategies.kit.quantity import FINEST, Quantity, exact
 
@@ -510,24 +510,25 @@ def replaced_symbols(draft: Draft, positions: Iterable[BrokerPosition]) -> set[s
 
 
 def note_dividend(draft: Draft, line: Activity) -> bool:
-    """Note a cash dividend as large as a split's change of the price and paid before the price falls by it.
+    """Note a cash dividend as large as a split's change of the price and paid before the mark falls by it.
 
-    Exchanges let one of a quarter of the price or more trade ex the day after its payment. A wait for a split ends
-    where this is what the bars show. Returns whether it is such a dividend: its cash is no gain then, and the fall is
-    no loss, see `go_ex`.
+    Exchanges let one of a quarter of the price or more trade ex the day after its payment. A wait for a split, which
+    keeps the mark some nights past the ex-date, ends where this is what the bars show. Returns whether it is such a
+    dividend: its cash is no gain then, and the fall is no loss, see `go_ex`.
     """
     symbol, held, today = line.symbol, draft.held(line.symbol), new_york_date(draft.now_ns).isoformat()
-    nears = today <= line.ex_date and line.ex_date in near_days(new_york_date(draft.now_ns))
+    nears = line.ex_date in near_days(new_york_date(draft.now_ns))
     mark, waits = draft.marks.get(symbol, ZERO), symbol in draft.basket.splits
     real = draft.desk.holds.by_basket and draft.identity.mode in BROKER_MODES
-    if not (real and nears and held > 0 and mark > 0) or (line.ex_date == today and not waits):
+    if not (real and nears and held > 0 and mark > 0) or (line.ex_date <= today and not waits):
         return False
     per_share = line.amount / held
     if factor(float(mark), float(max(mark - per_share, FINEST))) < SPLIT_RATIO:
         return False
     if waits:
         bars = draft.desk.decides.known(draft).get(symbol, ())
-        if not bars or abs(float(mark - per_share) - bars[-1].close) > NEAR * float(mark):
+        before = [bar.close for bar in bars if new_york_text(bar.start_ns)[:10] < line.ex_date]
+        if not before or abs(float(mark - per_share) - before[-1]) > NEAR * float(mark):
             return False
         basket = draft.basket
         draft.basket = replace(basket, splits=_without(basket.splits, symbol), sure=_without(basket.sure, symbol))

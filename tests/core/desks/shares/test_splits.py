@@ -639,6 +639,36 @@ def test_a_special_dividend_that_is_paid_before_its_ex_date_is_no_split_no_gain_
     assert [halt.reason for halt in d.state.risk.halts] == ["daily_loss"]
 
 
+@pytest.mark.parametrize("since", [1, 4])
+@pytest.mark.parametrize(("close", "paid"), [(50.0, "2500"), (80.0, "1000")])
+def test_a_special_dividend_that_is_paid_while_its_fall_is_waited_for_as_a_split_is_no_gain_and_no_loss(
+    close: float, paid: str, since: int
+) -> None:
+    """Half of the price and a fifth, as two for one and five for four, paid nights after the ex-date; 50 shares.
+
+    The price moves by 5 % between the ex-date and the payment, which is a gain.
+    """
+    d = holding(account := Account())
+    reported(d, account, -20)
+    adjusted(d, "AAA", close)
+    assert d.state.basket.splits == ("AAA",)
+    d.end(AAA=close * 1.05, BBB=100.0)
+    for night in range(1, since + 1):
+        day = (date.fromisoformat(TUESDAY.date) + timedelta(days=night)).isoformat()
+        d.begin(Session(day, TUESDAY.open_ns + night * DAY, TUESDAY.close_ns + night * DAY))
+        if night == since:
+            account.book(replace(line("DIV", "AAA", 0, paid), ex_date=TUESDAY.date, time_ns=d.state.now_ns))
+        reported(d, account, -10)
+        if night < since:
+            d.end(AAA=close * 1.05, BBB=100.0)
+    book = d.state.book
+    assert (still(d), d.state.basket.splits) == ((Decimal(str(close)), WHOLE, "", {"AAA": 50, "BBB": 40}), ())
+    assert (book.session_base or book.session_start_equity, book.peak, book.cash) == (WHOLE, WHOLE, account.cash)
+    for second in (6, 12):
+        d.quotes(second / 60, AAA=str(close * 1.05), BBB="100")
+    assert d.state.book.equity == WHOLE + Decimal(str(close * 0.05 * 50))
+
+
 @pytest.mark.parametrize("ex_date", ["", "2024-06-14", TUESDAY.date, "2024-07-20"])
 def test_a_large_dividend_whose_ex_date_is_past_far_or_unknown_is_income(ex_date: str) -> None:
     d = holding(account := Account())
