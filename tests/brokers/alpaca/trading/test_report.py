@@ -400,7 +400,7 @@ async def test_what_is_announced_for_the_day_is_a_line_that_books_nothing(monkey
         await rested(it)
         days: list[str] = []
 
-        async def announcements(kinds: str, by: str, first_date: str, last_date: str) -> list[dict[str, Any]]:
+        async def read_announcements(kinds: str, by: str, first_date: str, last_date: str) -> list[dict[str, Any]]:
             assert (kinds, by) == ("split,spinoff,merger,dividend", "ex_date")
             first, last = date.fromisoformat(first_date), date.fromisoformat(last_date)
             assert (last - first).days == 10
@@ -414,7 +414,7 @@ async def test_what_is_announced_for_the_day_is_a_line_that_books_nothing(monkey
             ]
             return [SPLIT_ROW, MERGER_ROW, *dividends_paid, *another_day]
 
-        monkeypatch.setattr(it.reads, "_announcements", announcements)
+        monkeypatch.setattr(it.reads, "_announcements", read_announcements)
         recorder = LogRecorder()
         making = reporter(it, recorder)
         lines = [[line for line in (await making.report()).activities if line.status == "announced"] for _ in range(3)]
