@@ -439,6 +439,11 @@ def take_spin_off_back(draft: Draft, line: Activity) -> bool:
     return True
 
 
+def may_be_the_desks(draft: Draft, symbol: str) -> bool:
+    """Return whether shares of a spin-off that were counted as others' may be of shares that the desk holds."""
+    return draft.broker.foreign_held.get(symbol, 0) > 0 and _holds_shares(draft)
+
+
 def _left_for(draft: Draft, line: Activity) -> dict[str, tuple[Quantity, Quantity]]:
     """Return the shares (desk's, others') that the line's may replace: by symbol, else by number, else by kind."""
     fitting = {name: parts for name, parts in _recent_moves(draft, line).items() if name.startswith(f"{line.kind} ")}

@@ -23,6 +23,7 @@ from daemon.core.broker.foreign import (
     dispute,
     hold_foreign,
     lieu_fraction,
+    may_be_the_desks,
     others_traded,
     part_of,
     settled_without,
@@ -193,6 +194,8 @@ def book_activity(draft: Draft, line: Activity) -> None:
         return  # shares and cash were taken over together
     was_taken = line.kind in REORGANISED and was_counted(draft, line)
     if was_taken and not (line.kind in SPUN_OFF and take_spin_off_back(draft, line)):
+        if line.kind in SPUN_OFF and line.quantity > 0 and may_be_the_desks(draft, line.symbol):
+            dispute(draft, replace(line, amount=ZERO))
         line = replace(line, quantity=ZERO)
         if not line.amount:
             return

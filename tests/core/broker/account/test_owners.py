@@ -679,6 +679,9 @@ def test_shares_of_a_spin_off_that_come_before_their_line_are_the_desk_s_where_i
     assert holdings(d) == ({"AAA": 50}, {**other_shares, "NEW": 30})  # an order of others may explain them
     account.book(replace(of_today("SPIN", "NEW", "30"), price=Decimal(20)))
     d.put(account.report(d.at(-15)), account.report(d.at(-14)))
+    assert ("owner_unknown" in alarms(d.effects), d.state.broker.owners.disputed) == (
+        bool(person), ("NEW",) if person else ()
+    )  # fmt: skip
     if person:  # they may come from the person's shares
         assert holdings(d) == ({"AAA": 50}, {**other_shares, "NEW": 30})
     else:
