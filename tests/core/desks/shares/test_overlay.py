@@ -20,7 +20,7 @@ from daemon.core.limits import Basket, Trading
 from daemon.core.records import OverlayRow
 from strategies.kit.contract import Answer, Bar, Rebalance, View
 from strategies.kit.quantity import Quantity, exact
-from tests.support.core.account import Account
+from tests.support.core.account import Account, line
 from tests.support.core.daily_desk import KEEP, LAST_FRIDAY, MIDNIGHT, SYMBOLS, DailyDesk, Shelf, ShelfState, orders
 from tests.support.core.daily_live import live, with_shares
 from tests.support.core.desk import DAY, HALF_DAY, MONDAY, TUESDAY, alarms, of
@@ -355,6 +355,26 @@ def test_shares_that_the_desk_does_not_trade_deny_buys_until_they_are_gone() -> 
     d.state = replace(d.state, book=replace(book, positions={**book.positions, "NEW": spun}))
     assert changes_after(d, KEEP, 10, KEEP) == []
     assert row(d).unknown == "the desk holds what it does not trade: NEW"
+
+
+def test_a_delisted_share_that_is_held_keeps_buys_back_until_the_broker_s_line_removes_it() -> None:
+    """Its five shares have no bar since Friday: what they may lose is unknown, so is the volatility with them."""
+    d = with_shares(account := Account(), AAA=5, BBB=20)
+    d.put(account.report(d.at(-25)))
+    d.put(ev.RunStarted(d.at(-24), "live", "desk-1", "shelf", "e2", "code", "sip", OVERLAY))
+    know(d, BBB=closes(), CCC=closes())
+    d.put(replace(history("AAA", closes(), LAST_FRIDAY.open_ns - MIDNIGHT), time_ns=d.state.now_ns))
+    d.put(account.report(d.at(-19)))
+    d.due()
+    assert alarms(d.answer(KEEP, KEEP, 10)) == ["volatility_unknown"]
+    assert d.state.works == {}
+    d.end(BBB=100.0, CCC=100.0)
+    d.begin(HALF_DAY)
+    del account.positions["AAA"]
+    account.book(line("REORG", "AAA", -5))
+    know(d, BBB=closes(), CCC=closes())
+    d.put(account.report(d.at(-20)), account.report(d.at(-19)))
+    assert changes_after(d, KEEP, KEEP, 10) == [("CCC", 10)]
 
 
 def test_without_equity_no_buy_is_asked_for_and_a_sale_is() -> None:
