@@ -21,7 +21,7 @@ from daemon.alpaca_api.books import AlpacaPosition
 from daemon.alpaca_api.wire import ZERO, Json, multiplier, text
 from daemon.brokers.alpaca import wire
 from daemon.brokers.alpaca.trading.report import LedgerFill, amends, execution_of
-from daemon.core.instruments.option_market import root_of
+from daemon.core.instruments.option_market import parse_occ, root_of
 from daemon.core.session import new_york_date, weekdays_after
 from daemon.gateway.events import MAIN
 from strategies.kit.quantity import FINEST, floor_to
@@ -674,6 +674,27 @@ class Ledgers(msgspec.Struct):
     def holders(self, symbol: str) -> dict[str, Decimal]:
         """Return who holds how much of a symbol now, by sub-account."""
         return {name: a.quantity(symbol) for name, a in self.accounts.items() if a.quantity(symbol)}
+
+    def sold_off(self) -> set[str]:
+        """Return the symbols that sub-accounts hold and orders of `main` sold, until the account has none left.
+
+        So a panic with the account's own keys shows itself. Without a contract on its last day, which the broker sells
+        of its own accord, and what an unanswered close call may have sold.
+        """
+        today = new_york_date(self.now_ns).isoformat()
+        symbols = set()
+        for symbol in [symbol for symbol, holding in self.main.holdings.items() if holding.qty < 0]:
+            contract, quantities = parse_occ(symbol), self.holders(symbol).values()
+            none_left = sum(quantities, ZERO) <= 0 < max(quantities)
+            if none_left and not (contract is not None and contract.expiry <= today) and self._is_sold_by_main(symbol):
+                symbols.add(symbol)
+        return symbols
+
+    def _is_sold_by_main(self, symbol: str) -> bool:
+        if any(order.closing and not order.known for order in self.working(symbol)):
+            return False
+        sales = (o for o in self.orders.values() if (o.account, o.side, o.symbol) == (MAIN, "sell", symbol))
+        return any(order.fills for order in sales)
 
     def holders_before(self, symbol: str, date: str) -> dict[str, Decimal]:
         """Return who held how much at the close before this New York date."""

@@ -324,6 +324,7 @@ async def _feed(service: Service, gateway: Gateway) -> None:
                 await gateway.journal.beat()
         except TimeoutError:
             raise TimeoutError(f"the journal's disk did not answer for {JOURNAL_S:g} s") from None
+        gateway.beat()
         service.watchdog()
         service.status(f"{len(gateway.books.accounts)} sub-accounts, {gateway.away() or 'the broker is there'}")
         await asyncio.sleep(look_s(1.0))

@@ -12,6 +12,8 @@ import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from decimal import ROUND_DOWN, Decimal
+from math import inf
+from time import monotonic
 from typing import Any, TypeVar, overload
 
 from msgspec.structs import replace
@@ -120,6 +122,7 @@ KEPT_KEYS = (
 NUMBERS = ("qty", "notional", "limit_price", "stop_price", "trail_price", "trail_percent", "trail")
 SELL_OUT_MIN = 11 * 60  # minutes of New York's day: earlier no market closes soon
 SELL_OUT_NS = 45 * MINUTE_NS  # before the close: desks leave contracts of the day an hour before it
+HUNG_S = 5.0  # a longer gap between two beats is a hang
 SHARE = 60  # calls a minute, and in a burst, of one sub-account while the account's calls are scarce
 
 
@@ -155,6 +158,7 @@ class Gateway:
         self._unseen_cancels: set[str] = set()  # names of orders that are cancelled once the broker shows them
         self._person_halts: dict[str, Halted] = {}  # newest by a person, by sub-account or `ALL`
         self._panics: set[str] = set()  # sub-accounts in a panic: their calls are not limited
+        self._sold_off: set[str] = set()  # symbols whose sale past the gateway was noticed
         self._selling_out = False  # a check of contracts that end today is under way
         self._sold_out: set[tuple[str, str]] = set()  # sub-account and contract, already reported
         self._pricing: set[str] = set()  # names of orders of close calls that are being repriced
@@ -167,6 +171,8 @@ class Gateway:
         self._report_number = self._taken_in = 0  # number of reports begun; number of the newest one taken
         self._began_ns = clock.now_ns()
         self._blocked_words = ""  # the `block_reason` that was reported
+        self._beaten_s = inf  # when the event loop last showed that it runs; inf before it did
+        self._report_needed = 0  # number of the first report that began after the last hang
         self._unread = True  # no report since the start: others' actions in the account are not known yet
         self._figure_is_old = False  # orders changed since the newest report began
         self._stream = upstream.trade_stream(self._on_update, self._on_stream, self._on_taken)
@@ -355,7 +361,7 @@ class Gateway:
                 self._act(self.journal.take(Updated(self.now_ns(), update)))
                 if is_unjudged:  # after a report it ends if its sub-account no longer holds so much
                     self._want_report()
-                await self._halt_for(strange)
+                await self._halt_for(strange or self._newly_sold_off())
 
     def _on_stream(self, listening: bool, detail: str) -> None:
         self._listening, self.stream_taken = listening, False
@@ -562,7 +568,7 @@ class Gateway:
     async def _take_report(self, event: Reported) -> None:
         strange = next(filter(None, map(self._strange_desk, event.orders)), "")
         await self.do(event)
-        await self._halt_for(strange)
+        await self._halt_for(strange or self._newly_sold_off())
         self._unread = False
         self._tell_block()
         for symbol, price in prices_of(event.positions).items():
@@ -598,8 +604,21 @@ class Gateway:
         name, books = wire.text(row.get("client_order_id")), self.books
         return row["id"] not in books.names and any(name.startswith(prefix) for prefix, _ in books.guards)
 
+    def _newly_sold_off(self) -> str:
+        """Return, in words, what orders past the gateway sold of the desks' until nothing was left; "" for nothing new.
+
+        A panic with the account's own keys tells the gateway nothing else, and may find it hanging or dead. What is
+        still so at a start is new.
+        """
+        symbols, before = self.books.sold_off(), self._sold_off
+        self._sold_off = symbols
+        if not symbols - before:
+            return ""
+        sold = ", ".join(sorted(symbols))
+        return f"orders past this gateway sold all that desks hold of {sold}, by hand or in a panic of the account"
+
     async def _halt_for(self, strange: str) -> None:
-        """Take no new risk once another desk or gateway trades the account: limits do not hold across both."""
+        """Take no new risk once others trade what is the desks': limits do not hold across both."""
         halt = self.books.halt
         if strange and (halt is None or halt[0] != "foreign_order"):
             words = strange + self.books.former_halt_words
@@ -876,6 +895,8 @@ class Gateway:
         if order.sign < 0:
             await self._once_read()
             await self._no_call_of(order.symbol)
+        elif self.books.accounts[account].quantity(order.symbol) >= 0:
+            await self._once_read_after_hang()
 
     def _is_free(self, account: str, name: str) -> None:
         """Raise the refusal of a name in use; its owner may use the name of an order that never arrived again."""
@@ -1136,6 +1157,27 @@ class Gateway:
         """Wait for the first report after a start: before it the books may lack a sale, whose shares are gone."""
         if self._unread:
             await self._after_report()
+
+    def beat(self) -> None:
+        """Note, each second, that the event loop runs: a gap shows that the process hung."""
+        self._lacks_report()
+        self._beaten_s = monotonic()
+
+    def _lacks_report(self) -> bool:
+        """Return whether the process hung, and no report that began afterwards is taken yet."""
+        now_s = monotonic()
+        if now_s - self._beaten_s > HUNG_S:
+            self._beaten_s, self._report_needed = now_s, self._report_number + 1
+        return self._taken_in < self._report_needed
+
+    async def _once_read_after_hang(self) -> None:
+        """Wait for a report after a hang: a person may have closed everything meanwhile, and purchases waited here."""
+        if not (self.ready and self._lacks_report()):
+            return
+        try:
+            await self.wait_for_report(min(self.settings.gateway.answer_s, REPORT_WAIT_S), for_exit=False)
+        except TimeoutError:
+            raise Refusal(503, None, "gateway: it hung, and has not read the account since: no new risk") from None
 
     @contextlib.asynccontextmanager
     async def _call_of(self, symbol: str) -> AsyncIterator[None]:

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import os
 import shutil
+import time
 from decimal import Decimal
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from simulator.trading.settlement import cash_row
 from strategies.kit.contract import Session
 from strategies.kit.units import DAY_NS, MINUTE_NS, SECOND_NS
 from tests.support.desks.desk_run import execute
-from tests.support.gateway_stage import OPEN_NS, PATIENCE_S, SESSIONS, Stage, broker, gateway_on, stage, table
+from tests.support.gateway_stage import CALL, OPEN_NS, PATIENCE_S, SESSIONS, Stage, broker, gateway_on, stage, table
 from tests.support.log import LogRecorder
 
 
@@ -183,6 +184,68 @@ async def test_a_desk_s_order_past_it_that_the_stream_did_not_tell_is_found_by_t
         alpaca.faults.add("data_null", times=10)  # each of its updates
         alpaca.by_hand("place", symbol="SPY", qty="1", side="buy", client_order_id=PAST)
         await s.until(lambda: s.halted() == "foreign_order")
+
+
+@pytest.mark.parametrize("dead", [True, False])
+async def test_after_a_panic_with_the_accounts_own_keys_no_desk_buys_until_a_person_resumes(
+    tmp_path: Path, *, dead: bool
+) -> None:
+    """`a` held all, `b` nothing: without its halt `b` would buy into an account that a person has just emptied."""
+
+    def panic() -> None:
+        for symbol, quantity in (("SPY", "6"), (CALL, "1")):
+            alpaca.by_hand("place", symbol=symbol, qty=quantity, side="sell")
+
+    async with broker() as alpaca:
+        async with gateway_on(alpaca, tmp_path) as s:
+            alpaca.by_hand("place", symbol="SPY", qty="1", side="buy")
+            await s.place("a", 5)
+            await s.place("a", 1, symbol=CALL, type="limit", limit_price="20")
+            await s.until(lambda: len(s.held("a")) == 2 and len(s.held("main")) == 1)
+            await s.settled()
+            alpaca.by_hand("place", symbol="SPY", qty="2", side="sell")
+            await s.until(lambda: s.held("main") == {"SPY": Decimal(-1)})
+            await s.settled()
+            assert s.halted() == ""  # five are left: a person's sale of one of them closes the symbol alone
+            alpaca.by_hand("place", symbol="SPY", qty="2", side="buy")
+            await s.until(lambda: s.held("main") == {"SPY": Decimal(1)})
+            if not dead:
+                panic()
+                await s.until(lambda: s.halted() == "foreign_order")
+        if dead:
+            panic()
+            await asyncio.sleep(60)
+        async with gateway_on(alpaca, tmp_path) as s:
+            assert not alpaca.account.positions
+            assert s.halted() == "foreign_order"
+            assert s.books.halt is not None
+            assert "sold all that desks hold of SPY" in s.books.halt[1]
+            other = {"symbol": CALL.replace("500000", "510000"), "type": "limit", "limit_price": "20"}
+            assert (await s.refused("b", 1, **other))[2].startswith("gateway: no new risk: foreign_order")
+            await s.gateway.resume("anna", "all is as it should be")
+            await s.settled()
+            await s.place("b", 1, **other)
+            assert s.verified().difference == ""
+
+
+async def test_a_purchase_that_waited_for_a_hanging_gateway_leaves_after_a_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it was stopped a person closed everything, and the news has not come yet; the desk's request has."""
+    other = {"symbol": CALL, "type": "limit", "limit_price": "20"}
+    async with broker() as alpaca, gateway_on(alpaca, tmp_path) as s:
+        await s.place("a", 5)
+        await s.until(lambda: s.held("a") == {"SPY": Decimal(5)})
+        await s.settled()
+        s.gateway.beat()
+        alpaca.faults.add("update_lost", times=10)
+        alpaca.by_hand("place", symbol="SPY", qty="5", side="sell")
+        await asyncio.sleep(10)
+        assert s.halted() == ""
+        late_s = time.monotonic() + 6
+        monkeypatch.setattr("daemon.gateway.gateway.monotonic", lambda: late_s)
+        assert (await s.refused("b", 1, **other))[2].startswith("gateway: no new risk: foreign_order")
+        assert [order.symbol for order in alpaca.account.orders.values() if order.open] == []
 
 
 async def test_a_program_that_made_hundreds_of_orders_today_makes_no_report_long_and_nothing_is_missed(
