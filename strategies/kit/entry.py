@@ -99,7 +99,8 @@ class StrategyEntry(NamedTuple):
     parameters: Mapping[str, Parameter] = MappingProxyType({})
     """Its declared numbers by name, which a desk may set (`desk.parameters`), and `sweep` and `search` vary."""
     with_parameters: Callable[[Values], AnyStrategy] | None = None
-    """Makes the strategy with these values, one for each declared parameter; `make` uses the defaults."""
+    """Makes the strategy with these values, one for each declared parameter; with the declared defaults too, where
+    `make` would be called."""
     training: str = ""
     """`module:NAME` of the object that trains it (`training.desks.kind.TrainingKind`), or `RULE`; "": nothing does."""
 

@@ -195,6 +195,7 @@ def _let_libraries_in(path: Path, root: Path) -> None:
 
 
 def _make_strategy(entry: StrategyEntry, place: str, package: str, path: Path, root: Path) -> OwnStrategy:
+    entry = _at_declared_defaults(entry, path)
     name = _check(entry, path)
     _, digest = _imported.get(path, (root, ""))
     return OwnStrategy(
@@ -447,17 +448,11 @@ def _is_class(value: object) -> bool:
     return inspect.isclass(value) and hasattr(value, "spec") and hasattr(value, "observe")
 
 
-def _check(entry: StrategyEntry, path: Path) -> str:
-    """Return the strategy's name. Raises OwnStrategyError for an object that is no strategy."""
-    try:
-        with reporting("make"):
-            strategy = entry.make()
-    except (Exception, SystemExit) as error:
-        raise OwnStrategyError(f"{path}: the strategy cannot be made: {type(error).__name__}: {error}") from error
-    with reporting("start"):
-        fault = strategy_fault(entry, strategy)
-    if fault:
-        raise OwnStrategyError(f"{path}: {fault}")
+def _at_declared_defaults(entry: StrategyEntry, path: Path) -> StrategyEntry:
+    """Return an entry whose `make` uses the declared defaults. Raises OwnStrategyError for parameters that are wrong.
+
+    The constructor may have other defaults: a desk would trade those, and show the declared ones.
+    """
     if bool(entry.parameters) != (entry.with_parameters is not None):
         raise OwnStrategyError(
             f"{path}: its StrategyEntry has parameters or with_parameters alone: give both, the second makes the "
@@ -469,6 +464,23 @@ def _check(entry: StrategyEntry, path: Path) -> str:
                 f"{path}: the parameter {name!r} has the default {one.default!r}, expected small letters, digits and _ "
                 f"for its name, and {one.expected} for its default"
             )
+    make = entry.with_parameters
+    if make is None:
+        return entry
+    return entry._replace(make=lambda: make({name: one.default for name, one in entry.parameters.items()}))
+
+
+def _check(entry: StrategyEntry, path: Path) -> str:
+    """Return the strategy's name. Raises OwnStrategyError for an object that is no strategy."""
+    try:
+        with reporting("make"):
+            strategy = entry.make()
+    except (Exception, SystemExit) as error:
+        raise OwnStrategyError(f"{path}: the strategy cannot be made: {type(error).__name__}: {error}") from error
+    with reporting("start"):
+        fault = strategy_fault(entry, strategy)
+    if fault:
+        raise OwnStrategyError(f"{path}: {fault}")
     name = strategy.spec.name
     if not NAME.fullmatch(name):
         raise OwnStrategyError(

@@ -101,6 +101,19 @@ def test_a_desk_sets_them_and_at_their_defaults_nothing_is_different(tmp_path: P
     assert desk(["slow=100"]) == contract_hash(other)
 
 
+@pytest.mark.parametrize("words", [[], ["slow=50"]])
+def test_at_its_declared_defaults_it_is_made_with_them_whatever_its_constructor_has(
+    tmp_path: Path, patch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    path = write_file(tmp_path, patch)
+    text = path.read_text()
+    path.write_text(text.replace("slow: int = 50", "slow: int = 100"))
+    assert path.read_text() != text
+    made = strategy_of(load(None, {"desk.strategy": str(path), "desk.parameters": words}, {}))
+    assert made.spec.history_bars == 50  # as many as the slow average has days
+    assert "slow 50" in describe(made)
+
+
 @pytest.mark.parametrize(
     ("argument", "words", "expected"),
     [
@@ -130,7 +143,8 @@ def test_a_strategy_that_cannot_be_made_with_a_desk_s_numbers_is_refused_by_them
     tmp_path: Path, patch: pytest.MonkeyPatch, maker: str, expected: str
 ) -> None:
     path = write_file(tmp_path, patch)
-    text = path.read_text().replace("lambda values: Pa(**values)", f"lambda values: {maker}")
+    made = f"lambda values: {maker} if values['slow'] == 100 else Pa(**values)"
+    text = path.read_text().replace("lambda values: Pa(**values)", made)
     spec = "self.spec = msgspec.structs.replace(self.spec, {})"
     for name, change in (("Renamed", "name='other'"), ("Short", "history_bars=-1")):
         text = text.replace(
