@@ -53,7 +53,7 @@ from daemon.gateway.config import (
     usable_keys,
 )
 from daemon.gateway.events import MAIN, Opened, Transferred
-from daemon.gateway.gateway import ALL, Gateway
+from daemon.gateway.gateway import ALL, BEAT_S, Gateway
 from daemon.gateway.journal import (
     GatewayJournal,
     kept_for,
@@ -327,7 +327,7 @@ async def _feed(service: Service, gateway: Gateway) -> None:
         gateway.beat()
         service.watchdog()
         service.status(f"{len(gateway.books.accounts)} sub-accounts, {gateway.away() or 'the broker is there'}")
-        await asyncio.sleep(look_s(1.0))
+        await asyncio.sleep(look_s(BEAT_S))
 
 
 def _run(settings: GatewaySettings, keys: Credentials, folder: Path) -> int:

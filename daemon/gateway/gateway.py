@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from decimal import ROUND_DOWN, Decimal
 from math import inf
-from time import monotonic
 from typing import Any, TypeVar, overload
 
 from msgspec.structs import replace
@@ -96,6 +95,7 @@ from daemon.gateway.step import FILLS, prices_of
 from daemon.gateway.upstream import CHANGED_KEYS, MISSING_ANSWERS, SENT_KEYS, Upstream, readable_fill, readable_order
 from daemon.host.passing import MayPass
 from daemon.host.time.clock import Clock
+from daemon.host.time.virtual_time import look_s
 from daemon.journal.rows import JournalError
 from daemon.operator.alarm_command import AlarmedLog
 from daemon.operator.side_thread import supervise
@@ -122,6 +122,7 @@ KEPT_KEYS = (
 NUMBERS = ("qty", "notional", "limit_price", "stop_price", "trail_price", "trail_percent", "trail")
 SELL_OUT_MIN = 11 * 60  # minutes of New York's day: earlier no market closes soon
 SELL_OUT_NS = 45 * MINUTE_NS  # before the close: desks leave contracts of the day an hour before it
+BEAT_S = 1.0  # between two beats of the event loop
 HUNG_S = 5.0  # a longer gap between two beats is a hang
 SHARE = 60  # calls a minute, and in a burst, of one sub-account while the account's calls are scarce
 
@@ -1161,12 +1162,12 @@ class Gateway:
     def beat(self) -> None:
         """Note, each second, that the event loop runs: a gap shows that the process hung."""
         self._lacks_report()
-        self._beaten_s = monotonic()
+        self._beaten_s = asyncio.get_running_loop().time()
 
     def _lacks_report(self) -> bool:
         """Return whether the process hung, and no report that began afterwards is taken yet."""
-        now_s = monotonic()
-        if now_s - self._beaten_s > HUNG_S:
+        now_s = asyncio.get_running_loop().time()
+        if now_s - self._beaten_s > max(HUNG_S, 2 * look_s(BEAT_S)):
             self._beaten_s, self._report_needed = now_s, self._report_number + 1
         return self._taken_in < self._report_needed
 
