@@ -69,7 +69,7 @@ from daemon.gateway.setup import SetupRequest, account_problem, desk_file, init,
 from daemon.gateway.step import OWES_USD
 from daemon.gateway.upstream import Upstream
 from daemon.gateway.watched import GatewayStatusFile
-from daemon.host.account_lock import AccountLock, Holder, lock_folder
+from daemon.host.account_lock import AccountLock, AccountTakenError, Holder, lock_folder
 from daemon.host.failures import innermost
 from daemon.host.loopback import refused
 from daemon.host.own_files import StateDirError, person
@@ -561,7 +561,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run_command(options)
     except MayPass as error:
         problem, code = error, FAILED
-    except ConfigError as error:
+    except (ConfigError, AccountTakenError) as error:
         problem, code = error, FAILED if _starts_for_a_desk(options) else EXIT_CODE
     except (StateDirError, JournalError) as error:
         problem, code = error, EXIT_CODE

@@ -43,6 +43,7 @@ from daemon.gateway.journal import read_books
 from daemon.gateway.server import CONTROL_SOCKET
 from daemon.gateway.setup import SetupRequest, desk_file, init, parse_sub, shared_symbols
 from daemon.gateway.upstream import Upstream
+from daemon.host.account_lock import AccountLock, Holder
 from daemon.host.passing import MayPass
 from daemon.host.service import Service
 from daemon.host.time.clock import Clock, LeapWatch
@@ -613,6 +614,24 @@ async def test_a_mistake_in_the_environment_keeps_no_desk_that_holds_something_f
         assert await asyncio.to_thread(command.main, start) == 1  # and systemd tries again
         assert await asyncio.to_thread(command.main, [*start, "--check"]) == 2
         assert "the account's keys are missing" in capsys.readouterr().err
+
+
+async def test_an_account_that_another_desk_took_meanwhile_is_tried_again_while_a_desk_holds_something(
+    tmp_path: Path,
+) -> None:
+    async with broker() as alpaca:
+        file = await at(alpaca, tmp_path)
+        alpaca.by_hand("place", symbol="SPY", qty="3", side="buy")
+        async with serving(alpaca, load_gateway(file)):
+            await until(lambda: alpaca.account.quantity("SPY") == 3)
+            assert (await asyncio.to_thread(start_outcome, file))[0] == 2  # no desk holds anything
+            move = {"source": "main", "target": "rebalancer", "cash": "0", "symbol": "SPY", "quantity": "3"}
+            await asyncio.to_thread(ask, load_gateway(file), "POST", "/transfer", {**move, "by": "anna", "why": ""})
+        direct = AccountLock(tmp_path, Holder("direct", "/elsewhere", 4711), alpaca.trading_url)
+        direct.claim_key(alpaca.account.key)
+        code, line = await asyncio.to_thread(start_outcome, file)
+        assert (code, "direct, state directory /elsewhere, process 4711" in line) == (1, True), line
+        direct.close()
 
 
 async def test_a_guards_prefix_goes_to_no_other_sub_account_at_once(tmp_path: Path) -> None:
