@@ -527,8 +527,9 @@ def note_dividend(draft: Draft, line: Activity) -> bool:
         return False
     if waits:
         bars = draft.desk.decides.known(draft).get(symbol, ())
-        before = [bar.close for bar in bars if new_york_text(bar.start_ns)[:10] < line.ex_date]
-        if not before or abs(float(mark - per_share) - before[-1]) > NEAR * float(mark):
+        before = [bar for bar in bars if new_york_text(bar.start_ns)[:10] < line.ex_date]
+        closes = [bar.close for bar in (*before[-1:], *bars[-1:])]  # the newest fell, adjusted or not
+        if not any(abs(float(mark - per_share) - close) <= NEAR * float(mark) for close in closes):
             return False
         basket = draft.basket
         draft.basket = replace(basket, splits=_without(basket.splits, symbol), sure=_without(basket.sure, symbol))
