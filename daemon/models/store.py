@@ -41,6 +41,7 @@ from daemon.models.signature import SIGNATURE_BYTES_MAX, SIGNATURE_FILE, check_s
 from strategies.golden import contract_hash, own_values
 from strategies.kit.contract import AnyStrategy, Spec
 from strategies.kit.manifest import FORMAT, MANIFEST_FILE, POLICY_FILE, RISK, Manifest, decode
+from strategies.kit.own.stand_in import StandIn
 from strategies.registry import configured, entry, typed
 from strategies.registry import strategy as strategy_named
 
@@ -112,15 +113,18 @@ def load(
 ) -> LoadedModel:
     """Return the strategy's policy of this version from `<models_dir>/<strategy>/<version>/`, read once and checked.
 
-    Checks in this order: the version's name and its files, with a `public_key` (Ed25519, base64) the signature of the
-    manifest, its format and fields, strategy, version, contract hash, observation shape, actions, number of golden
-    answers, the policy file's digest, and the digests of the version's other files. `judged_digest` is the one that the
-    manifest must have, "" for any. What an export replaces while it is read is read again.
+    Checks in this order: that the strategy could be imported, the version's name and its files, with a `public_key`
+    (Ed25519, base64) the signature of the manifest, its format and fields, strategy, version, contract hash,
+    observation shape, actions, number of golden answers, the policy file's digest, and the digests of the version's
+    other files. `judged_digest` is the one that the manifest must have, "" for any. What an export replaces while it is
+    read is read again.
 
     Raises:
         ModelError: the first check that failed.
     """
     name = strategy.spec.name
+    if isinstance(strategy, StandIn):
+        raise ModelError("strategy", f"{name} cannot be imported, and without it no model is asked")
     shelf = models_dir / name
     if not _is_folder(shelf):
         raise ModelError(

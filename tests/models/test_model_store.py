@@ -49,6 +49,7 @@ from daemon.models.store import (
 from strategies import registry
 from strategies.kit.contract import AnyStrategy
 from strategies.kit.manifest import MANIFEST_FILE, POLICY_FILE, Manifest, encode
+from strategies.kit.own.stand_in import spec_text
 from strategies.kit.parameters import text_of
 from strategies.registry import add
 from strategies.registry import strategy as registered
@@ -803,3 +804,15 @@ def test_a_refusal_is_one_short_printable_line_whatever_the_manifest_says(
         _, text = refusal(folder, scalper)
         assert text.isprintable()
         assert len(text) < 2_100
+
+
+def test_of_a_strategy_that_cannot_be_imported_no_version_is_blamed(folder: Path) -> None:
+    """The version is whole: to export it again, as for another contract, would cure nothing."""
+    name = "mine_scalper"
+    shutil.copytree(folder.parent, folder.parents[1] / name)
+    spec = msgspec.structs.replace(registered("option_scalper").spec, name=name)
+    with forgotten_again():
+        away = registered(registry.stand_in("/gone/mine.py:STRATEGY", spec_text(spec)))
+        with pytest.raises(ModelError, match=f"strategy: {name} cannot be imported") as refused:
+            load(folder.parents[1], away)
+    assert "export" not in str(refused.value)

@@ -138,9 +138,7 @@ def _symbols_of(spec: Spec) -> set[str]:
 
 
 def _choose(settings: DeskSettings, strategy: AnyStrategy, *, dry_run: bool) -> tuple[LoadedModel, OnnxPolicy, str]:
-    if isinstance(strategy, StandIn):
-        raise ModelError("strategy", f"{strategy.spec.name} cannot be imported, and without it no model is asked")
-    last = None if dry_run else _answered_last(settings)
+    last = None if dry_run or isinstance(strategy, StandIn) else _answered_last(settings)
     try:
         return *_verify(settings, strategy, settings.policy.version, last), ""
     except ModelError as error:
