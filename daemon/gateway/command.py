@@ -64,8 +64,17 @@ from daemon.gateway.journal import (
     verify,
 )
 from daemon.gateway.market import MarketRelay
+from daemon.gateway.rules import free_cash
 from daemon.gateway.server import CONTROL_SOCKET, Clients, GatewayServer
-from daemon.gateway.setup import SetupRequest, account_problem, desk_file, init, shared_symbols, symbol_problems
+from daemon.gateway.setup import (
+    SetupRequest,
+    account_problem,
+    desk_file,
+    init,
+    require_capital,
+    shared_symbols,
+    symbol_problems,
+)
 from daemon.gateway.step import OWES_USD
 from daemon.gateway.upstream import Upstream
 from daemon.gateway.watched import GatewayStatusFile
@@ -103,13 +112,9 @@ async def opening(settings: GatewaySettings, upstream: Upstream, now_ns: int) ->
     expected = settings.gateway.account_number
     if expected and number != expected:
         raise ConfigError(f"the keys open account {number}, gateway.account_number is {expected}")
-    cash, capital = wire.decimal(account.get("cash"), "cash"), capital_of(settings)
+    capital = capital_of(settings)
     _require_cents(capital)
-    whole = sum(capital.values(), Decimal(0))
-    if whole > cash:
-        parts = ", ".join(f"{name} {usd}" for name, usd in capital.items())
-        raise ConfigError(f"the account has {cash} USD in cash, and the capital of all is {whole} ({parts}): lower it")
-    return Opened(
+    event = Opened(
         now_ns,
         number,
         account,
@@ -119,6 +124,8 @@ async def opening(settings: GatewaySettings, upstream: Upstream, now_ns: int) ->
         capital,
         list(settings.guards),
     )
+    require_capital(event)
+    return event
 
 
 def former_desks(event: Opened) -> list[str]:
@@ -151,13 +158,13 @@ def newcomers(settings: GatewaySettings, books: Ledgers, now_ns: int) -> list[Tr
     """Return the events that give new sub-accounts of the file their capital. Raises ConfigError, as `opening` does."""
     fresh = {name: usd for name, usd in capital_of(settings).items() if name not in books.accounts}
     _require_cents(fresh)
-    whole, free = sum(fresh.values(), Decimal(0)), books.main.cash - books.reserved_usd(MAIN)
-    if whole and whole > free:
+    whole, free = sum(fresh.values(), Decimal(0)), free_cash(books, MAIN)
+    if whole > free:
         parts = ", ".join(f"{name} {usd}" for name, usd in fresh.items())
         owners = [name for name in gone_from_file(settings, books) if books.accounts[name].cash > 0]
         moves = "".join(f", or by the former file `rltrader-gateway transfer {name} {MAIN}` first" for name in owners)
-        words = f"{MAIN} has {free} USD that no order keeps, new sub-accounts ask for {whole} ({parts})"
-        raise ConfigError(f"{words}: lower their capital{moves}")
+        words = f"{MAIN} has {free:.2f} USD that no order and no short position keeps"
+        raise ConfigError(f"{words}, new sub-accounts ask for {whole} ({parts}): lower their capital{moves}")
     return [
         Transferred(now_ns, MAIN, name, usd, "", Decimal(0), "gateway.toml", "capital") for name, usd in fresh.items()
     ]

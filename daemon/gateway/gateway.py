@@ -1330,7 +1330,7 @@ class Gateway:
             raise ValueError(f"{books.differences[CASH][1]}: cash of {MAIN} moves once both agree")
         free = free_cash(books, source)
         if cash > free:
-            raise ValueError(f"{source} has {free:.2f} USD that no order keeps, asked for {cash}")
+            raise ValueError(f"{source} has {free:.2f} USD that no order and no short position keeps, asked for {cash}")
         if quantity:
             if is_coin(symbol):
                 raise ValueError(f"{symbol}: crypto is {MAIN}'s alone")

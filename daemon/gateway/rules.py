@@ -363,8 +363,10 @@ def buying_power(books: Ledgers, account: str) -> Decimal:
 
 
 def free_cash(books: Ledgers, account: str) -> Decimal:
-    """Return a sub-account's cash in USD that its own purchases do not reserve."""
-    return max(books.accounts[account].cash - books.reserved_usd(account), ZERO)
+    """Return a sub-account's cash in USD that neither its own purchases nor its short positions keep."""
+    short = (h for h in books.accounts[account].holdings.values() if h.qty < 0)
+    owed = sum((-h.qty * books.marks.get(h.symbol, h.average) * multiplier(h.symbol) for h in short), ZERO)
+    return max(books.accounts[account].cash - books.reserved_usd(account) - owed, ZERO)
 
 
 def account_power(books: Ledgers) -> Decimal:

@@ -12,6 +12,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
 from pydantic import ValidationError
 
 from daemon.brokers.alpaca import wire
@@ -31,7 +32,9 @@ from daemon.gateway.config import (
     load_gateway,
     make_keys,
 )
-from daemon.gateway.events import MAIN
+from daemon.gateway.events import MAIN, Opened
+from daemon.gateway.rules import free_cash
+from daemon.gateway.step import Bookkeeper
 from daemon.gateway.upstream import Upstream
 from daemon.host.whole_files import write_whole
 from daemon.operator.log import Log
@@ -103,16 +106,16 @@ async def init(order: SetupRequest, keys: Credentials) -> str:
     overrides = {"desk.name": "gateway", "desk.account": kind, "desk.account_number": "unknown" if order.live else ""}
     overrides |= {f"alpaca.{name}": address for name, address in _addresses(order).items()}
     settings = load(None, {**overrides, **NO_STRATEGY}, only=(*SHARED_TABLES, "desk"))
-    upstream = Upstream(settings, keys, clock_of(settings), Log("error", "json", stream=io.StringIO()))
+    clock = clock_of(settings)
+    upstream = Upstream(settings, keys, clock, Log("error", "json", stream=io.StringIO()))
     try:
-        account, positions, _, _ = await upstream.account()
+        account, positions, orders, _ = await upstream.account()
         problems = await symbol_problems(upstream, subs)
     finally:
         await upstream.close()
     number, cash = wire.text(account.get("account_number")), wire.decimal(account.get("cash"), "cash")
-    whole = sum((sub.capital for sub in subs), Decimal(0))
-    if whole > cash:
-        raise ConfigError(f"the account has {cash} USD in cash, and the capital of all is {whole}: lower it")
+    capital = {sub.name: sub.capital for sub in subs}
+    require_capital(Opened(clock.now_ns(), number, account, positions, orders, [], capital, []))
     if problems:
         raise ConfigError("\n".join(problems))
     keys_dir = order.keys_dir or f"{order.state_dir}/keys"
@@ -139,6 +142,19 @@ async def init(order: SetupRequest, keys: Credentials) -> str:
     words += [f"  {command} --check", f"  {command}"]
     words += [f"  {command} desk {sub.name} --strategy NAME > {sub.name}.toml" for sub in subs]
     return "\n".join(words) + "\n"
+
+
+def require_capital(event: Opened) -> None:
+    """Raise ConfigError, with the figures, for capital beyond the cash that no order and no short position keeps."""
+    keeper = Bookkeeper()
+    keeper.step(structs.replace(event, capital={}))
+    cash, free, whole = keeper.books.main.cash, free_cash(keeper.books, MAIN), sum(event.capital.values(), Decimal(0))
+    if whole > free:
+        parts = ", ".join(f"{name} {usd}" for name, usd in event.capital.items())
+        kept = f", {free:.2f} of it free of orders and short positions" if free < cash else ""
+        raise ConfigError(
+            f"the account has {cash} USD in cash{kept}, and the capital of all is {whole} ({parts}): lower it"
+        )
 
 
 def account_problem(error: BrokerError) -> str:

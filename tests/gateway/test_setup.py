@@ -103,6 +103,40 @@ async def test_capital_that_the_account_does_not_have_is_refused_with_the_figure
     assert not (tmp_path / "gateway.toml").exists()
 
 
+async def test_capital_is_no_cash_that_a_persons_order_or_short_position_keeps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account = Account(DEFAULT_KEY, DEFAULT_SECRET, cash=Decimal(100000), margin=2)
+    async with AlpacaServer(market("QQQ"), clock_of_loop(OPEN_NS + HOUR_NS), accounts=[account]) as alpaca:
+        alpaca.by_hand("place", symbol="SPY", qty="20", side="sell")
+        await until(lambda: "SPY" in alpaca.account.positions)  # 10,000 USD came in, which buy it back
+        kept = {"symbol": "QQQ", "qty": "100", "type": "limit", "limit_price": "490", "time_in_force": "gtc"}
+        alpaca.by_hand("place", side="buy", **kept)
+        words = r"110000\.00 USD in cash, 51000\.00 of it free of orders and short positions, and the capital of all is"
+        with pytest.raises(ConfigError, match=f"{words} 60000 "):
+            await init(order(tmp_path, alpaca.trading_url, *SUBS), keys_of(alpaca))
+        assert not (tmp_path / "gateway.toml").exists()
+        async with gateway_on(alpaca, tmp_path / "g", table("a", "40000")) as s:
+            settings, books = s.gateway.settings, s.books
+            await s.settled()
+            kept_words = r"main has 10999\.90 USD that no order and no short position keeps"  # the middle is 500.005
+            with pytest.raises(ValueError, match=kept_words):
+                await s.gateway.transfer("main", "a", Decimal(11001), "", Decimal(0), "test", "more")
+            new = dataclasses.replace(settings, sub_accounts={**settings.sub_accounts, "b": table("b", "11001")})
+            with pytest.raises(ConfigError, match=kept_words):
+                command.newcomers(new, books, OPEN_NS)
+        monkeypatch.setattr("daemon.gateway.command.clock_of", lambda _: Clock.real(alpaca.clock.now_ns))
+        tables = {"a": table("a", "51001")}
+        findings = await check(dataclasses.replace(settings, sub_accounts=tables), keys_of(alpaca), Ledgers(), "")
+        assert any(not right and re.search(f"{words} 51001 ", text) for right, text in findings)
+
+
+async def test_an_account_that_owes_cash_serves_sub_accounts_without_capital(tmp_path: Path) -> None:
+    async with broker("-500") as alpaca:
+        await init(order(tmp_path, alpaca.trading_url, "scalper:0"), keys_of(alpaca))
+    assert load_gateway(tmp_path / "gateway.toml").sub_accounts["scalper"].capital == 0
+
+
 @pytest.mark.parametrize("capital", ["10000.005", "0.001"])
 async def test_capital_with_parts_of_a_cent_is_refused_wherever_it_is_given(tmp_path: Path, capital: str) -> None:
     words = rf"capital is {re.escape(capital)}: expected USD in whole cents"
