@@ -43,7 +43,6 @@ from daemon.gateway.config import (
     client_keys,
     in_cents,
     keep_start,
-    key_files,
     last_start,
     limits_in_cents,
     load_gateway,
@@ -723,9 +722,6 @@ def _check_name(settings: GatewaySettings, name: str) -> None:
 
 def _keys(settings: GatewaySettings, name: str) -> int:
     _check_name(settings, name)
-    file = key_files(settings, name)[0]
-    if file.exists():
-        raise ConfigError(f"{file.parent}: has keys already: remove them first, the desk then needs the new ones")
     sys.stdout.write(f"written: {make_keys(settings, name)}\n")
     return 0
 

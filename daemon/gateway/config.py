@@ -310,6 +310,8 @@ def _secret(name: str, path: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         problem = error.strerror if isinstance(error, OSError) else "it is no ASCII text"
         cure = f"`rltrader-gateway keys {name}` makes them"
+        if not isinstance(error, FileNotFoundError):
+            cure = f"let the gateway's user read it, or remove it and its fellow: {cure} anew"
         raise ConfigError(f"{path}: a key of sub-account {name} cannot be read ({problem}): {cure}") from None
     if path is not copy and mode & 0o077:
         raise ConfigError(f"{path}: has mode {mode:04o}, so others may read it: chmod 600 {path}")
@@ -321,8 +323,12 @@ def _secret(name: str, path: Path) -> str:
 def make_keys(settings: GatewaySettings, name: str) -> Path:
     """Write a fresh key and secret into files that only their owner can read; return their folder.
 
-    Raises OSError where one exists.
+    Raises ConfigError where one exists: a new key would stand beside an old secret.
     """
+    if there := [path.name for path in key_files(settings, name) if path.exists()]:
+        folder, words = key_files(settings, name)[0].parent, " and ".join(there)
+        cure = f"remove it first, then `rltrader-gateway keys {name}`; its desk needs the new ones"
+        raise ConfigError(f"{folder}: has keys already: {words}: {cure}")
     texts = (f"GW{secrets.token_hex(9).upper()}", secrets.token_urlsafe(30))
     for path, text in zip(key_files(settings, name), texts, strict=True):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

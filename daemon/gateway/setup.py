@@ -133,7 +133,7 @@ async def init(order: SetupRequest, keys: Credentials) -> str:
     if subs:
         new_settings = load_gateway(order.file)
         for sub in subs:
-            if not key_files(new_settings, sub.name)[0].exists():
+            if not all(file.exists() for file in key_files(new_settings, sub.name)):
                 make_keys(new_settings, sub.name)
             words.append(f"sub-account {sub.name}: {sub.capital} USD, keys in {keys_dir}/{sub.name}")
     words += [f"note: {note}" for note in shared_symbols(subs)]

@@ -735,6 +735,21 @@ async def test_a_key_that_cannot_be_used_keeps_out_its_own_desk_alone(tmp_path: 
                 pass
 
 
+async def test_no_new_key_stands_beside_an_old_secret(tmp_path: Path) -> None:
+    async with broker() as alpaca:
+        await init(order(tmp_path, alpaca.trading_url, "scalper:10000"), keys_of(alpaca))
+    settings = load_gateway(tmp_path / "gateway.toml")
+    key, secret = key_files(settings, "scalper")
+    old_secret = secret.read_text()
+    key.unlink()
+    with pytest.raises(ConfigError, match=f"has keys already: {secret.name}: remove it first, then .* keys scalper"):
+        make_keys(settings, "scalper")
+    assert (key.exists(), secret.read_text()) == (False, old_secret)
+    key.mkdir()  # as one that cannot be read: `keys` alone makes none in its place
+    (problem,) = usable_keys(settings)[1]
+    assert "or remove it and its fellow: `rltrader-gateway keys scalper` makes them anew" in str(problem)
+
+
 @pytest.mark.host_time  # the operator asks from another thread, and the gateway waits for a report
 async def test_without_any_key_that_can_be_used_a_person_still_closes_what_a_desk_holds(tmp_path: Path) -> None:
     async with broker() as alpaca:
