@@ -1326,6 +1326,9 @@ class Gateway:
             raise ValueError(f"{source} is named twice: expected two sub-accounts")
         if cash < 0 or quantity < 0 or not (cash or quantity):
             raise ValueError(f"cash is {cash}, quantity {quantity}: expected one of them, above 0")
+        if amended := [order.name for order in books.orders_in_amendment() if order.account == source]:
+            words = f"the broker changed fills of {amended[0]}, which are being read"
+            raise ValueError(f"what {source} has is not known: {words}: try again in a moment")
         if cash and source == MAIN and CASH in books.differences:  # a withdrawal: the cash would be another's
             raise ValueError(f"{books.differences[CASH][1]}: cash of {MAIN} moves once both agree")
         free = free_cash(books, source)

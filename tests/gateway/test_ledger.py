@@ -315,6 +315,30 @@ async def test_a_bust_and_a_correction_are_their_owners(tmp_path: Path, kind: st
         assert s.verified().difference == ""
 
 
+async def test_nothing_is_moved_while_a_bust_that_takes_it_back_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes, read = asyncio.Event(), TradingReads.order_fills
+
+    async def read_later(reads: TradingReads, order_id: str) -> list[dict[str, Any]]:
+        await goes.wait()
+        return await read(reads, order_id)
+
+    async with stage(tmp_path) as s:
+        await hold(s, "a", 4)
+        monkeypatch.setattr(TradingReads, "order_fills", read_later)
+        s.broker.faults.add("trade_bust")
+        await s.until(lambda: bool(s.books.amending))
+        for cash, symbol, quantity in ((Decimal(100), "", 0), (Decimal(0), "SPY", 4)):
+            with pytest.raises(ValueError, match="what a has is not known: the broker changed fills of"):
+                await s.gateway.transfer("a", "b", cash, symbol, Decimal(quantity), "anna", "")
+        goes.set()
+        await s.until(lambda: not s.books.amending)
+        assert (s.held("a"), s.held("b")) == ({}, {})  # as the broker: b has no shares that nobody can sell
+        await s.gateway.transfer("a", "b", Decimal(100), "", Decimal(0), "anna", "")
+        await s.settled()
+
+
 @pytest.mark.parametrize("quantity", [0, 10])
 async def test_a_sub_account_that_a_bust_left_short_buys_back_and_no_more(tmp_path: Path, quantity: int) -> None:
     async with stage(tmp_path) as s:
