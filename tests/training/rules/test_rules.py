@@ -305,9 +305,9 @@ def test_a_default_that_is_written_anew_keeps_the_version_and_both_values_are_na
     spec, trading = strategy(task.strategy).spec, trading_for(task.strategy)
     assert warnings(manifest, spec, trading) == ()
     text = (packages / "ru_session" / "ru_session.py").read_text(encoding="utf-8")
-    assert "fast: int = 10" in text
+    assert "kit.Parameter(10, " in text  # the declared default, with which it is made
     changed = tmp_path / "ru_changed.py"
-    changed.write_text(text.replace("fast: int = 10", "fast: int = 12"), encoding="utf-8")
+    changed.write_text(text.replace("kit.Parameter(10, ", "kit.Parameter(12, "), encoding="utf-8")
     with forgotten_again():
         add(str(changed))
         assert contract_hash(strategy(task.strategy)) == manifest.contract_hash
