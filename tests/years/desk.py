@@ -8,13 +8,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import SecretStr
-
 from daemon.app.live.desk import LiveDesk, run_live
 from daemon.app.live.prepare import prepare_live
 from daemon.app.live.settings_choice import settings_of_a_held_desk
 from daemon.cli.start.exits import TROUBLE, exit_code
-from daemon.config.load import Credentials, load
+from daemon.config.load import load
 from daemon.config.sources import ConfigError
 from daemon.config.tables import DeskSettings
 from daemon.host.hang import HangGuard
@@ -40,9 +38,7 @@ class DeskLives(Lives):
         note: Callable[[str, Mapping[str, Any]], None],
         name: str = "rltraderd",
     ) -> None:
-        super().__init__(name, loop, network, folder, folder / "desk", note)
-        self.config = config
-        self._keys = Credentials(api_key_id=SecretStr(keys[0]), api_secret_key=SecretStr(keys[1]))
+        super().__init__(name, loop, network, folder / "desk", config, keys, note)
         self.live: LiveDesk | None = None
         self.alarms: list[AlarmLine] = []  # what the operator's program was told
 

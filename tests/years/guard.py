@@ -9,17 +9,14 @@ import asyncio
 import dataclasses
 import os
 import random
-import signal
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from pydantic import SecretStr
-
 from daemon.brokers.registry import guarded_account
-from daemon.config.load import EXIT_CODE, NO_STRATEGY, ConfigError, Credentials, load
+from daemon.config.load import EXIT_CODE, NO_STRATEGY, ConfigError, load
 from daemon.guard import command
 from daemon.guard.command import Guard
 from daemon.guard.paths import Ears, FolderPath
@@ -82,9 +79,7 @@ class GuardLives(Lives):
     ) -> None:
         host = folder / "guard-host"
         host.mkdir()
-        super().__init__(NAME, loop, network, host, host / "guard", note)
-        self.config = config
-        self._keys = Credentials(api_key_id=SecretStr(keys[0]), api_secret_key=SecretStr(keys[1]))
+        super().__init__(NAME, loop, network, host / "guard", config, keys, note)
         self.guard: Guard | None = None
         self.closes = False  # whether it closes all, which takes two paths
         self.since_ns = 0  # since when this life watches
@@ -102,9 +97,7 @@ class GuardLives(Lives):
     async def main(self, process: Process, log: Log) -> int:
         """What `rltrader-guard` does once its command line is read."""
         del process
-        task = asyncio.current_task()
-        assert task is not None
-        self.loop.add_signal_handler(signal.SIGTERM, task.cancel)
+        self._end_by_signal()
         try:
             settings = load(self.config, NO_STRATEGY, only=command.TABLES)
         except ConfigError as error:
@@ -177,7 +170,7 @@ class Guarded:
         self._look_s, self._beat_s = float(str(table["look_s"])), float(str(table["beat_s"]))
         keys = (world.account.key, world.account.secret)
         self.lives = GuardLives(world.loop, world.network, world.folder, run.config, keys, world.story.note)
-        self.lives.closes = bool(run.guard_closes)
+        self.lives.closes = run.guard_closes
         self.cut_until_ns = 0  # the desk's heartbeats do not arrive until then
         self._heard_ns = world.loop.now_ns  # the newest one that was written
         self._beat: Heartbeat | None = None

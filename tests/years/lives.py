@@ -19,7 +19,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import SecretStr
+
 from daemon.cli.start.exits import TROUBLE
+from daemon.config.load import Credentials
 from daemon.journal.journal import FILE
 from daemon.operator.log import Log
 from tests.years.loop import OWNER, Process, YearsLoop
@@ -39,12 +42,14 @@ class Lives(ABC):
         name: str,
         loop: YearsLoop,
         network: Network,
-        folder: Path,
         state_dir: Path,
+        config: Path,
+        keys: tuple[str, str],
         note: Callable[[str, Mapping[str, Any]], None],
     ) -> None:
-        self.name, self.loop, self.network, self.folder, self.state_dir = name, loop, network, folder, state_dir
-        self._note = note
+        self.name, self.loop, self.network, self.folder = name, loop, network, state_dir.parent
+        self.state_dir, self.config, self._note = state_dir, config, note
+        self._keys = Credentials(api_key_id=SecretStr(keys[0]), api_secret_key=SecretStr(keys[1]))
         self.lives = 0
         self.process: Process | None = None
         self.exit_code: int | None = None  # the exit code of a life that is over
@@ -86,6 +91,12 @@ class Lives(ABC):
     @abstractmethod
     def grave(self) -> object:
         """What of a dead life must not be collected."""
+
+    def _end_by_signal(self) -> None:
+        """Let SIGTERM cancel the running task, as the programs without a desk's clean stop have it."""
+        task = asyncio.current_task()
+        assert task is not None
+        self.loop.add_signal_handler(signal.SIGTERM, task.cancel)
 
     def _over(self, process: Process, task: asyncio.Task[int]) -> None:
         if self.process is not process or not process.alive:

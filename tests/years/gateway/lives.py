@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import SecretStr
-
-from daemon.config.load import EXIT_CODE, ConfigError, Credentials
+from daemon.config.load import EXIT_CODE, ConfigError
 from daemon.gateway.command import serve
 from daemon.gateway.config import load_gateway
 from daemon.gateway.gateway import Gateway
@@ -37,9 +34,7 @@ class GatewayLives(Lives):
         keys: tuple[str, str],
         note: Callable[[str, Mapping[str, Any]], None],
     ) -> None:
-        super().__init__(NAME, loop, network, folder, folder / NAME, note)
-        self.config = config
-        self._keys = Credentials(api_key_id=SecretStr(keys[0]), api_secret_key=SecretStr(keys[1]))
+        super().__init__(NAME, loop, network, folder / NAME, config, keys, note)
         self.gateway: Gateway | None = None
         before = Gateway.__init__
 
@@ -61,9 +56,7 @@ class GatewayLives(Lives):
     async def main(self, process: Process, log: Log) -> int:
         """What `rltrader-gateway` does once its command line is read."""
         del process
-        task = asyncio.current_task()
-        assert task is not None
-        self.loop.add_signal_handler(signal.SIGTERM, task.cancel)
+        self._end_by_signal()
         try:
             settings = load_gateway(self.config)
             await serve(settings, self._keys, Clock.virtual(self.loop.participant), log, self.state_dir)
