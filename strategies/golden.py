@@ -47,7 +47,8 @@ from strategies.kit.units import DAY_NS, HOUR_NS, MINUTE_NS, SECOND_NS
 from strategies.registry import STRATEGIES, by_kind, declaration
 from strategies.registry import strategy as strategy_named
 
-VALUE_LONGEST = 200  # characters of a value's JSON; of a longer one the digest is kept
+VALUE_LONGEST = 200  # characters of a value's JSON; of a longer one a digest is kept
+DIGEST_DIGITS = 4  # enough to see that a value is another, too few to find a short secret by trying
 GOLDEN_SEED = 20240703
 GOLDEN_SESSIONS = (
     Session("2024-07-02", 1719927000_000000000, 1719950400_000000000),
@@ -402,7 +403,8 @@ def own_values(strategy: AnyStrategy) -> dict[str, Any]:
     """Return what an own strategy is made with: each attribute's plain value, as JSON has it; {} of a shipped one.
 
     A default that is written anew changes no contract, and where `decide` alone uses it no golden observation. The
-    spec, which is of the contract, and what is no plain data are left out.
+    spec, which is of the contract, and what is no plain data are left out. Of a value with text, which may be a
+    secret, and of a long one only a digest is returned: a manifest is shown and committed.
     """
     slots = [vars(kind).get("__slots__", ()) for kind in type(strategy).__mro__]
     names = [*vars(strategy)] if hasattr(strategy, "__dict__") else []
@@ -411,6 +413,7 @@ def own_values(strategy: AnyStrategy) -> dict[str, Any]:
     for name in () if strategy.spec.name in STRATEGIES else sorted({*names} - {"spec"}):
         with suppress(Exception):  # a slot without a value, an array, a function
             data = msgspec.json.encode(getattr(strategy, name), order="deterministic")
-            long = len(data) > VALUE_LONGEST
-            values[name] = f"SHA-256 {sha256(data).hexdigest()[:12]}" if long else msgspec.json.decode(data)
+            hidden = len(data) > VALUE_LONGEST or b'"' in data
+            digest = f"SHA-256 {sha256(data).hexdigest()[:DIGEST_DIGITS]}"
+            values[name] = digest if hidden else msgspec.json.decode(data)
     return values

@@ -316,6 +316,24 @@ def test_a_default_that_is_written_anew_keeps_the_version_and_both_values_are_na
         assert warnings(msgspec.structs.replace(manifest, values={}), spec, trading) == ()  # of a former release
 
 
+def test_the_manifest_has_numbers_of_an_own_strategy_in_clear_and_no_text(packages: Path, tmp_path: Path) -> None:
+    task = task_of(packages, "session", tmp_path)
+    code = (packages / "ru_session" / "ru_session.py").read_text(encoding="utf-8")
+    head, assigned, rest = code.partition("        self.fast, self.slow")
+    assert assigned
+    keeps = '        self.rate = 0.25\n        self.login = "s3cret-of-mine"\n        self.by_host = {"a": b"t0ken"}\n'
+    changed = tmp_path / "ru_changed.py"
+    changed.write_text(f"{head}{keeps}{assigned}{rest}", encoding="utf-8")
+    with forgotten_again():
+        add(str(changed))
+        data = (export_rule(task, "sip", lambda _: None)[0] / MANIFEST_FILE).read_bytes()
+    values = json.loads(data)["values"]
+    assert values["rate"] == 0.25
+    assert {*values} >= {"login", "by_host"}
+    assert b"s3cret" not in data
+    assert b"dDBrZW4" not in data  # t0ken in base64
+
+
 def test_a_damaged_version_is_replaced_and_one_of_another_contract_stays(packages: Path, tmp_path: Path) -> None:
     task = task_of(packages, "session", tmp_path)
     version, _ = export_rule(task, "sip", lambda _: None)
