@@ -12,7 +12,14 @@ import pytest
 import torch
 
 from training.rl import kernels
-from training.rl.kernels import bf16_cost, fast_precision, keep_freed_memory, plain_float32, use_fast_float32
+from training.rl.kernels import (
+    bf16_cost,
+    fast_precision,
+    keep_freed_memory,
+    plain_float32,
+    products_of,
+    use_fast_float32,
+)
 
 MKLDNN: Any = torch.backends.mkldnn
 
@@ -92,3 +99,11 @@ def test_bfloat16_that_is_emulated_is_warned_of_with_what_it_costs(monkeypatch: 
     assert kernels.slow_products("float32", "cpu") == kernels.slow_products("bf16", "cuda") == ""
     monkeypatch.setattr(kernels, "bf16_cost", lambda: 0.6)
     assert kernels.slow_products("bf16", "cpu") == ""
+
+
+@pytest.mark.parametrize(("multiplications", "precision"), [(256 * 128 * 128, "ieee"), (512 * 256 * 256, "bf16")])
+def test_small_products_keep_torch_s_library_while_they_are_computed(multiplications: int, precision: str) -> None:
+    MKLDNN.matmul.fp32_precision = "bf16"
+    with products_of(multiplications):
+        assert MKLDNN.matmul.fp32_precision == precision
+    assert MKLDNN.matmul.fp32_precision == "bf16"

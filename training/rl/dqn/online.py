@@ -213,9 +213,11 @@ class OnlineLearner:
             ArithmeticError: a figure was not finite; no weight changed since.
         """
         rows: list[Tensor] = []
-        for _ in range(due_steps(self._c, self.experiences, self.gradient_steps) if self._fresh.size else 0):
-            self.gradient_steps += 1
-            rows.append(self._descend())
+        due = due_steps(self._c, self.experiences, self.gradient_steps) if self._fresh.size else 0
+        with self.dqn.products(self._c.batch):
+            for _ in range(due):
+                self.gradient_steps += 1
+                rows.append(self._descend())
         if not rows:
             return {}
         means = torch.stack(rows).mean(dim=0)

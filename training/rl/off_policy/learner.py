@@ -11,11 +11,13 @@ import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from training.rl.kernels import products_of
 from training.rl.off_policy.coefficients import OffPolicyCoefficients
 from training.rl.off_policy.passes import CriticsPass, LayersPass
 from training.rl.off_policy.replay import Transitions
@@ -310,6 +312,11 @@ class Learner:
         """The rate of the next gradient steps."""
         for descent in self._descents.values():
             descent.rate = rate
+
+    def products(self, rows: int) -> AbstractContextManager[None]:
+        """The context in which gradient steps of so many rows are fastest; see `products_of`."""
+        weights = (weight for module in self._modules.values() for weight in module.parameters() if weight.dim() > 1)
+        return products_of(rows * max(weight.shape[-2:].numel() for weight in weights))
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next gradient steps depend on: tensors and plain values, not copied."""

@@ -58,6 +58,10 @@ class Rates(Protocol):
     def environments(self) -> int:
         """How many environments are stepped together."""
 
+    @property
+    def batch(self) -> int:
+        """Transitions of a gradient step."""
+
 
 class Due(Protocol):
     """The coefficients that say how many gradient steps are due."""
@@ -174,7 +178,8 @@ class Rounds(ABC):
         """
         rate = self.learning_rate
         self._learner.set_learning_rate(rate)
-        rewards, figures = self._round()
+        with self._learner.products(self._rates.batch):
+            rewards, figures = self._round()
         reward = float(torch.stack(rewards).mean())
         self._check("mean reward or an observation", 0, reward)
         averages = {name: value for figure in figures for name, value in self._averages(figure).items()}

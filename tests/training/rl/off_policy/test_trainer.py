@@ -57,6 +57,25 @@ def bits(learner: OffPolicyTrainer) -> list[bytes]:
     return [tensor.numpy().tobytes() for tensor in tensors(learner.state_dict())]
 
 
+def test_an_update_of_small_layers_uses_the_library_that_is_fast_for_them() -> None:
+    mkldnn: Any = torch.backends.mkldnn
+    switch = mkldnn.matmul
+    used: list[str] = []
+
+    class Noting(PlantedSizing):
+        def step(self, actions: Tensor) -> Step:
+            used.append(switch.fp32_precision)
+            return super().step(actions)
+
+    before, switch.fp32_precision = switch.fp32_precision, "bf16"
+    try:
+        trainer(place=Noting(MDP, SMALL.environments, 1)).update()
+        assert {*used} == {"ieee"}
+        assert switch.fp32_precision == "bf16"
+    finally:
+        switch.fp32_precision = before
+
+
 @pytest.mark.parametrize("name", ["sac", "td3"])
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_the_same_seed_gives_the_same_weights_byte_for_byte(name: str, precision: str) -> None:
