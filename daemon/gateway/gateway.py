@@ -173,8 +173,7 @@ class Gateway:
         self._began_ns = clock.now_ns()
         self._blocked_words = ""  # the `block_reason` that was reported
         self._beaten_s = inf  # when the event loop last showed that it runs; inf before it did
-        self._report_needed = 0  # number of the first report that began after the last hang
-        self._unread = True  # no report since the start: others' actions in the account are not known yet
+        self._report_needed = 1  # number of the first report that began after the start or the last hang
         self._figure_is_old = False  # orders changed since the newest report began
         self._stream = upstream.trade_stream(self._on_update, self._on_stream, self._on_taken)
         self.stream_taken = False  # the broker refuses its trade stream, because another connection has it
@@ -539,7 +538,7 @@ class Gateway:
 
     def _began_in_time(self) -> None:
         """Raise MayPass if this process started with a clock ahead of the broker's, which did not answer then."""
-        if self._unread and self._check.lag_s:
+        if not self._taken_in and self._check.lag_s:
             words = f"the time taken at the start was {self._check.lag_s:.0f} s ahead of the broker's"
             raise MayPass(f"{words}, which did not answer then: the next start goes on by the broker's")
 
@@ -570,7 +569,6 @@ class Gateway:
         strange = next(filter(None, map(self._strange_desk, event.orders)), "")
         await self.do(event)
         await self._halt_for(strange or self._newly_sold_off())
-        self._unread = False
         self._tell_block()
         for symbol, price in prices_of(event.positions).items():
             self.prices[symbol] = (event.asked_ns, price)
@@ -761,8 +759,8 @@ class Gateway:
         return order if order is not None and order.account == account else None
 
     def _order_or_503(self, order: GatewayOrder | None) -> GatewayOrder | None:
-        """Return the order; raise 503 for None before the first report of this run, which may bring it."""
-        if order is None and self._unread:
+        """Return the order; raise 503 for None before a report after the start or a hang, which may bring it."""
+        if order is None and self._is_unread():
             raise Refusal(503, None, "gateway: the broker's orders were not read yet")
         return order
 
@@ -1155,25 +1153,32 @@ class Gateway:
             await self.wait_for_report(min(self.settings.gateway.answer_s, REPORT_WAIT_S), for_exit=for_exit)
 
     async def _once_read(self) -> None:
-        """Wait for the first report after a start: before it the books may lack a sale, whose shares are gone."""
-        if self._unread:
+        """Wait for a report after a start or a hang: before it the books may lack a sale, whose shares are gone."""
+        if self._is_unread():
             await self._after_report()
 
     def beat(self) -> None:
         """Note, each second, that the event loop runs: a gap shows that the process hung."""
-        self._lacks_report()
+        self._note_hang()
         self._beaten_s = asyncio.get_running_loop().time()
 
-    def _lacks_report(self) -> bool:
-        """Return whether the process hung, and no report that began afterwards is taken yet."""
+    def _note_hang(self) -> None:
+        """Where the last beat is long ago, say so, and need a report that begins now: others may have acted."""
         now_s = asyncio.get_running_loop().time()
-        if now_s - self._beaten_s > max(HUNG_S, 2 * look_s(BEAT_S)):
+        gap_s = now_s - self._beaten_s
+        if gap_s > max(HUNG_S, 2 * look_s(BEAT_S)):
             self._beaten_s, self._report_needed = now_s, self._report_number + 1
+            self._log("gateway_hung", seconds=round(gap_s, 1))
+            self._report_request.set()
+
+    def _is_unread(self) -> bool:
+        """Return whether no report is taken that began after the start, or after the last hang."""
+        self._note_hang()
         return self._taken_in < self._report_needed
 
     async def _once_read_after_hang(self) -> None:
         """Wait for a report after a hang: a person may have closed everything meanwhile, and purchases waited here."""
-        if not (self.ready and self._lacks_report()):
+        if not (self.ready and self._is_unread()):
             return
         try:
             await self.wait_for_report(min(self.settings.gateway.answer_s, REPORT_WAIT_S), for_exit=False)
@@ -1313,7 +1318,7 @@ class Gateway:
     ) -> None:
         """Move cash or a quantity between sub-accounts. Raises ValueError, with the figures, for what is not there."""
         books = self.books
-        if self._unread:
+        if self._is_unread():
             raise ValueError("the account was not read yet, and what is there is not known: try again in a moment")
         if away := self.away():  # a stop may have sold what the books still have
             raise ValueError(f"what is there is not known: {away}: try again once the broker is back")
@@ -1384,7 +1389,7 @@ class Gateway:
         if not words:
             difference_words = "; ".join(words for _, words in books.differences.values()) or "they differ in nothing"
             raise ValueError(f"{subject}: books and broker agree on it, as far as a report tells: {difference_words}")
-        if self._unread or books.changed_ns >= books.reported_ns or words not in books.doubts:
+        if self._is_unread() or books.changed_ns >= books.reported_ns or words not in books.doubts:
             raise ValueError(f"{words}: it is too new, and news may be on its way: try again in a moment")
         cash, quantities = books.sums()
         if subject == CASH:

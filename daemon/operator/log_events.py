@@ -169,6 +169,11 @@ GATEWAY_EVENTS: dict[str, LogEvent] = {
     "gateway_unanswered": LogEvent(
         "warning", ("order", "problem"), "The broker has not answered for an order: it is looked up."
     ),
+    "gateway_hung": LogEvent(
+        "warning",
+        ("seconds",),
+        "The process stood still, or its journal's disk did not answer: purchases and sales wait for a new report.",
+    ),
     "gateway_look_up_failed": LogEvent(
         "warning", ("problem",), "The broker has not answered a look-up: it is asked again until it does."
     ),

@@ -243,6 +243,28 @@ async def test_a_purchase_that_waited_for_a_hanging_gateway_leaves_after_a_repor
         assert [order.symbol for order in alpaca.account.orders.values() if order.open] == []
 
 
+async def test_a_sale_that_waited_for_a_hanging_gateway_sells_nothing_that_a_guard_sold_meanwhile(tmp_path: Path) -> None:
+    """The account has a sibling's five yet, which the broker would let it sell."""
+    subs = table("a", guard_prefix="guarda"), table("b")
+    async with broker() as alpaca, gateway_on(alpaca, tmp_path, *subs) as s:
+        await s.place("a", 5)
+        await s.place("b", 5)
+        await s.until(lambda: len(s.held("a")) == len(s.held("b")) == 1)
+        await s.settled()
+        s.gateway.beat()
+        alpaca.faults.add("update_lost", times=10)
+        alpaca.by_hand("place", symbol="SPY", qty="5", side="sell", client_order_id="guarda-1")
+        await asyncio.sleep(40)  # without a beat
+        assert s.held("a") == {"SPY": Decimal(5)}  # by its books
+        assert (await s.refused("a", 5, "sell"))[0] == 403
+        assert (s.held("a"), s.held("b")) == ({}, {"SPY": Decimal(5)})
+        hangs = s.log.of("gateway_hung")
+        assert [round(hang["seconds"]) for hang in hangs] == [40]
+        await s.place("b", 5, "sell")
+        await s.until(lambda: not s.held("b"))
+        await s.settled()
+
+
 async def test_a_program_that_made_hundreds_of_orders_today_makes_no_report_long_and_nothing_is_missed(
     tmp_path: Path,
 ) -> None:
