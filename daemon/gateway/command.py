@@ -25,6 +25,7 @@ from typing import Any
 
 from msgspec import structs
 
+from daemon.alpaca_api.wire import text
 from daemon.brokers.alpaca import wire
 from daemon.brokers.alpaca.assemble import feeds_of_plan
 from daemon.brokers.alpaca.trading.report import block_reason
@@ -63,7 +64,7 @@ from daemon.gateway.journal import (
     verify,
 )
 from daemon.gateway.market import MarketRelay
-from daemon.gateway.rules import free_cash
+from daemon.gateway.rules import OrderView, denied_entries, free_cash
 from daemon.gateway.server import CONTROL_SOCKET, Clients, GatewayServer
 from daemon.gateway.setup import (
     SetupRequest,
@@ -195,7 +196,7 @@ def unlike_file(settings: GatewaySettings, books: Ledgers) -> list[str]:
             words.append(f"sub_account.{name}.capital is {table.capital}, and it began with {began}: {cure}")
     for name in gone_from_file(settings, books):
         account, orders = books.accounts[name], sum(order.account == name for order in books.open_orders())
-        holdings = [f"{holding.qty} {symbol}" for symbol, holding in account.holdings.items()]
+        holdings = [f"{text(holding.qty)} {symbol}" for symbol, holding in account.holdings.items()]
         if holdings or orders or abs(account.cash) >= CENT:  # less than a cent cannot be moved
             content = f"holds {', '.join([*holdings, f'{account.cash:.2f} USD'])} and has {orders} orders"
             closes = f"`rltrader-gateway panic {name}` closes it, then " if holdings or orders else ""
@@ -411,6 +412,8 @@ async def _account_findings(
         fresh = as_there_is(newcomers(settings, books, now_ns), cash, books)
         begins = [f"{move.target} begins with {move.cash} USD of {MAIN}'s" for move in fresh]
         begins += unlike_file(settings, books)
+        view = OrderView(books, books.marks, settings.account, settings.sub_accounts, now_ns)
+        begins += [f"purchase {name} would be cancelled: {why}" for name, why in denied_entries(view).items()]
     holdings = _positions_text({str(row["symbol"]): str(row["qty"]) for row in positions}) or "nothing"
     account_words = f"{settings.gateway.account} account {number}: {cash} USD, holds {holdings}"
     trades = [(False, f"account {number} may not trade: {words}") for words in (block_reason(account),) if words]

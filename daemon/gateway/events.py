@@ -184,6 +184,12 @@ class Halted(GatewayEvent, frozen=True):
     until_date: str = ""
 
 
+class EntriesEnded(GatewayEvent, frozen=True):
+    """Purchases that rest from before a start and would be denied now are cancelled: name -> why."""
+
+    ended: dict[str, str]
+
+
 class RowsLeftOut(GatewayEvent, frozen=True):
     """A start left out these rows of the journal. The books are complete up to the report of `since_ns`.
 
@@ -229,6 +235,7 @@ AnyGatewayEvent = (
     | Suspended
     | LapseChosen
     | Halted
+    | EntriesEnded
     | RowsLeftOut
     | Resumed
     | GatewayStarted

@@ -53,6 +53,7 @@ from daemon.gateway.events import (
     CancelSibling,
     CloseTaken,
     DifferenceAccepted,
+    EntriesEnded,
     FillsRead,
     GatewayStarted,
     Halted,
@@ -81,6 +82,7 @@ from daemon.gateway.rules import (
     beyond_means,
     buying_power,
     day_loss,
+    denied_entries,
     free_cash,
     has_one_name,
     judge,
@@ -156,7 +158,7 @@ class Gateway:
         self._closing: dict[str, str] = {}  # name -> symbol, of close calls under way
         self._turns: dict[str, asyncio.Lock] = {}  # by symbol, for the next close call
         self._cancels: dict[str, asyncio.Future[None]] = {}  # by the broker's id, of cancels under way
-        self._unseen_cancels: set[str] = set()  # names of orders that are cancelled once the broker shows them
+        self._ending: set[str] = set()  # names of orders that are being cancelled until they are gone
         self._person_halts: dict[str, Halted] = {}  # newest by a person, by sub-account or `ALL`
         self._panics: set[str] = set()  # sub-accounts in a panic: their calls are not limited
         self._sold_off: set[str] = set()  # symbols whose sale past the gateway was noticed
@@ -574,6 +576,10 @@ class Gateway:
             self.prices[symbol] = (event.asked_ns, price)
         if self.books.halt is None and (loss := self._day_loss()):
             await self._halt(Halted(self.now_ns(), "day_loss", loss, "gateway", self.books.day[0]))
+        if not self._taken_in and (denied := denied_entries(self._view())):
+            for name, reason in denied.items():
+                self._log("gateway_entry_ended", order=name, reason=reason)
+            await self.do(EntriesEnded(self.now_ns(), denied))
         async with self._report_condition:
             self._taken_in = self._report_number
             self._report_condition.notify_all()
@@ -988,22 +994,27 @@ class Gateway:
                     await self._order_change.wait()
 
     async def _cancel_sibling(self, name: str) -> None:
-        """Cancel an order as soon as the broker has shown it, once for all requests meanwhile."""
-        if name in self._unseen_cancels:
+        """Cancel an order as soon as the broker has shown it, again where that fails; once for all requests."""
+        if name in self._ending:
             return
-        self._unseen_cancels.add(name)
+        self._ending.add(name)
+        failures = 0
         try:
-            while name in self.books.live and not self.books.orders[name].id:
-                await self._order_change.wait()
+            while name in self.books.live:
+                if not self.books.orders[name].id:
+                    await self._order_change.wait()
+                    continue
+                try:
+                    await self.upstream.cancel(self.books.orders[name].id, self.settings.gateway.answer_s)
+                    return
+                except BrokerError as error:
+                    failures += 1
+                    if failures == 1:
+                        self._log("gateway_unanswered", order=name, problem=str(error))
+                    self._report_request.set()
+                    await asyncio.sleep(back_off_s(failures, FIRST_PAUSE_S, LONGEST_PAUSE_S, 0.5))
         finally:
-            self._unseen_cancels.discard(name)
-        if name not in self.books.live:
-            return
-        try:
-            await self.upstream.cancel(self.books.orders[name].id, self.settings.gateway.answer_s)
-        except BrokerError as error:
-            self._log("gateway_unanswered", order=name, problem=str(error))
-            self._report_request.set()
+            self._ending.discard(name)
 
     # --- orders without an answer -------------------------------------------------------------------------------------
 

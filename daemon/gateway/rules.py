@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -54,6 +54,7 @@ class OrderView:
     tables: Mapping[str, SubAccountTable]
     now_ns: int
     away: str = ""  # why the broker cannot be reached, "" when it can
+    ended: Collection[str] = ()  # names of purchases that count as gone
 
 
 def judge(
@@ -87,6 +88,34 @@ def judge(
         return Permit(ZERO, against, beyond, by_call)
     _may_add(view, account, order, price, old_order)
     return Permit(price, against)
+
+
+def denied_entries(view: OrderView) -> dict[str, str]:
+    """Return the purchases of sub-accounts that work and would be denied now, each with why, newest first.
+
+    Of those that are beyond a limit together, the older ones stay. One that was to give way is not kept either.
+    """
+    orders, denied = view.books.orders, dict[str, str]()
+    for name in sorted(view.books.entries(), key=lambda name: (-orders[name].created_ns, name)):
+        try:
+            _may_stay(dataclasses.replace(view, ended=denied), orders[name])
+        except Refusal as error:
+            denied[name] = error.message.removeprefix(GATEWAY)
+    return denied
+
+
+def _may_stay(view: OrderView, order: GatewayOrder) -> None:
+    account = order.account
+    if order.gives_way:
+        raise _denial("it was to give way to an exit or a halt")
+    if account not in view.tables:
+        raise _denial(f"{account} is not in the file")
+    if view.books.accounts[account].suspended:
+        raise _denial(f"{account} is fenced")
+    _no_halt(view.books)
+    _of_its_kind(view.tables[account], order.symbol)
+    worth = order.filled_or_open * order.reserve * multiplier(order.symbol)
+    _within_limits(view, account, root_of(order.symbol), ZERO, worth)
 
 
 def may_exercise(view: OrderView, account: str, symbol: str) -> None:
@@ -309,19 +338,27 @@ def _is_owed(books: Ledgers, account: str, order: Ticket, old_order: GatewayOrde
 def _may_add(view: OrderView, account: str, order: Ticket, price: Decimal, old_order: GatewayOrder | None) -> None:
     """Check all limits on a purchase: the sub-account's rules, doubts, its money, the account's limits."""
     table, books = view.tables[account], view.books
-    _of_its_kind(table, order)
+    _of_its_kind(table, order.symbol)
     if view.away:
         raise _denial(f"no new risk: {view.away}")
     if books.doubts:
         raise _denial(f"no new risk while sub-accounts and broker differ: {'; '.join(books.doubts)}")
-    if books.halt is not None:
-        raise _denial(f"no new risk: {books.halt[0]}: {books.halt[1]}")
+    _no_halt(books)
     if missing_usd := deficit(funds_of(books.broker_account)):
         raise _denial(f"no new risk: the account's margin is {missing_usd:.2f} USD above its equity: a deficit")
     cost, back = _cost(order, price, old_order)
     _can_be_paid(view, account, order, cost, back)
     filled_usd = ZERO if old_order is None else old_order.filled * price * multiplier(order.symbol)
-    _within_limits(view, account, order, cost - back, cost + filled_usd)
+    _within_limits(view, account, root_of(order.symbol), cost - back, cost + filled_usd)
+    if limit := view.limits.orders_a_minute:
+        lately = sum(1 for _ in books.orders_since(view.now_ns - MINUTE_NS))
+        if lately >= limit:
+            raise _denial(f"{lately} orders within a minute, account.orders_a_minute is {limit}")
+
+
+def _no_halt(books: Ledgers) -> None:
+    if books.halt is not None:
+        raise _denial(f"no new risk: {books.halt[0]}: {books.halt[1]}")
 
 
 def _cost(order: Ticket, price: Decimal, old_order: GatewayOrder | None) -> tuple[Decimal, Decimal]:
@@ -338,11 +375,11 @@ def only_figure_denies(view: OrderView, account: str, order: Ticket, old_order: 
     return order.sign > 0 and account_power(view.books) < cost - back <= free_cash(view.books, account)
 
 
-def _of_its_kind(table: SubAccountTable, order: Ticket) -> None:
-    kind = "shares" if order.contract is None else "options"
+def _of_its_kind(table: SubAccountTable, symbol: str) -> None:
+    kind = "options" if is_contract(symbol) else "shares"
     if kind not in table.kinds:
         raise _denial(f"sub_account.{table.name}.kinds is {list(table.kinds)}: no {kind}")
-    root = root_of(order.symbol)
+    root = root_of(symbol)
     if table.symbols and root not in table.symbols:
         raise _denial(f"sub_account.{table.name}.symbols has no {root}")
 
@@ -379,17 +416,16 @@ def account_power(books: Ledgers) -> Decimal:
     return max(figure - cost, ZERO)
 
 
-def _within_limits(view: OrderView, account: str, order: Ticket, new_usd: Decimal, whole: Decimal) -> None:
+def _within_limits(view: OrderView, account: str, root: str, new_usd: Decimal, whole: Decimal) -> None:
     """Check the sub-account's and the account's limits for `new_usd` more, of an order of `whole` USD in all."""
-    limits, table, books = view.limits, view.tables[account], view.books
-    root = root_of(order.symbol)
+    limits, table = view.limits, view.tables[account]
     if table.order_max and whole > table.order_max:
         raise _denial(f"{whole:.2f} USD in one order, sub_account.{table.name}.order_max is {table.order_max}")
     if table.exposure_max:
         usd = exposure(view, (account,)) + new_usd
         if usd > table.exposure_max:
             raise _denial(f"exposure {usd:.2f} USD, sub_account.{table.name}.exposure_max is {table.exposure_max}")
-    names = tuple(name for name in books.accounts if name != MAIN)
+    names = tuple(name for name in view.books.accounts if name != MAIN)
     if limits.gross_exposure_max:
         gross = exposure(view, names) + new_usd
         if gross > limits.gross_exposure_max:
@@ -399,11 +435,6 @@ def _within_limits(view: OrderView, account: str, order: Ticket, new_usd: Decima
         if alone > limits.symbol_exposure_max:
             words = f"exposure in {root} {alone:.2f} USD, account.symbol_exposure_max is {limits.symbol_exposure_max}"
             raise _denial(words)
-    if limits.orders_a_minute:
-        since_ns = view.now_ns - MINUTE_NS
-        lately = sum(1 for _ in books.orders_since(since_ns))
-        if lately >= limits.orders_a_minute:
-            raise _denial(f"{lately} orders within a minute, account.orders_a_minute is {limits.orders_a_minute}")
 
 
 def exposure(view: OrderView, accounts: tuple[str, ...], root: str = "") -> Decimal:
@@ -414,7 +445,7 @@ def exposure(view: OrderView, accounts: tuple[str, ...], root: str = "") -> Deci
             if not root or root_of(symbol) == root:
                 total += abs(holding.qty) * view.prices.get(symbol, holding.average) * multiplier(symbol)
     for order in books.purchases(accounts):
-        if not root or root_of(order.symbol) == root:
+        if order.name not in view.ended and (not root or root_of(order.symbol) == root):
             total += order.to_come * order.reserve * multiplier(order.symbol)
     return total
 

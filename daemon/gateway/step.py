@@ -49,6 +49,7 @@ from daemon.gateway.events import (
     CancelSibling,
     CloseTaken,
     DifferenceAccepted,
+    EntriesEnded,
     FillsRead,
     GatewayStarted,
     Halted,
@@ -139,6 +140,8 @@ class Bookkeeper:
             case Halted():
                 books.halt = (event.reason, event.detail, event.until_date)
                 self._give_way(books.entries())
+            case EntriesEnded(ended=ended):
+                self._give_way(ended)
             case RowsLeftOut(rows=rows, since_ns=since_ns):
                 self._go_on_without(rows, since_ns)
             case Resumed():

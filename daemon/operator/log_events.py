@@ -194,6 +194,11 @@ GATEWAY_EVENTS: dict[str, LogEvent] = {
         "A close call's limit order works for a minute: a person's order is in its way, or it was not priced anew.",
         alarm=True,
     ),
+    "gateway_entry_ended": LogEvent(
+        "warning",
+        ("order", "reason"),
+        "A purchase that rests from before a start would be denied now: it is cancelled, and its desk sees it expire.",
+    ),
     "gateway_moved": LogEvent(
         "info", ("source", "target", "what", "by", "why"), "A person moved cash or shares between sub-accounts."
     ),

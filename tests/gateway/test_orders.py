@@ -237,6 +237,16 @@ async def test_a_halt_cancels_what_sub_accounts_still_buy_and_nothing_else(tmp_p
         assert s.verified().difference == ""
 
 
+async def test_a_halt_cancels_a_purchase_again_where_the_broker_did_not_take_it(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        row = await s.place("a", 1, type="limit", limit_price="400")
+        where = {"method": "DELETE", "path": f"/v2/orders/{row['id']}"}
+        s.broker.faults.add("http_error", where=where, status=500, times=3)
+        await s.gateway.halt("operator", "news", "anna")
+        await s.until(lambda: not s.books.live)
+        assert not s.broker.account.working
+
+
 async def test_the_journal_is_proven_after_a_halt_whatever_the_orders_were_called(tmp_path: Path) -> None:
     async with broker() as alpaca:
         async with gateway_on(alpaca, tmp_path) as s:

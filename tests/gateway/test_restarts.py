@@ -16,7 +16,7 @@ from daemon.alpaca_api.wire import ZERO
 from daemon.gateway import journal, step
 from daemon.gateway.books import LinePart
 from daemon.gateway.command import ask
-from daemon.gateway.events import MAIN, AnyGatewayEvent, OrderTaken, Suspended, Transferred
+from daemon.gateway.events import MAIN, AnyGatewayEvent, Halted, OrderTaken, Suspended, Transferred
 from daemon.gateway.journal import event_json, open_journal, read_books, rotate_idle, rotate_when_due, verify
 from daemon.gateway.parts import Division
 from daemon.host.own_files import StateDirError
@@ -380,6 +380,52 @@ async def test_a_guards_stop_of_more_than_its_sub_account_holds_ends_and_keeps_n
             await s.until(lambda: not s.held("b"))
             await s.settled()
             assert s.verified().difference == ""
+
+
+RESTS = {"type": "limit", "limit_price": "480", "time_in_force": "gtc"}
+
+
+async def test_what_the_changed_file_denies_is_cancelled_at_the_start_and_no_exit_is(tmp_path: Path) -> None:
+    async with broker() as alpaca:
+        orders = alpaca.account.by_client_id
+        async with gateway_on(alpaca, tmp_path) as s:
+            await s.place("a", 5)
+            await s.until(lambda: bool(s.held("a")))
+            await s.place("a", 5, "sell", **{**RESTS, "limit_price": "600"}, client_order_id="exit")
+            for name in ("old", "new"):  # 4,800 USD each, beside shares of 2,500
+                await s.place("a", 10, **RESTS, client_order_id=name)
+            await s.place("b", 1, symbol=CALL, type="limit", limit_price="0.01", client_order_id="option")
+        subs = table("a", exposure_max=Decimal(8000)), table("b", kinds=("shares",))
+        async with gateway_on(alpaca, tmp_path, *subs) as s:
+            await s.until(lambda: sorted(s.books.live) == ["exit", "old"])
+            assert [orders[name].status for name in ("new", "option")] == ["canceled"] * 2
+            reasons = {str(row["order"]): str(row["reason"]) for row in s.log.of("gateway_entry_ended")}
+            assert reasons["option"] == "sub_account.b.kinds is ['shares']: no options"
+            assert reasons["new"].endswith("USD, sub_account.a.exposure_max is 8000")
+            row = (await s.ask("a", "GET", f"/v2/orders/{orders['new'].id}"))[1]
+            assert row["status"] == "expired"  # a cancel by another hand halts a desk
+            await s.place("b", 1, **RESTS, client_order_id="gone")
+            await s.settled()
+        async with gateway_on(alpaca, tmp_path, subs[0]) as s:
+            await s.until(lambda: sorted(s.books.live) == ["exit", "old"])
+            assert s.log.of("gateway_entry_ended") == [{"order": "gone", "reason": "b is not in the file"}]
+            assert s.verified().difference == ""
+
+
+@pytest.mark.parametrize(
+    "last", [Halted(OPEN_NS + 11 * MINUTE_NS, "operator", "news", "anna"), Suspended(OPEN_NS + 11 * MINUTE_NS, "a", True)]
+)
+async def test_a_halt_or_a_panic_that_died_before_its_cancels_ends_the_purchases_at_the_next_start(
+    tmp_path: Path, last: AnyGatewayEvent
+) -> None:
+    async with broker() as alpaca:
+        async with gateway_on(alpaca, tmp_path) as s:
+            await s.place("a", 1, **RESTS, client_order_id="rests")
+            s.gateway.journal.take(last)
+            await s.gateway.journal.durable()  # and here it dies
+        async with gateway_on(alpaca, tmp_path) as s:
+            await s.until(lambda: not s.books.live)
+            assert alpaca.account.by_client_id["rests"].status == "canceled"
 
 
 async def test_every_row_is_hashed_and_stepped_again(tmp_path: Path) -> None:
