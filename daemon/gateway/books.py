@@ -266,7 +266,7 @@ class Ledgers(msgspec.Struct):
     differences: dict[str, tuple[int, str]] = {}  # "cash" or a symbol -> since when, words
     doubts: tuple[str, ...] = ()  # differences that last
     halt: tuple[str, str, str] | None = None  # reason, detail, last date ("" for no end)
-    day: tuple[str, Decimal] = ("", ZERO)  # New York date, value of the sub-accounts at its first report
+    day: tuple[str, Decimal] = ("", ZERO)  # New York date, value of the sub-accounts by the report before its first
     uneven: int = 0  # fills not in whole cents since the sums last agreed, each of which the broker may have rounded
     code: str = ""
     guards: list[tuple[str, str]] = []  # prefixes of guards' order names, each with its sub-account

@@ -630,11 +630,12 @@ class Gateway:
             await self._halt(Halted(self.now_ns(), "foreign_order", words, "gateway"))
 
     def _day_loss(self) -> str:
-        """Return today's loss of all sub-accounts in words, where it reaches the limit; "" below it."""
+        """Return the day's loss of all sub-accounts in words, where it reaches the limit; "" below it."""
         limit = self.settings.account.day_loss_max
         if not limit or (loss := day_loss(self.books)) < limit:
             return ""
-        return f"{loss:.2f} USD lost today over all sub-accounts, account.day_loss_max is {limit}"
+        since = f"since the last report before {self.books.day[0]}"
+        return f"{loss:.2f} USD lost over all sub-accounts {since}, account.day_loss_max is {limit}"
 
     async def wait_for_report(self, within_s: float, *, for_exit: bool = True) -> None:
         """Wait for a report begun from now on; for an exit it begins sooner. Raises TimeoutError after `within_s`."""

@@ -451,6 +451,6 @@ def exposure(view: OrderView, accounts: tuple[str, ...], root: str = "") -> Deci
 
 
 def day_loss(books: Ledgers) -> Decimal:
-    """Return USD that all sub-accounts but `main` lost from the day's first report to the last one."""
+    """Return USD that all sub-accounts but `main` lost from the last report of an earlier day to the last one."""
     now = sum((books.worth(name, books.marks) for name in books.accounts if name != MAIN), ZERO)
     return books.day[1] - now if books.day[0] else ZERO

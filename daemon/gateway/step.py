@@ -565,7 +565,9 @@ class Bookkeeper:
 
         Behind a row that was left out, lines wait for the report that restores its fills: holdings divide them.
         """
-        books = self.books
+        books, today = self.books, new_york_date(self.books.now_ns).isoformat()
+        marks = books.marks or prices_of(event.positions)
+        former_worth = {name: books.worth(name, marks) for name in books.accounts}
         books.broker_account = event.account
         books.broker_cash = wire.decimal(event.account.get("cash"), "cash")
         positions = wire.positions(event.positions)
@@ -604,9 +606,9 @@ class Bookkeeper:
         if newest:
             for symbol in sorted({order.symbol for order in books.open_orders()} - books.differences.keys()):
                 self._end_sales_beyond_account(symbol)
-        if books.day[0] < new_york_date(books.now_ns).isoformat():
+        if books.day[0] < today:
             books.forget()
-            self._begin_day()
+            self._begin_day(today, former_worth)
         books.reported_ns = event.asked_ns
 
     def _book_lines(self, rows: Sequence[tuple[Json, str]]) -> None:
@@ -826,12 +828,12 @@ class Bookkeeper:
         books.main.cash += beyond
         books.uneven = 0
 
-    def _begin_day(self) -> None:
-        """Note at the first report of a New York date what the sub-accounts are worth, and each one's last equity."""
-        books, today = self.books, new_york_date(self.books.now_ns).isoformat()
-        books.day = (today, sum((books.worth(n, books.marks) for n in books.accounts if n != MAIN), ZERO))
+    def _begin_day(self, today: str, former_worth: Mapping[str, Decimal]) -> None:
+        """Begin a New York date with what the sub-accounts were worth by the report before its first one."""
+        books = self.books
+        books.day = (today, sum((usd for name, usd in former_worth.items() if name != MAIN), ZERO))
         for name, account in books.accounts.items():
-            account.last_equity = books.worth(name, books.marks)
+            account.last_equity = former_worth[name]
             for symbol, holding in list(account.holdings.items()):
                 account.hold(dataclasses.replace(holding, lastday_price=books.marks.get(symbol, holding.lastday_price)))
         if books.halt is not None and books.halt[2] and books.halt[2] < today:

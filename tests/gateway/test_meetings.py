@@ -1651,6 +1651,28 @@ def test_a_split_whose_line_is_late_is_neither_loss_nor_gain_of_the_day(split_at
     assert loss(tuesday + 6, 20, None) == loss(tuesday + 7, 20, "0") == 400  # the former price: that is none
 
 
+@pytest.mark.parametrize("sold", [False, True])
+def test_a_day_whose_open_the_gateway_missed_counts_what_was_lost_since_the_day_before(sold: bool) -> None:
+    """Ten shares of 100 on Monday evening are worth 70 when it comes back, or were sold for that at the open."""
+    machine = _machine()
+    _fills(machine, "a", "buy", 10, OPEN_NS)
+    row: Json = {"symbol": "SPY", "qty": "10", "side": "long", "avg_entry_price": "100", "current_price": "100"}
+    evening_ns, noon_ns = OPEN_NS + 7 * 60 * MINUTE_NS, OPEN_NS + DAY_NS + 150 * MINUTE_NS
+    machine.step(Reported(evening_ns, evening_ns, {"cash": "49000"}, [row], [], []))
+    order: Json = {"id": "2", "client_order_id": "stop", "symbol": "SPY", "side": "sell", "qty": "10"}
+    order |= {"type": "stop", "submitted_at": "2025-06-02T19:00:00Z", "updated_at": "2025-06-03T13:30:00Z"}
+    machine.step(OrderTaken(evening_ns, "a", "stop", order, dec(0)))
+    order |= {"status": "filled" if sold else "new", "filled_qty": "10" if sold else "0"}
+    fill: Json = {"id": "20250603093000000::e9", "activity_type": "FILL", "order_id": "2", "symbol": "SPY"}
+    fill |= {"side": "sell", "qty": "10", "price": "70", "cum_qty": "10", "transaction_time": "2025-06-03T13:30:00Z"}
+    machine.step(GatewayStarted(noon_ns, "code"))
+    positions, cash = ([], "49700") if sold else ([{**row, "current_price": "70"}], "49000")
+    machine.step(Reported(noon_ns, noon_ns, {"cash": cash}, positions, [order], [fill] if sold else []))
+    assert machine.books.day[0] == "2025-06-03"
+    assert day_loss(machine.books) == 300
+    assert machine.books.accounts["a"].last_equity == 10000
+
+
 # --- what the broker sends --------------------------------------------------------------------------------------------
 
 
