@@ -255,6 +255,7 @@ class Ledgers(msgspec.Struct):
     moving: list[Moving] = []
     settled: dict[str, dict[str, Decimal]] = {}  # contracts that ended before their line -> quantity by sub-account
     lapses: dict[str, str] = {}  # contracts that their holder lets lapse -> sub-account
+    exercises: dict[str, str] = {}  # contracts whose exercise was asked for and is not booked -> sub-account
     broker_cash: Decimal = ZERO  # by the last report
     broker_held: dict[str, Decimal] = {}
     broker_averages: dict[str, Decimal] = {}  # average cost of a share, USD, by the last report
@@ -379,8 +380,23 @@ class Ledgers(msgspec.Struct):
         return [order for order in orders if order is not None]
 
     def held_for_orders(self, account: str, symbol: str) -> Decimal:
-        """Return how much of a long holding its own sales reserve: working ones, and ended ones with unbooked fills."""
-        return self._reserved_by_sales(symbol, account) + self.unbooked_quantity(symbol, "sell", account)
+        """Return how much of a long holding own sales reserve (working, or with unbooked fills), and own exercises."""
+        sales = self._reserved_by_sales(symbol, account) + self.unbooked_quantity(symbol, "sell", account)
+        return sales + self.kept_for_exercise(symbol, account)
+
+    def kept_for_exercise(self, subject: str, account: str = "") -> Decimal:
+        """Return what exercises of a sub-account ("": of all) will take: USD for `CASH`, else shares."""
+        total = ZERO
+        for symbol, owner in self.exercises.items():
+            contract = parse_occ(symbol)
+            if contract is None or account not in ("", owner):
+                continue
+            units = max(self.accounts[owner].quantity(symbol), ZERO) * multiplier(symbol)
+            if contract.right > 0 and subject == CASH:
+                total += units * contract.strike
+            elif contract.right < 0 and subject == contract.root:
+                total += units
+        return total
 
     def _reserved_by_sales(self, symbol: str, account: str = "", without: GatewayOrder | None = None) -> Decimal:
         """Return what working sales of a sub-account ("": of all) reserve, except `without`.
@@ -398,7 +414,7 @@ class Ledgers(msgspec.Struct):
         return sum((o.unbooked for o in orders if o.side == side and account in ("", o.account)), ZERO)
 
     def free(self, account: str, symbol: str, without: GatewayOrder | None = None) -> Decimal:
-        """Return how much of a long holding may be sold: not reserved by own sales, and not more than the account has.
+        """Return how much of a long holding may be sold: no own sale or exercise reserves it, and the account has it.
 
         The account has less where `main` sold what others hold. After a reverse split without its line, a holding
         counts as its part of the new shares. The sale `without` counts as gone.
@@ -407,6 +423,8 @@ class Ledgers(msgspec.Struct):
         account_free = self._account_quantity(symbol) - self._reserved_by_sales(symbol, "", without)
         own_free -= self.unbooked_quantity(symbol, "sell", account)
         account_free -= self.unbooked_quantity(symbol, "sell")
+        own_free -= self.kept_for_exercise(symbol, account)
+        account_free -= self.kept_for_exercise(symbol)
         return max(min(own_free, account_free), ZERO)
 
     def _account_quantity(self, symbol: str) -> Decimal:
@@ -477,8 +495,9 @@ class Ledgers(msgspec.Struct):
         return [order for order in orders if order.account in accounts and order.opens]
 
     def reserved_usd(self, account: str) -> Decimal:
-        """Return USD that a sub-account's purchases reserve of its cash until they are booked."""
-        return sum((o.to_come * o.reserve * multiplier(o.symbol) for o in self.purchases((account,))), ZERO)
+        """Return USD that a sub-account's purchases and exercises reserve of its cash until they are booked."""
+        purchases = (o.to_come * o.reserve * multiplier(o.symbol) for o in self.purchases((account,)))
+        return sum(purchases, self.kept_for_exercise(CASH, account))
 
     def show(self, order: GatewayOrder, row: Json, *, amended: bool = False) -> bool:
         """Take the broker's newest row of an order; False for a row older than what is known.
@@ -775,7 +794,9 @@ class Ledgers(msgspec.Struct):
             if not order.open and new_york_date(ended_ns).isoformat() < from_date:
                 self.drop(name)
                 self.names.pop(order.id, None)
-        self.lapses = {symbol: name for symbol, name in self.lapses.items() if self.accounts[name].quantity(symbol)}
+        for choices in (self.lapses, self.exercises):
+            for symbol in [symbol for symbol, name in choices.items() if not self.accounts[name].quantity(symbol)]:
+                del choices[symbol]
         for line, (at_ns, _) in list(self.lines.items()):
             if new_york_date(at_ns).isoformat() < lines_from:
                 del self.lines[line]

@@ -175,6 +175,14 @@ class LapseChosen(GatewayEvent, frozen=True):
     symbol: str
 
 
+class ExerciseAsked(GatewayEvent, frozen=True):
+    """A sub-account has its contract `symbol` exercised, and keeps cash or shares for it; not `on`: it was refused."""
+
+    account: str
+    symbol: str
+    on: bool
+
+
 class Halted(GatewayEvent, frozen=True):
     """No new risk in any sub-account until `Resumed`, or to the end of `until_date` ("": no end by itself)."""
 
@@ -234,6 +242,7 @@ AnyGatewayEvent = (
     | DifferenceAccepted
     | Suspended
     | LapseChosen
+    | ExerciseAsked
     | Halted
     | EntriesEnded
     | RowsLeftOut

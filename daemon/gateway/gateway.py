@@ -54,6 +54,7 @@ from daemon.gateway.events import (
     CloseTaken,
     DifferenceAccepted,
     EntriesEnded,
+    ExerciseAsked,
     FillsRead,
     GatewayStarted,
     Halted,
@@ -1308,7 +1309,13 @@ class Gateway:
         await self._once_read()
         self._sole_holder(account, symbol)
         may_exercise(self._view(), account, symbol)
-        await self._broker_answer(self.upstream.instruct(symbol, "exercise"))
+        await self.do(ExerciseAsked(self.now_ns(), account, symbol, on=True))
+        try:
+            await self._broker_answer(self.upstream.instruct(symbol, "exercise"))
+        except Refusal as error:
+            if error.status != 504:  # without an answer it may be carried out
+                await self.do(ExerciseAsked(self.now_ns(), account, symbol, on=False))
+            raise
 
     async def do_not_exercise(self, account: str, symbol: str) -> None:
         """POST …/do-not-exercise: allowed as for `exercise`."""
@@ -1350,7 +1357,8 @@ class Gateway:
             raise ValueError(f"{books.differences[CASH][1]}: cash of {MAIN} moves once both agree")
         free = free_cash(books, source)
         if cash > free:
-            raise ValueError(f"{source} has {free:.2f} USD that no order and no short position keeps, asked for {cash}")
+            words = f"{source} has {free:.2f} USD that no order, exercise or short position keeps"
+            raise ValueError(f"{words}, asked for {cash}")
         if quantity:
             if is_coin(symbol):
                 raise ValueError(f"{symbol}: crypto is {MAIN}'s alone")

@@ -128,9 +128,9 @@ def may_exercise(view: OrderView, account: str, symbol: str) -> None:
         if books.accounts[account].suspended:
             raise refusal("not_authorized")
         cost, power = shares * contract.strike, buying_power(books, account)
-        if cost > power:
+        if cost > power and symbol not in books.exercises:
             raise refusal("buying_power", buying_power=f"{power:.2f}", cost_basis=text(cost))
-    elif shares > (free := books.free(account, contract.root)):
+    elif shares > (free := books.free(account, contract.root)) and symbol not in books.exercises:
         raise denial(f"insufficient qty available for order (requested: {text(shares)}, available: {text(free)})")
 
 
@@ -145,7 +145,9 @@ def beyond_means(books: Ledgers, spots: Mapping[str, Decimal], date: str) -> lis
         power, shares = free_cash(books, name), dict[str, Decimal]()
         for symbol, holding in sorted(account.holdings.items()):
             contract, units = parse_occ(symbol), holding.qty * multiplier(symbol)
-            if name == MAIN or contract is None or contract.expiry != date or units <= 0 or symbol in books.lapses:
+            if name == MAIN or contract is None or contract.expiry != date or units <= 0:
+                continue
+            if symbol in books.lapses or symbol in books.exercises:  # what an exercise takes is kept for it
                 continue
             spot = spots.get(contract.root)
             if spot is None or contract.right * (spot - contract.strike) < CENT:

@@ -18,7 +18,7 @@ from daemon.alpaca_api.books import AlpacaPosition
 from daemon.alpaca_api.wire import ZERO, Json, multiplier, text
 from daemon.brokers.alpaca import wire
 from daemon.brokers.alpaca.trading.report import amended_execution, amends, execution_of, ledger_fill, standing
-from daemon.core.broker.ledger import AMENDED, CASH_IN_LIEU, CONTRACT_CASH, in_order
+from daemon.core.broker.ledger import AMENDED, CASH_IN_LIEU, CONTRACT_CASH, CONTRACT_ENDS, in_order
 from daemon.core.events import Activity
 from daemon.core.instruments.option_market import parse_occ, root_of
 from daemon.core.orders import parse_name
@@ -50,6 +50,7 @@ from daemon.gateway.events import (
     CloseTaken,
     DifferenceAccepted,
     EntriesEnded,
+    ExerciseAsked,
     FillsRead,
     GatewayStarted,
     Halted,
@@ -137,6 +138,12 @@ class Bookkeeper:
                 books.accounts[account].suspended = on
             case LapseChosen(account=account, symbol=symbol):
                 books.lapses[symbol] = account
+                books.exercises.pop(symbol, None)
+            case ExerciseAsked(account=account, symbol=symbol, on=on):
+                books.lapses.pop(symbol, None)
+                books.exercises.pop(symbol, None)
+                if on:
+                    books.exercises[symbol] = account
             case Halted():
                 books.halt = (event.reason, event.detail, event.until_date)
                 self._give_way(books.entries())
@@ -645,6 +652,8 @@ class Bookkeeper:
         elif former is not None or self._comes_early(line):
             return
         self._take_back(line)
+        if line.kind in CONTRACT_ENDS:
+            books.exercises.pop(line.symbol, None)
         division, self.has_divided = divide(books, line, ex_date), True
         books.ratios.pop(line.id, None)
         books.spun.pop(line.id, None)

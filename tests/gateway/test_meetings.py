@@ -348,6 +348,31 @@ async def test_an_exercise_takes_no_more_than_its_own(tmp_path: Path) -> None:
         assert not [r for r in s.broker.requests if "exercise" in r.path]
 
 
+LATE_LINES = Rules(fill_sizes=(1000, 1000), dead_session_s=1.0, late_activities=True)
+
+
+@pytest.mark.parametrize(("fault", "kept"), [(None, 49_000), ((504, "after"), 49_000), ((403, "before"), 0)])
+async def test_what_an_exercise_takes_is_kept_until_its_line_comes(
+    tmp_path: Path, fault: tuple[int, str] | None, kept: int
+) -> None:
+    """A call of 490 USD takes 49,000; only the broker's refusal gives them back."""
+    call = CALL.replace("C00500000", "C00490000")
+    async with stage(tmp_path, table("a", "60000"), table("b"), rules=LATE_LINES) as s:
+        await s.place("a", 1, symbol=call, type="limit", limit_price="50")
+        await s.until(lambda: bool(s.held("a")))
+        free = s.books.accounts["a"].cash - kept
+        if fault is not None:
+            where = {"method": "POST", "path": f"/v2/positions/{call}/exercise"}
+            s.broker.faults.add("http_error", where=where, status=fault[0], moment=fault[1])
+        status, _ = await s.ask("a", "POST", f"/v2/positions/{call}/exercise")
+        assert status == (200 if fault is None else fault[0])
+        shown = dec((await s.ask("a", "GET", "/v2/account"))[1]["buying_power"])
+        assert shown == free
+        with pytest.raises(ValueError, match=f"a has {free:.2f} USD that no order"):
+            await s.gateway.transfer("a", "b", free + 1, "", dec(0), "anna", "less room")
+        assert s.verified().difference == ""
+
+
 @pytest.mark.parametrize(("cash", "quantity"), [("NaN", "0"), ("0", "NaN"), ("Infinity", "0"), ("0.001", "0")])
 async def test_what_is_moved_is_a_number(tmp_path: Path, cash: str, quantity: str) -> None:
     async with stage(tmp_path) as s:
