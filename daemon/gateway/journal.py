@@ -163,7 +163,10 @@ class GatewayJournal:
         await self._writer.beat()
 
     def _snapshot(self) -> None:
+        """Add a snapshot to the next commit; none before a start's `RowsLeftOut`: it would hide them from the next."""
         books = self.machine.books
+        if self.machine.whole_until_ns is not None:
+            return
         self._batch.snapshots.append(_snapshot_of(books, self._chain.next_id - 1, self.code))
         self._snapshot_seq = books.seq
 

@@ -18,8 +18,8 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from daemon.gateway.events import RowsLeftOut, Updated
-from daemon.gateway.journal import read_books, verify
+from daemon.gateway.events import RowsLeftOut, Transferred, Updated
+from daemon.gateway.journal import open_journal, read_books, verify
 from daemon.gateway.step import Bookkeeper
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
@@ -124,6 +124,19 @@ async def test_whichever_row_is_damaged_the_broker_brings_back_all_but_transfers
         if not any("Transferred" in words for words in left_out):
             assert (row, books, len(left_out)) == (row, before, 1)
         assert sum(cash for cash, _ in books.values()) == alpaca.account.cash
+
+
+async def test_a_start_that_ends_before_it_says_what_it_left_out_hides_no_damage_from_the_next(
+    story: Story, tmp_path: Path
+) -> None:
+    """Its port was taken, or it was stopped at once: the books that it wrote at its end would look whole."""
+    alpaca, killed, _ = story
+    execute(killed, "UPDATE events SET payload = '{}' WHERE id = 9")
+    for _ in range(2):
+        journal = open_journal(killed, "paper")
+        journal.take(Transferred(journal.books.now_ns, "main", "c", D(0), "", D(0), "gateway.toml", "capital"))
+        await journal.close()
+    await damaged(alpaca, killed, tmp_path / "next")
 
 
 DAMAGES = {
