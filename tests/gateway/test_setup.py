@@ -283,6 +283,7 @@ async def test_a_check_beside_open_positions_compares_the_file_with_the_journal(
             await s.place("b", 2)
             alpaca.by_hand("place", symbol="SPY", qty="100", side="buy")  # 50,000 USD, which are no longer in cash
             await s.until(lambda: bool(s.held("b")) and bool(s.held("main")))
+            await s.place("b", 1, type="limit", limit_price="400", client_order_id="rests")
             settings = s.gateway.settings
         monkeypatch.setattr("daemon.gateway.command.clock_of", lambda _: Clock.real(alpaca.clock.now_ns))
         tables = {"a": table("a", "60000"), "c": table("c", "1000")}
@@ -296,8 +297,9 @@ async def test_a_check_beside_open_positions_compares_the_file_with_the_journal(
             "c begins with 1000 USD of main's",
         ]
         assert words[2].startswith("sub_account.a.capital is 60000, and it began with 20000: ")
-        assert words[3].startswith("b is not in the file, holds 2 SPY, 18999.98 USD and has 0 orders: ")  # of 500.01
+        assert words[3].startswith("b is not in the file, holds 2 SPY, 18999.98 USD and has 1 orders: ")  # of 500.01
         assert "panic b" in words[3]
+        assert words[4] == "purchase rests would be cancelled: b is not in the file"
         assert [words for right, words in findings if not right and "day_loss_max is 0.02" in words]
 
 
