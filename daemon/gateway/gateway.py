@@ -1008,13 +1008,14 @@ class Gateway:
                     continue
                 try:
                     await self.upstream.cancel(self.books.orders[name].id, self.settings.gateway.answer_s)
-                    return
                 except BrokerError as error:
                     failures += 1
                     if failures == 1:
                         self._log("gateway_unanswered", order=name, problem=str(error))
                     self._report_request.set()
                     await asyncio.sleep(back_off_s(failures, FIRST_PAUSE_S, LONGEST_PAUSE_S, 0.5))
+                else:
+                    return
         finally:
             self._ending.discard(name)
 
