@@ -61,7 +61,7 @@ def row(symbol: str, date: str, factor: float = 1.0) -> dict[str, Any]:
 
 @dataclass(slots=True)
 class Source:
-    """Alpaca's data service: `asked` are the newest dates of its calls for bars."""
+    """Alpaca's data service: `asked` are the newest dates of its calls for bars, `given` how many each returned."""
 
     now_ns: int
     takes_ns: int = 0
@@ -71,6 +71,7 @@ class Source:
     running: dict[str, dict[str, Any]] = field(default_factory=dict)
     quotes: dict[str, dict[str, Any]] = field(default_factory=dict)
     asked: list[int] = field(default_factory=list)
+    given: list[int] = field(default_factory=list)
     quoted: list[tuple[str, ...]] = field(default_factory=list)
     not_held: set[str] = field(default_factory=set)  # sessions that the broker's own calendar lacks
 
@@ -86,12 +87,14 @@ class Source:
         self.asked.append(end_ns)
         self._answer()
         dates = [s.date for s in calendar().sessions if start_ns <= midnight_ns(s.date) <= end_ns]
-        return {
+        bars = {
             symbol: [
                 row(symbol, date, self.factors.get(symbol, 1.0)) for date in dates if (symbol, date) not in self.holes
             ]
             for symbol in symbols
         }
+        self.given.append(sum(map(len, bars.values())))
+        return bars
 
     async def days(self, first: str, last: str) -> list[dict[str, Any]]:
         self._answer()

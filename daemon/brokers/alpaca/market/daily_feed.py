@@ -356,6 +356,7 @@ class DailyFeed:
         self._one = asyncio.Lock()  # serialises fetch and emission: none is compared with an older state
         self._schedule_event: SessionScheduled | None = None
         self._complete_to = ""  # date of the newest session whose bars were fetched and emitted
+        self._newest: dict[str, Bar] = {}  # their newest bars, as they were fetched
         self._missing: frozenset[str] = frozenset()  # symbols without a bar of that session
         self._named_in_alarm: frozenset[str] = frozenset()  # those of them that an alarm has named
         self._ended_sessions: set[str] = set()
@@ -478,7 +479,8 @@ class DailyFeed:
     async def _data_for_decision(self, session: Session, *, again: bool) -> tuple[Bars, str]:
         """Return the running bars where the desk decides on them, and what blocks a decision ("" for nothing)."""
         session_before = self._session_before(session)
-        if (again or self._complete_to < session_before.date) and not await self._update(session_before):
+        late = self._complete_to < session_before.date
+        if (again or late) and not await self._update(session_before, again=again):
             return (), f"the daily bars up to {session_before.date} could not be fetched"
         if len(self._missing) == len(self._symbols) and await self._was_not_held(session_before, session):
             return await self._data_for_decision(session, again=False)
@@ -522,25 +524,31 @@ class DailyFeed:
     async def _update(self, newest: Session, past: Sequence[Session] = (), *, again: bool = False) -> bool:
         """Fetch the bars up to this session's and emit new ones; False when unavailable.
 
-        `again`: fetch only symbols whose bar of this session is missing, after the others have come.
+        `again`: fetch only symbols whose bar of this session has come or changed since: a split changes all bars.
         """
         async with self._one:
             sessions = [s for s in self._final(self._clock.now_ns()) if s.date <= newest.date]
             sessions = sessions[-(self._keep + MARGIN) :]
             if not sessions or sessions[-1].date != newest.date:
                 return False
-            lacking = tuple(sorted(self._missing)) if again and self._complete_to == newest.date else ()
+            symbols, rereads = self._symbols, again and self._complete_to == newest.date
             try:
-                bars = await self._history.fetched(sessions, lacking or self._symbols)
+                if rereads:
+                    last_bars = await self._history.fetched(sessions[-1:], symbols)
+                    symbols = tuple(symbol for symbol, it in last_bars.items() if it[-1] != self._newest.get(symbol))
+                bars = await self._history.fetched(sessions, symbols) if symbols else {}
             except RestError as error:
                 many = f"{len(self._symbols)} symbols"
                 self._log("history_unavailable", symbol=many, date=newest.date, problem=str(error), wait_s=0.0)
                 return False
+            if rereads and not bars:
+                return True
             await self._desk.settled()
             self._emit_news(sessions, bars, past)
             last_ns = midnight_ns(newest.date)
-            have = {symbol for symbol, bars in bars.items() if bars[-1].start_ns == last_ns}
-            self._missing = frozenset(lacking or self._symbols) - have
+            newest_bars = {symbol: it[-1] for symbol, it in bars.items() if it[-1].start_ns == last_ns}
+            self._newest = self._newest | newest_bars if rereads else newest_bars
+            self._missing = frozenset(self._symbols) - self._newest.keys()
             self._complete_to = newest.date
         return True
 

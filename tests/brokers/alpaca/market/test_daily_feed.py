@@ -196,7 +196,7 @@ async def test_a_decision_waits_while_book_and_broker_do_not_agree() -> None:
     assert due.time_ns < session(DAY).open_ns - 5 * MINUTE
 
 
-async def test_waiting_for_the_broker_alone_it_reads_the_bars_each_minute_and_before_it_decides() -> None:
+async def test_waiting_for_the_broker_alone_it_reads_the_newest_bars_each_minute_and_whole_what_changed() -> None:
     stage = Played(morning())
     agreed = stage.state.risk
     stage.state = replace(stage.state, risk=replace(agreed, reconciled=False))
@@ -204,14 +204,14 @@ async def test_waiting_for_the_broker_alone_it_reads_the_bars_each_minute_and_be
     for second in range(0, 150, 10):
         await asyncio.sleep(0.01)  # many tries
         if second == 70:
-            assert len(stage.source.asked) == 2
+            assert stage.source.given == [3 * (W + 10), 3]
             stage.source.factors["IWM"] = 0.5  # a split that the bars show late
         stage.source.now_ns += MINUTE // 6
-    assert len(stage.source.asked) == 3
+    assert stage.source.given[2:] == [3, W + 10]
     assert {event.symbol for event in stage.of(HistoryAdjusted) if event.time_ns > morning() + MINUTE} == {"IWM"}
     stage.state = replace(stage.state, risk=agreed)
     await waiting
-    assert len(stage.source.asked) == 4
+    assert stage.source.given[4:] == [3]
     assert len(stage.of(RebalanceDue)) == 1
 
 
