@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Mapping
 from pathlib import Path
 
 from daemon.config.load import ConfigError, DeskSettings
-from strategies.golden import contract_hash
+from strategies.golden import contract_hash, own_values
 from strategies.kit.contract import AnyStrategy
-from strategies.kit.parameters import given_by, text_of, words_of
+from strategies.kit.parameters import Parameter, given_by, text_of, words_of
 from strategies.online_dqn.model_config import ModelConfigError
 from strategies.online_dqn.state_vector import read_file, shipped
-from strategies.registry import entry, own
+from strategies.registry import configured, entry, own
 from strategies.registry import strategy as strategy_named
 
 
@@ -35,5 +37,17 @@ def describe(strategy: AnyStrategy) -> str:
         return strategy.spec.name
     contract, parameters = contract_hash(strategy)[:12], strategy_files.entry.parameters
     if parameters:
-        contract += f", parameters: {words_of(parameters, strategy.spec.config)}"
+        contract += f", parameters: {words_of(parameters, _values_text(strategy, parameters))}"
     return f"{strategy_files.shown}, contract {contract}; it is not shipped, and runs with the daemon's rights"
+
+
+def _values_text(strategy: AnyStrategy, parameters: Mapping[str, Parameter]) -> str:
+    """Return the canonical text of the values that it is made with.
+
+    For a desk's symbols `with_symbols` makes it: then the values of its object's attributes, where these are values.
+    """
+    if configured(strategy.spec):
+        made = own_values(strategy)
+        with contextlib.suppress(ValueError):
+            return text_of(parameters, {name: made[name] for name in parameters if name in made})
+    return strategy.spec.config

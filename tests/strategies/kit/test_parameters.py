@@ -114,6 +114,18 @@ def test_at_its_declared_defaults_it_is_made_with_them_whatever_its_constructor_
     assert "slow 50" in describe(made)
 
 
+def test_made_for_a_desk_s_symbols_it_shows_the_values_that_its_object_has(
+    tmp_path: Path, patch: pytest.MonkeyPatch
+) -> None:
+    path = write_file(tmp_path, patch)
+    maker = "\n\ndef of(symbols):\n    made = Pa(slow=100)\n"
+    maker += "    made.spec = msgspec.structs.replace(made.spec, symbols=symbols)\n    return made\n"
+    maker += "\n\nSTRATEGY = STRATEGY._replace(with_symbols=of)\n"
+    path.write_text(path.read_text().replace("import numpy as np", "import msgspec\nimport numpy as np", 1) + maker)
+    made = strategy_of(load(None, {"desk.strategy": str(path), "desk.symbols": ["AAPL", "MSFT"]}, {}))
+    assert "fast 10, slow 100 (default 50)" in describe(made)
+
+
 @pytest.mark.parametrize(
     ("argument", "words", "expected"),
     [
