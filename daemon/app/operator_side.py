@@ -309,6 +309,7 @@ class OperatorSide:
             submitter=self.submitter,
             models=self._desk.models,
             log=self._log,
+            refused="" if checked_desk.model.digest else checked_desk.refused,
         )
 
     def _telemetry(self, name: str, keys: BrokerKeys, judge: Judge | None, side: list[tuple[str, Work]]) -> Outbox:

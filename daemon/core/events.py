@@ -157,6 +157,42 @@ class SharesSplit(Event, frozen=True, tag=True):
     from_ns: int
 
 
+SPLIT, DIVIDEND = "split", "dividend"  # kinds of announcements that a paper broker books; dividends in cash
+
+
+class Announcement(msgspec.Struct, frozen=True):
+    """A corporate action that the broker announces: `SPLIT`, `DIVIDEND`, or another kind in the broker's words.
+
+    From `ex_date` (YYYY-MM-DD) on, `new` shares replace `old` ones, or holders at the close before it are paid `cash`
+    USD a share on the day `paid`. `price` is the last one of an old share, USD, 0 if unknown.
+    """
+
+    symbol: str
+    kind: str
+    ex_date: str
+    new: Decimal = Decimal(0)
+    old: Decimal = Decimal(0)
+    cash: Decimal = Decimal(0)
+    paid: str = ""
+    price: Decimal = Decimal(0)
+
+
+def action_name(action: Announcement) -> str:
+    """Return the name by which an announced action counts once: one share may pay two dividends on one day."""
+    name = f"{action.ex_date} {action.kind} {action.symbol}"
+    return f"{name} {action.cash}" if action.kind == DIVIDEND else name
+
+
+class ActionsAnnounced(Event, frozen=True, tag=True):
+    """What is announced of the shares that a dry run holds, with ex-dates up to the session's `date`.
+
+    Its paper broker books splits and cash dividends by it. With a real broker there is none: its ledger reports them.
+    """
+
+    date: str
+    actions: tuple[Announcement, ...]
+
+
 class ClockTicked(Event, frozen=True, tag=True):
     """Time passed; every rule with a deadline is checked."""
 
@@ -222,10 +258,14 @@ class ClaimJudged(Event, frozen=True, tag=True, omit_defaults=True):
 
 
 class CandidateRefused(Event, frozen=True, tag=True):
-    """A version proposed as live or candidate failed a check; the former one continues."""
+    """A version proposed as live or candidate failed a check; the former one continues.
+
+    `known`: the start that has no model reported this reason already.
+    """
 
     version: str
     reason: str
+    known: bool | UnsetType = UNSET
 
 
 class LadderMoved(Event, frozen=True, tag=True, omit_defaults=True):
@@ -291,7 +331,7 @@ class Activity(msgspec.Struct, frozen=True):
 
 
 class LedgerBooked(Event, frozen=True, tag=True):
-    """Lines of the paper broker's ledger at a session's end: the day's fees on shares."""
+    """Lines of the paper broker's ledger: a day's fees on shares at its end, a dry run's splits and dividends."""
 
     activities: tuple[Activity, ...]
 
@@ -624,6 +664,7 @@ AnyEvent = (
     | RebalanceDue
     | HistoryAdjusted
     | SharesSplit
+    | ActionsAnnounced
     | ClockTicked
     | SessionEnded
     | PolicyAnswered

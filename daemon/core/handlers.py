@@ -285,7 +285,8 @@ def on_model_promoted(draft: Draft, event: ev.ModelPromoted) -> None:
 
 
 def on_candidate_refused(draft: Draft, event: ev.CandidateRefused) -> None:
-    draft.alarm("candidate_refused", f"{event.version}: {event.reason}")
+    if event.known is UNSET:
+        draft.alarm("candidate_refused", f"{event.version}: {event.reason}")
 
 
 def on_command_refused(draft: Draft, event: ev.CommandRefused) -> None:

@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol
 
+from msgspec import UNSET
+
 from daemon.core.events import CandidateRefused, Event, ModelPromoted, ReloadRequested
 from daemon.core.limits import Trading
 from daemon.core.step import Step
@@ -81,7 +83,9 @@ class Lifecycle:
         models: Models,
         log: WriteLog,
         trial_s: float = 60.0,
+        refused: str = "",
     ) -> None:
+        """`refused` is why the start found no model, "" where it found one: it is reported once more on request."""
         self._models_dir, self._strategy = models_dir, strategy
         self._versions: dict[Role, str] = {"live": version, "shadow": shadow}
         self._configured_shadow = shadow
@@ -89,7 +93,7 @@ class Lifecycle:
         self._poll_s = poll_s
         self._open = partial(OnnxPolicy.open, strategy=strategy, provider=provider, threads=threads)
         self._public_key, self._trading, self._trial_s = public_key, trading, trial_s
-        self._submitter, self._models, self._log = submitter, models, log
+        self._submitter, self._models, self._log, self._known_refusal = submitter, models, log, refused
         self._outcomes: dict[Role, tuple[Sight | _Missing, str] | None] = {"live": None, "shadow": None}
         self._refusals: set[tuple[Role, Sight | _Missing]] = set()
         self._wake = asyncio.Event()
@@ -108,6 +112,7 @@ class Lifecycle:
         """Check now on a reload request, including versions refused before."""
         if type(event) is ReloadRequested:
             self._refusals.clear()
+            self._known_refusal = ""
             self._outcomes = {"live": None, "shadow": None}
             self._wake.set()
 
@@ -237,7 +242,8 @@ class Lifecycle:
     def _refuse(self, role: Role, sight: Sight | _Missing, error: Exception) -> None:
         self._refusals.add((role, sight))
         text = str(error) if isinstance(error, ModelError) else f"{type(error).__name__}: {error}"
-        self.report_refused(sight.version, text)
+        is_known = role == "live" and bool(self._known_refusal) and self._known_refusal in text
+        self.report_refused(sight.version, text, is_known=is_known)
 
     def _shadow_off(self, version: str, reason: str) -> None:
         outcome = self._outcomes["shadow"]
@@ -246,10 +252,10 @@ class Lifecycle:
         with contextlib.suppress(IntakeFull):  # a full intake also stops trading, which ends the process
             self.report_refused(version, reason)
 
-    def report_refused(self, version: str, reason: str) -> None:
-        """Journal that a version is refused; it raises an alarm."""
+    def report_refused(self, version: str, reason: str, *, is_known: bool = False) -> None:
+        """Journal that a version is refused; it raises an alarm, unless the start did so for this reason."""
         text = printable(" ".join(reason.split()), REASON_MOST)
-        self._submitter.put(lambda at_ns: CandidateRefused(at_ns, version, text))
+        self._submitter.put(lambda at_ns: CandidateRefused(at_ns, version, text, is_known or UNSET))
 
 
 @dataclass(frozen=True, slots=True)

@@ -277,6 +277,8 @@ def _model(entry: Entry) -> tuple[str, str] | None:
         return "model activated", f"{_text(fields['version'])} in place of {_text(fields['previous']) or 'none'}"
     if entry.kind in ("CandidateRefused", "ModelRefused"):
         fields = _fields(entry)
+        if fields.get("known"):
+            return None
         return "model refused", f"{_text(fields.get('version'))}: {_text(fields.get('reason'))}"
     return None
 

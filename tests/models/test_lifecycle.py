@@ -107,6 +107,22 @@ def test_what_was_refused_is_told_once_and_again_when_it_changed_or_a_person_ask
     assert all("policy digest" in event.reason for event in refused)
 
 
+async def test_what_the_start_has_reported_raises_no_second_alarm_before_a_person_asks(
+    desk: Desk, store: Path, tmp_path: Path
+) -> None:
+    damage(store / "option_scalper" / "v1")
+    path = tmp_path / "state"
+    async with running(desk, path, refused="policy digest") as run:
+        name(store, "v1")
+        await run.lifecycle.look()
+        await run.quiet()
+        assert (len(events(path, "CandidateRefused")), alarms(path)) == (1, [])
+        await run.submitter.submit(lambda now_ns: ReloadRequested(now_ns, "once more", "test"))
+        await run.lifecycle.look()
+        await run.quiet()
+    assert (len(events(path, "CandidateRefused")), alarms(path)) == (2, ["candidate_refused"])
+
+
 @pytest.mark.parametrize(
     ("pointer", "check"),
     [("../../../etc", "version name"), ("v9", "missing file"), ("", "version name"), ("v\x00", "version name")],

@@ -77,6 +77,8 @@ def test_a_desk_that_holds_starts_without_its_model_leaves_before_the_close_and_
         assert desk.clock.now_ns() < new_york_ns(DAY, "12:56")
         assert {post["side"] for post in desk.posts()[orders:]} == {"sell"}
         assert desk.books().state.model is None
+        of_the_store = [line["alarm"] for line in desk.read_log("alarm")]
+        assert [it for it in of_the_store if it in ("model_refused", "candidate_refused")] == ["model_refused"]
         shutil.copytree(whole, models, symlinks=True, dirs_exist_ok=True)
         desk.until_true(lambda: len(desk.journaled("ModelPromoted")) > 0, "the model is taken up again")
         assert ctl.main(["resume", "--state-dir", str(desk.state_dir), "--reason", "it is whole again"]) == 0

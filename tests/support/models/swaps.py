@@ -136,9 +136,18 @@ class Running:
 
 @contextlib.asynccontextmanager
 async def running(
-    desk: Desk, path: Path, *, shadow: str = "", public_key: str = "", serve: Callable[[AskPolicy], None] | None = None
+    desk: Desk,
+    path: Path,
+    *,
+    shadow: str = "",
+    public_key: str = "",
+    serve: Callable[[AskPolicy], None] | None = None,
+    refused: str = "",
 ) -> AsyncIterator[Running]:
-    """The desk over an intake, with its models and their lifecycle; ended cleanly. `serve` takes served questions."""
+    """The desk over an intake, with its models and their lifecycle; ended cleanly. `serve` takes served questions.
+
+    `refused` is what its start has reported of its model.
+    """
     replay, code = desk.replay, own_code()
     settings = replay.settings
     trading, strategy = settings.trading(), replay.strategy
@@ -186,6 +195,7 @@ async def running(
         submitter=submitter,
         models=models,
         log=lambda event, /, **fields: log.append((event, fields)),
+        refused=refused,
     )
     observers += [models.observe, submitter.observe, lifecycle.observe]
     tape = list(replay.source(recovered.fed))
