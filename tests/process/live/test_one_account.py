@@ -15,6 +15,7 @@ import pytest
 from daemon.host.account_lock import AccountLock, Holder
 from simulator.trading.account import Account
 from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET
+from tests.support.desks.daily_day import bought
 from tests.support.desks.daily_stage import HALF_DAY, daily_stage, swapping
 from tests.support.desks.live_desk import LOOSE, Daemon, books, differences, write_config
 from tests.support.desks.stage import KEYS, Stage, Table, Tape, new_york_ns, stage, until
@@ -185,3 +186,18 @@ def test_a_dry_run_with_the_desk_s_own_configuration_is_another_desk_by_mqtt(mod
         until(lambda: any(line["event"] == "mqtt_up" for line in _read_log(dry)), "the dry run is there, too")
         names = re.findall(r" as (\S+) \(.* u'paper-1'\)", (mqtt.folder / "log").read_text())
         assert [name.rpartition("-")[0] for name in names] == ["rltrader-paper-1", "rltrader-paper-1-dry"]
+
+
+def test_a_desk_that_holds_something_waits_for_its_account_that_another_desk_took(models: Path, tmp_path: Path) -> None:
+    with daily_stage(HALF_DAY, "08:50", tmp_path / "first", models) as desk:
+        bought(desk)
+        other = AccountLock(desk.folder / "run", Holder("other", "/elsewhere", 4711), desk.server.trading_url)
+        other.claim_number(desk.account.account_number)
+        daemon = desk.start()
+        assert daemon.wait(60) == 1  # systemd starts it again
+        (line,) = [line for line in daemon.read_log() if line["event"] == "start_failed"]
+        assert "holds a position or an order" in line["problem"]
+        assert "other, state directory /elsewhere, process 4711" in line["problem"]
+        other.close()
+        desk.start()
+        desk.until_true(lambda: len(desk.read_log("reconciled")) > 1, "it is back")
