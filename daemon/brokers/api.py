@@ -20,7 +20,7 @@ import msgspec
 
 from daemon.config.load import Credentials, DeskSettings
 from daemon.core.effects import AnyEffect, SubmitOrder
-from daemon.core.events import BrokerOrder, BrokerPosition, Event
+from daemon.core.events import Announcement, BrokerOrder, BrokerPosition, Event
 from daemon.core.session import as_traded
 from daemon.core.state import BrokerState, Identity, State
 from daemon.host.time.calendar import SessionCalendar
@@ -120,7 +120,8 @@ class FeedDesk:
 class TradingDesk:
     """The desk as the trading side sees it. Its events go to this `put`, not to the connection's.
 
-    `panicked`, on any thread: a panic runs that the desk has not stepped yet, as its loop or its disk hung.
+    `panicked`, on any thread: a panic runs that the desk has not stepped yet, as its loop or its disk hung. `waits`:
+    bars changed as by a split of what is held, and no report explains it yet.
     """
 
     identity: Identity
@@ -128,6 +129,7 @@ class TradingDesk:
     put: Put
     clocks: ClockComparison
     panicked: Callable[[], bool]
+    waits: Callable[[], bool]
 
 
 # --- the three sides ----------------------------------------------------------------------------------------------
@@ -312,6 +314,12 @@ class Admin(Protocol):
         self, symbol: str, dates: tuple[str, str], strikes: tuple[Decimal, Decimal]
     ) -> Mapping[str, Decimal]:
         """Return contract -> newest ask in USD (0 without one) between two expiries and two strikes, both included."""
+
+    async def actions(self, symbols: Collection[str], first_date: str, last_date: str) -> tuple[Announcement, ...]:
+        """Return what is announced of these shares with an ex-date between two New York days, both included.
+
+        Asked in a dry run of shares alone. An action that cannot be read has its kind, and no figures.
+        """
 
     async def cancel_all(self) -> BulkResult:
         """Request a cancel of every order of the account."""

@@ -49,6 +49,11 @@ class Identity(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         """Whether a recorded tape moves this desk."""
         return self.mode in TAPE_MODES
 
+    @property
+    def dry(self) -> bool:
+        """Whether it is a dry run on a live feed: a paper broker books what is announced of its shares."""
+        return self.mode not in BROKER_MODES and not self.by_tape
+
 
 class Halt(msgspec.Struct, frozen=True, gc=False):
     reason: str  # a heading of docs/OPERATIONS.md

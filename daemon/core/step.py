@@ -55,6 +55,7 @@ from daemon.core.records import MoveRow, RoundTripRow, Row
 from daemon.core.risk.claim import on_claim_judged
 from daemon.core.risk.guards import look_up_overdue
 from daemon.core.risk.marks import guarded, position_price
+from daemon.core.risk.splits import note_actions
 from daemon.core.state import Ask, Identity, Position, State
 from strategies.kit.contract import Answer, AnyStrategy
 from strategies.kit.quantity import from_json
@@ -236,6 +237,7 @@ HANDLERS: Mapping[type[ev.Event], Handler] = {
     ev.ContractExpired: on_contract_expired,
     ev.CashTransferred: on_cash_transferred,
     ev.LedgerBooked: on_ledger_booked,
+    ev.ActionsAnnounced: note_actions,
     ev.HaltRequested: handlers.on_halt,
     ev.ResumeRequested: handlers.on_resume,
     ev.PauseRequested: handlers.on_pause,

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from msgspec.structs import replace
 
 from daemon.core.broker.fills import at_cost
+from daemon.core.broker.ledger import SPLITS
 from daemon.core.effects import AskPolicy
 from daemon.core.events import (
     AcceptBrokerRequested,
@@ -44,7 +45,8 @@ from daemon.core.instruments.option_market import bid_ask_cents, option_terms, p
 from daemon.core.paper.paper import ORDER_NEWS
 from daemon.core.paper.state import PaperPosition, PaperState, SharePaperState, broker_snapshot, usd
 from daemon.core.records import ShadowRow
-from daemon.core.state import BrokerState, State
+from daemon.core.risk.splits import ANNOUNCED
+from daemon.core.state import BROKER_MODES, BrokerState, State
 from daemon.core.step import ANSWERS, Core, Machine, PolicyEvent, QueueEntry, Step
 from daemon.engine.recover import DRY_RUN, adopt_trading
 
@@ -144,6 +146,11 @@ class Copy:
         state = self._machine.state
         gain = state.book.realized + state.book.equity - at_cost(state.book)
         return CopyResult(gain, state.stats.fills, self._model_count)
+
+    @property
+    def awaits_split(self) -> bool:
+        """Whether bars show a split of what it holds."""
+        return bool(self._machine.state.basket.splits)
 
     @property
     def symbols_used(self) -> frozenset[str]:
@@ -280,7 +287,7 @@ class Shadow:
         session = step.state.session.session
         if isinstance(event, SessionScheduled) and self._date not in ("", event.session.date):
             self.end_session()
-        elif type(event) in _ENDS:
+        elif type(event) in _ENDS or self._is_split(event, step.state):
             self.end_session()
             self._part(None)
         if self._parting is not None or self._copies is not None:
@@ -300,6 +307,14 @@ class Shadow:
                 self._part(Parting(machine.core, step.state, machine.market_state, tuple(machine.queue)))
             case _:
                 pass
+
+    def _is_split(self, event: Event, state: State[Any]) -> bool:
+        """Return whether shares at a real broker split: the paper brokers of the copies are not told of it."""
+        if state.identity.mode not in BROKER_MODES:
+            return False
+        lines = event.activities if isinstance(event, BrokerReported) else ()
+        split = any(line.kind in SPLITS and line.status != ANNOUNCED for line in lines)
+        return split or bool(state.basket.splits) or any(copy.awaits_split for copy in self._copies or ())
 
     def end_session(self) -> None:
         """Count the copies' results of the session."""

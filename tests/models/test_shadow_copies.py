@@ -12,6 +12,7 @@ import pytest
 from daemon.core.effects import AnyEffect
 from daemon.core.events import (
     Event,
+    HistoryAdjusted,
     PanicNoticed,
     PolicyAnswered,
     PolicyFailed,
@@ -22,7 +23,7 @@ from daemon.core.limits import Sizing, Trading
 from daemon.core.step import Machine
 from daemon.models.shadow import CopyResult, Shadow, ShadowSession, modelled_quote
 from tests.support.core.account import Account
-from tests.support.core.daily_desk import KEEP, SYMBOLS, Choosy, DailyDesk
+from tests.support.core.daily_desk import KEEP, LAST_FRIDAY, SYMBOLS, Choosy, DailyDesk, bar
 from tests.support.core.daily_live import live
 from tests.support.core.desk import BUY_CALL, CALL, EXIT, HOLD, MONDAY, PUT, TUESDAY, Desk, logits, quote, sent
 
@@ -145,6 +146,28 @@ def test_a_daily_desk_at_a_real_broker_buys_and_sells_at_the_quotes() -> None:
         Decimal("38.99"),
         1,
     )  # 10 x 4.00, less 0.1 % of 1,000 and a cent by the day
+
+
+def test_a_split_of_what_the_candidate_alone_holds_ends_the_copies_without_a_loss() -> None:
+    d, shadow = shadowed(live(Account()))
+    d.due()
+    d.answer(KEEP, KEEP, KEEP)
+    candidate(d, (10, KEEP, KEEP))
+    d.quotes(0, **dict.fromkeys(SYMBOLS, "100"))
+    d.quotes(1, **dict.fromkeys(SYMBOLS, "100"))
+    d.end(**dict.fromkeys(SYMBOLS, 100.0))
+    d.begin(TUESDAY)
+    d.put(HistoryAdjusted(d.at(-20), "AAA", tuple(bar("AAA", day, 50.0) for day in (LAST_FRIDAY, MONDAY))))
+    for minute, price in ((-15, ""), (1, "50"), (2, "50")):
+        if price:
+            d.quotes(minute, **dict.fromkeys(SYMBOLS, price))
+        else:
+            d.due(minute)
+            d.answer(KEEP, KEEP, KEEP)
+            candidate(d, (KEEP, KEEP, KEEP))
+    d.end(**dict.fromkeys(SYMBOLS, 50.0))
+    gains = [session.candidate.gained for session in shadow.sessions.values()]
+    assert all(abs(gain) < 2 for gain in gains), gains  # a cost of 0.1 % of 1,000; a half of them would be 500
 
 
 def test_a_question_to_another_model_alone_parts_nothing_and_counts_no_session() -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from daemon.app.desk import CALLERS, OpenDesk, announce, prepare_interpreter
 from daemon.app.live.feed_choice import choose_feed, keep_feed
+from daemon.app.live.paper_actions import PaperActions
 from daemon.app.live.prepare import Live, leave_streams, open_live
 from daemon.app.live.session_jobs import SessionJobs
 from daemon.app.operator_side import BrokerKeys, DeskPorts, OperatorSide, broker_keys
@@ -86,8 +87,9 @@ class BrokerSide:
         spec = live.strategy.spec
         self._by_symbol = len(spec.symbols) > 1
         self._connection = live.broker.connect(live.settings, live.credentials, live.clock, self._put_market, notify)
+        self.admin = self._connection.admin
         self.clock_check = ClockCheck(
-            self._connection.admin.clock,
+            self.admin.clock,
             live.clock,
             notify,
             self._connection.clock_skew_max_s,
@@ -101,7 +103,14 @@ class BrokerSide:
         if not live.dry_run:
             put = partial(self._put_trading, account)
             self.trading = self._connection.trading(
-                TradingDesk(initial.identity, lambda: state().broker, put, self.clock_check, self.panic.is_new)
+                TradingDesk(
+                    initial.identity,
+                    lambda: state().broker,
+                    put,
+                    self.clock_check,
+                    self.panic.is_new,
+                    lambda: bool(state().basket.splits),
+                )
             )
             orders_of_desk = [
                 order for order in initial.orders.values() if order.order_id and order.purpose != "foreign"
@@ -582,6 +591,7 @@ class LiveDesk:
                 ("heads", self.heads.run),
                 ("clock", self._broker.clock_check.run),
                 *self.operator.works,
+                *(self._paper_actions() if self._live.dry_run else ()),
             )
             for name, work in watching:
                 tasks.append(group.create_task(supervise(name, work, self.operator.failed), name=name))
@@ -589,6 +599,11 @@ class LiveDesk:
             self.heads.publish(self.engine.last_row, self.engine.chain_head)
             for task in tasks:
                 task.cancel()
+
+    def _paper_actions(self) -> list[tuple[str, Callable[[], Coroutine[Any, Any, None]]]]:
+        """Return the work that reads what is announced of the paper broker's shares."""
+        admin, clock, put = self._broker.admin, self._live.clock, self.intake.put
+        return [("paper actions", PaperActions(admin, clock, lambda: self.engine.machine, put, self.notify).run)]
 
     async def _leave_streams(self, account: AccountLock) -> None:
         """Watch for a desk of this host that needs the market streams of this dry run. Raises AccountTakenError."""

@@ -8,7 +8,7 @@ and broker share one client for reads.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from decimal import Decimal
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -34,7 +34,7 @@ from daemon.brokers.alpaca.rest.market_data import MarketData
 from daemon.brokers.alpaca.trading.link import BrokerLink, Closings, Timeouts
 from daemon.brokers.alpaca.trading.report import Reporter, block_reason, execution_of
 from daemon.brokers.alpaca.trading.trade_stream import StreamDeadlines, TradeStream
-from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads
+from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads, announced
 from daemon.brokers.api import (
     AccountSummary,
     BrokerClock,
@@ -51,6 +51,7 @@ from daemon.config.checks import ADDRESSES
 from daemon.config.load import Credentials, DeskSettings
 from daemon.config.tables import OPTION_FEEDS, STOCK_FEEDS, FeedTable
 from daemon.core.draft import PROTECTION
+from daemon.core.events import Announcement
 from daemon.core.limits import AUTO
 from daemon.core.state import State
 from daemon.host.time.clock import Clock
@@ -139,6 +140,11 @@ class AlpacaAdmin:
         chain = await self._market().option_chain(symbol, *dates, *strikes, self._feed.options)
         quotes = {contract: (row or {}).get("latestQuote") or {} for contract, row in chain.items()}
         return {contract: Decimal(str(quote.get("ap") or 0)) for contract, quote in quotes.items()}
+
+    async def actions(self, symbols: Collection[str], first_date: str, last_date: str) -> tuple[Announcement, ...]:
+        """GET /v2/corporate_actions/announcements."""
+        actions = announced(await self._reads.announced(first_date, last_date))
+        return tuple(action for action in actions if action.symbol in symbols)
 
     async def cancel_all(self) -> BulkResult:
         """DELETE /v2/orders."""
@@ -459,6 +465,7 @@ class AlpacaConnection:
                 desk.clocks,
                 agreed_ns=lambda: desk.broker().agreed_ns,
                 differs=lambda: desk.broker().suspicion is not None,
+                waits=desk.waits,
                 under_name=closings.named,
                 strange=partial(strange, settings),
             ),

@@ -184,7 +184,8 @@ def on_ledger_booked(draft: Draft, event: LedgerBooked) -> None:
     """Book the lines of the paper broker's ledger, then record the equity, which includes them."""
     draft.lines = event.activities
     for line in event.activities:
-        book_activity(draft, line)
+        with draft.because(cause_of(line)):
+            book_activity(draft, line)
     draft.record_equity()
 
 

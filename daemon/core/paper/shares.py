@@ -16,7 +16,11 @@ from msgspec.structs import replace
 
 from daemon.core.effects import CancelOrder, Effect, SubmitOrder
 from daemon.core.events import (
+    DIVIDEND,
+    SPLIT,
+    ActionsAnnounced,
     Activity,
+    Announcement,
     BarClosed,
     CancelRejected,
     ClockTicked,
@@ -33,12 +37,15 @@ from daemon.core.events import (
     QuotesReceived,
     SessionEnded,
     SessionScheduled,
+    action_name,
 )
 from daemon.core.limits import Trading
 from daemon.core.paper.fees import charges_days, day_fees
 from daemon.core.paper.state import (
     ZERO,
+    Actions,
     DayTraded,
+    DueDividend,
     PaperPosition,
     ShareOrder,
     SharePaperState,
@@ -46,7 +53,7 @@ from daemon.core.paper.state import (
     trade_holding,
 )
 from strategies.kit.contract import Bar, Session
-from strategies.kit.quantity import total
+from strategies.kit.quantity import FINEST, floor_to, total, whole_of
 from strategies.kit.units import DAY_NS, MINUTE_NS
 
 GRID = Decimal("0.0001")  # USD: the finest price
@@ -54,6 +61,8 @@ COST_GRID = Decimal("0.000001")  # USD: the finest cost
 AUCTION_CLOSES_NS = 2 * MINUTE_NS  # before the open: later orders for the opening auction are refused
 AUCTION_WAITS_NS = 2 * MINUTE_NS  # after the open, on a live feed: orders without a quote by then are canceled
 DAY_LOW_NS = 2 * MINUTE_NS  # after the open: a day's low may elect only stops sent until then
+CENT = Decimal("0.01")
+NAMES_MAX = 256  # newest announcements that are known by name: those of some nights
 
 _NEWS: tuple[type[Event], ...] = (
     OrderAccepted,
@@ -96,7 +105,16 @@ class SharePaperBroker:
     """
 
     MOVED_BY: ClassVar[frozenset[type[Event]]] = frozenset(
-        (BarClosed, PartClosed, ClockTicked, PricesPrinted, QuotesReceived, SessionScheduled, SessionEnded)
+        (
+            ActionsAnnounced,
+            BarClosed,
+            PartClosed,
+            ClockTicked,
+            PricesPrinted,
+            QuotesReceived,
+            SessionScheduled,
+            SessionEnded,
+        )
     )  # effects excepted
 
     __slots__ = ("EMITS", "_by_bar", "_charges", "_live", "_paper", "_symbols")
@@ -141,6 +159,9 @@ class SharePaperBroker:
             case SessionScheduled():
                 if state.session is None or state.session.date < event.session.date:
                     state = replace(self._end(state, event.time_ns, news), session=event.session, seen=())
+                state = _pay(state, event.session.date, event.time_ns, news)
+            case ActionsAnnounced() if self._live:
+                state = _pay(_act(state, event, news), event.date, event.time_ns, news)
             case SessionEnded():
                 if state.session is not None and state.session.date == event.date:
                     state = self._end(state, event.time_ns, news)
@@ -261,7 +282,7 @@ class SharePaperBroker:
         auction_ends: bool,
     ) -> SharePaperState:
         """Trade the working orders, first come first; cancel those that the auction or the cash cannot fill."""
-        cash, costs, reserved_cash, day = state.cash, state.costs, state.reserved, state.day
+        cash, costs, reserved_cash, day, bought = state.cash, state.costs, state.reserved, state.day, state.bought
         holdings, open_orders = dict(state.holdings), []
         for order in state.orders:
             offer = offers.get(order.symbol)
@@ -282,13 +303,22 @@ class SharePaperBroker:
                 continue
             cash, costs = new_cash, costs + cost
             _hold(holdings, order, price)
+            if self._live and state.session is not None:
+                bought = _bought(bought, order, holdings, state.session.date)
             if self._charges:
                 day = _with_fill(day, order, value)
             name, symbol, side, quantity = order.client_order_id, order.symbol, order.side, order.quantity
             filled_ns = min(offer.at_ns, now_ns)
             news.append(OrderFilled(now_ns, name, symbol, side, price, filled_ns, quantity, value, cost, quantity))
         return replace(
-            state, cash=cash, costs=costs, reserved=reserved_cash, holdings=holdings, orders=tuple(open_orders), day=day
+            state,
+            cash=cash,
+            costs=costs,
+            reserved=reserved_cash,
+            holdings=holdings,
+            orders=tuple(open_orders),
+            day=day,
+            bought=bought,
         )
 
     def cost(self, value: Decimal) -> Decimal:
@@ -437,6 +467,82 @@ def _with_fill(day: DayTraded | UnsetType, order: ShareOrder, value: Decimal) ->
     old_day = DayTraded(0, 0, ZERO) if isinstance(day, UnsetType) else day
     sale_shares, proceeds = (order.quantity, value) if order.side < 0 else (0, ZERO)
     return DayTraded(old_day.shares + order.quantity, old_day.sold + sale_shares, old_day.proceeds + proceeds)
+
+
+# --- corporate actions of a dry run -----------------------------------------------------------------------------------
+
+
+def _act(state: SharePaperState, event: ActionsAnnounced, news: list[Event]) -> SharePaperState:
+    """Book each split of what was held before its ex-date, and note each cash dividend as due. Each counts once.
+
+    What was bought on the ex-date or later has the new price. Dividends count before a split of their day.
+    """
+    actions = Actions(event.date, event.date) if isinstance(state.actions, UnsetType) else state.actions
+    bought = {} if isinstance(state.bought, UnsetType) else state.bought
+    holdings, names, due, lines = dict(state.holdings), list(actions.names), list(actions.due), list[Activity]()
+    for action in sorted(event.actions, key=lambda it: (it.ex_date, it.kind)):
+        name, holding = action_name(action), holdings.get(action.symbol)
+        if name in names:
+            continue
+        names.append(name)
+        is_new = actions.since <= action.ex_date <= event.date and bought.get(action.symbol, "") < action.ex_date
+        if holding is None or not is_new:
+            continue
+        if action.kind == DIVIDEND:
+            usd = round(holding.quantity * action.cash, 2)
+            due.append(DueDividend(name, action.symbol, action.ex_date, max(action.paid, action.ex_date), usd))
+        elif action.kind == SPLIT:
+            new_holding, split_lines = _split(holding, action, event.time_ns)
+            lines += split_lines
+            holdings[action.symbol] = new_holding
+            if not new_holding.quantity:
+                del holdings[action.symbol]
+    if lines:
+        news.append(LedgerBooked(event.time_ns, tuple(lines)))
+    to = max(actions.to, event.date)
+    new_actions = replace(actions, to=to, names=tuple(names[-NAMES_MAX:]), due=tuple(due))
+    cash = state.cash + sum((line.amount for line in lines), ZERO)
+    return replace(state, cash=cash, holdings=holdings, actions=new_actions)
+
+
+def _split(holding: PaperPosition, action: Announcement, now_ns: int) -> tuple[PaperPosition, list[Activity]]:
+    """Return the new shares and the ledger's lines. Of whole shares a fraction is paid in cash, at the last price."""
+    symbol, old_quantity = holding.symbol, holding.quantity
+    due = floor_to(old_quantity * action.new / action.old, FINEST)
+    quantity = whole_of(due) if type(old_quantity) is int else due
+    old_price, name = action.price or holding.average_price, f"{action.ex_date} {symbol}"
+    price = old_price * action.old / action.new
+    change, fraction = Decimal(due) - old_quantity, Decimal(due - quantity)
+    lines = [Activity(f"{name} SPLIT", "SPLIT", symbol, change, None, ZERO, "executed", now_ns)]
+    if fraction:
+        cash = max(round(fraction * price, 2), CENT)
+        lines.append(Activity(f"{name} CIL", "CIL", symbol, -fraction, price, cash, "executed", now_ns))
+    return PaperPosition(symbol, quantity, holding.average_price * action.old / action.new), lines
+
+
+def _pay(state: SharePaperState, date: str, now_ns: int, news: list[Event]) -> SharePaperState:
+    """Pay the dividends that are due on this day or were before."""
+    if isinstance(state.actions, UnsetType) or not (paid := [it for it in state.actions.due if it.paid <= date]):
+        return state
+    lines = tuple(
+        Activity(it.id, "DIV", it.symbol, ZERO, None, it.usd, "executed", now_ns, ex_date=it.ex_date) for it in paid
+    )
+    news.append(LedgerBooked(now_ns, lines))
+    rest = tuple(it for it in state.actions.due if it not in paid)
+    cash = state.cash + sum((line.amount for line in lines), ZERO)
+    return replace(state, cash=cash, actions=replace(state.actions, due=rest))
+
+
+def _bought(
+    bought: dict[str, str] | UnsetType, order: ShareOrder, holdings: Mapping[str, PaperPosition], date: str
+) -> dict[str, str] | UnsetType:
+    """Return the dates of the newest buys of what is held, after this fill."""
+    dates = {} if isinstance(bought, UnsetType) else dict(bought)
+    if order.side > 0:
+        dates[order.symbol] = date
+    elif order.symbol not in holdings:
+        dates.pop(order.symbol, None)
+    return dates or UNSET
 
 
 def _fee_line(date: str, name: str, usd: Decimal, time_ns: int) -> Activity:

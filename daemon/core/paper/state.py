@@ -107,6 +107,25 @@ class DayTraded(msgspec.Struct, frozen=True):
     proceeds: Decimal
 
 
+class DueDividend(msgspec.Struct, frozen=True):
+    """Cash that the holders before `ex_date` are paid on the day `paid`: `usd` in all. `id` is that of its line."""
+
+    id: str
+    symbol: str
+    ex_date: str
+    paid: str
+    usd: Decimal
+
+
+class Actions(msgspec.Struct, frozen=True):
+    """The corporate actions of a dry run with ex-dates from `since` to `to`: names of the newest, and what is due."""
+
+    since: str
+    to: str
+    names: tuple[str, ...] = ()
+    due: tuple[DueDividend, ...] = ()
+
+
 class SharePaperState(msgspec.Struct, frozen=True):
     """Complete state of the share paper broker. JSON-encodable; a decoded copy continues exactly like the original."""
 
@@ -120,6 +139,8 @@ class SharePaperState(msgspec.Struct, frozen=True):
     seen: tuple[str, ...] = ()  # client order ids submitted since the session was scheduled
     day: DayTraded | UnsetType = UNSET  # unset without a trade, or without fees
     part_ns: int | UnsetType = UNSET  # as in `PaperState`
+    actions: Actions | UnsetType = UNSET  # of a dry run on a live feed; unset before the first were read
+    bought: dict[str, str] | UnsetType = UNSET  # on a live feed: held symbol -> date of its newest buy
 
 
 def broker_snapshot(state: PaperState | SharePaperState, time_ns: int) -> BrokerSnapshot:

@@ -19,13 +19,14 @@ from msgspec.structs import replace
 from daemon.core.book import average_price, rescale
 from daemon.core.draft import Draft, names_of
 from daemon.core.effects import AskBroker
-from daemon.core.events import Activity, BrokerPosition, HistoryAdjusted
+from daemon.core.events import SPLIT, ActionsAnnounced, Activity, BrokerPosition, HistoryAdjusted
 from daemon.core.session import new_york_date, new_york_minute, new_york_text
 from daemon.core.state import BROKER_MODES, ZERO, BasketState, Leaver
 from strategies.kit.quantity import FINEST, Quantity, exact
 
 ANNOUNCED = "announced"  # status of a line about what is to come: nothing is booked by it
 SPIN_OFF = "SPIN"  # kind of a line that announces shares for which none leave
+PAYS = "DIV"  # and of one that announces a cash dividend, whose price is its USD a share
 OPENS_MIN = 9 * 60 + 30  # of New York's day
 SPLIT_RATIO = 1.2  # lowest ratio of prices or shares in a split; the smallest common one is 5 for 4
 WHOLE_MAX, PARTS_MAX = 100, 10  # n for 1 and 1 for n up to the first, a for b up to the second
@@ -95,6 +96,8 @@ def note_history(draft: Draft, event: HistoryAdjusted) -> None:
         return
     old_close, new_close = change
     if factor(old_close, new_close) < SPLIT_RATIO or factor(mark, old_close) >= factor(mark, new_close):
+        return
+    if _is_noted_near(draft, f"{symbol}{_NO_SPLIT}", new_york_date(draft.now_ns)):
         return
     certain = draft.identity.mode in BROKER_MODES and _is_common(factor(old_close, new_close))
     if certain and not _spins_off(draft, symbol):
@@ -175,6 +178,9 @@ def note_announcement(draft: Draft, line: Activity) -> None:
     its ledger line as if the history had shown it, unless that line was booked already.
     """
     symbol, now_ns = line.symbol, draft.now_ns
+    if line.kind == PAYS:
+        _go_ex_unpaid(draft, line)
+        return
     if line.kind != "SPLIT" and symbol in draft.book.positions and draft.desk.holds.by_basket:
         _keep_announcement(draft, line)
     basket = draft.basket
@@ -188,13 +194,31 @@ def note_announcement(draft: Draft, line: Activity) -> None:
     draft.basket = replace(basket, splits=splits, leapt={**basket.leapt, symbol: now_ns})
 
 
+def note_actions(draft: Draft, event: ActionsAnnounced) -> None:
+    """Note what is announced in a dry run, whose paper broker books splits and cash dividends alone.
+
+    A large dividend, or another action, explains why bars changed as by a split: nothing waits for one.
+    """
+    for action in event.actions:
+        symbol, mark = action.symbol, draft.marks.get(action.symbol, ZERO)
+        small = action.cash and factor(float(mark or 1), float(max(mark - action.cash, FINEST))) < SPLIT_RATIO
+        if symbol not in draft.book.positions or action.kind == SPLIT or small:
+            continue
+        if not draft.first_time(f"{symbol}{_NO_SPLIT}{action.ex_date}"):
+            continue
+        draft.basket = replace(draft.basket, splits=_without(draft.basket.splits, symbol))
+        if not action.cash:
+            text = f"a dry run does not book its {action.kind} of {action.ex_date}: the shares stay as they are"
+            draft.alarm("shares_renamed", f"{symbol}: {text}")
+
+
 def note_market_split(draft: Draft, symbol: str, from_ns: int) -> None:
     """Note a split that market data show from this open on: shares held from before it wait for the ledger's line.
 
     Not where the line was booked already, which an earlier session's is.
     """
     basket, position, session = draft.basket, draft.book.positions.get(symbol), draft.session.session
-    if draft.identity.mode not in BROKER_MODES or session is None or from_ns < session.open_ns:
+    if draft.identity.by_tape or session is None or from_ns < session.open_ns:
         return
     old = position is not None and position.opened_ns < from_ns
     if old and symbol not in basket.splits and not _was_booked(draft, symbol):
@@ -414,9 +438,16 @@ def on_session_over(draft: Draft) -> None:
     """End the wait for a split's ledger line after one session with broker reports.
 
     The wait lasts some nights where the ratio leaves no doubt, and as long as the broker's quantity differs. Elsewhere
-    the cause may have been a large dividend at a split's ratio.
+    the cause may have been a large dividend at a split's ratio. A dry run waits until what it is was announced.
     """
     basket, broker = draft.basket, draft.broker
+    if draft.identity.dry:
+        splits = tuple(symbol for symbol in basket.splits if symbol in draft.book.positions)
+        for symbol in splits:
+            text = f"its bars show a split, and none is announced: no new risk until one is; else close {symbol}"
+            draft.alarm("split_awaited", f"{symbol}: {text}", once=True, about=symbol)
+        draft.basket = replace(basket, splits=splits)
+        return
     if broker.reported_ns < broker.started_ns:  # its ledger could not report yet, however many sessions
         return
     nights = [new_york_date(draft.now_ns) - timedelta(days=days) for days in range(NIGHTS_MAX)]
@@ -514,8 +545,10 @@ def note_dividend(draft: Draft, line: Activity) -> bool:
 
     Exchanges let one of a quarter of the price or more trade ex the day after its payment. A wait for a split, which
     keeps the mark some nights past the ex-date, ends where this is what the bars show. Returns whether it is such a
-    dividend: its cash is no gain then, and the fall is no loss, see `go_ex`.
+    dividend: its cash is no gain then, and the fall is no loss, see `go_ex`. So is one that ended that wait unpaid.
     """
+    if f"{line.symbol}{_OWED}{line.ex_date}" in draft.broker.seen:
+        return True
     symbol, held, today = line.symbol, draft.held(line.symbol), new_york_date(draft.now_ns).isoformat()
     nears = line.ex_date in near_days(new_york_date(draft.now_ns))
     mark, waits = draft.marks.get(symbol, ZERO), symbol in draft.basket.splits
@@ -525,16 +558,33 @@ def note_dividend(draft: Draft, line: Activity) -> bool:
     per_share = line.amount / held
     if factor(float(mark), float(max(mark - per_share, FINEST))) < SPLIT_RATIO:
         return False
-    if waits:
-        bars = draft.desk.decides.known(draft).get(symbol, ())
-        before = [bar for bar in bars if new_york_text(bar.start_ns)[:10] < line.ex_date]
-        closes = [bar.close for bar in (*before[-1:], *bars[-1:])]  # the newest fell, adjusted or not
-        if not any(abs(float(mark - per_share) - close) <= NEAR * float(mark) for close in closes):
-            return False
-        basket = draft.basket
-        draft.basket = replace(basket, splits=_without(basket.splits, symbol), sure=_without(basket.sure, symbol))
+    if waits and not _end_wait_for(draft, symbol, per_share, line.ex_date):
+        return False
     draft.first_time(f"{symbol}{_GOES_EX}{per_share} {line.ex_date}")
     return True
+
+
+def _end_wait_for(draft: Draft, symbol: str, per_share: Decimal, ex_date: str) -> bool:
+    """End a wait for a split where the bars fell by this dividend; return whether they did."""
+    bars, mark = draft.desk.decides.known(draft).get(symbol, ()), draft.marks.get(symbol, ZERO)
+    before = [bar for bar in bars if new_york_text(bar.start_ns)[:10] < ex_date]
+    closes = [bar.close for bar in (*before[-1:], *bars[-1:])]  # the newest fell, adjusted or not
+    if not any(abs(float(mark - per_share) - close) <= NEAR * float(mark) for close in closes):
+        return False
+    basket = draft.basket
+    draft.basket = replace(basket, splits=_without(basket.splits, symbol), sure=_without(basket.sure, symbol))
+    return True
+
+
+def _go_ex_unpaid(draft: Draft, line: Activity) -> None:
+    """Let an announced dividend that is paid later explain the fall that is waited for as a split: it is no loss."""
+    symbol, per_share = line.symbol, line.price or ZERO
+    waits = symbol in draft.basket.splits and symbol in draft.book.positions and draft.marks.get(symbol, ZERO) > 0
+    nears = line.ex_date in near_days(new_york_date(draft.now_ns))
+    if waits and nears and _end_wait_for(draft, symbol, per_share, line.ex_date):
+        draft.first_time(f"{symbol}{_OWED}{line.ex_date}")
+        draft.first_time(f"{symbol}{_GOES_EX}{per_share} {line.ex_date}")
+        go_ex(draft)
 
 
 def go_ex(draft: Draft) -> None:
@@ -591,7 +641,9 @@ def spin_offs_to_come(draft: Draft) -> int:
 
 
 _SPINS_OFF, _SPUN_OFF = " spins off ", "shares spun off "  # followed by the day, like those below
+_NO_SPLIT = " changes by no split "
 _GOES_EX = " goes ex "  # followed by the amount a share and the ex-date
+_OWED = " owes the dividend of "
 _PAID_FOR, _PAID_OUT, _MOVED = " was paid for ", " split paid out ", " moved "
 
 

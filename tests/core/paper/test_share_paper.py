@@ -18,8 +18,8 @@ from daemon.core.limits import Paper, Trading
 from daemon.core.paper.shares import SharePaperBroker, on_grid
 from daemon.core.paper.state import PaperPosition, SharePaperState, broker_snapshot
 from strategies.kit.contract import Bar, Session
-from strategies.kit.quantity import exact
-from tests.support.core.desk import MINUTE, MONDAY, SECOND, TUESDAY
+from strategies.kit.quantity import exact, from_json
+from tests.support.core.desk import HALF_DAY, MINUTE, MONDAY, SECOND, TUESDAY
 
 TRADING = Trading(paper=Paper(cash_usd=Decimal(10000)))
 NOTHING = Decimal(0)
@@ -584,3 +584,117 @@ def test_on_a_live_feed_the_middle_elects_it_and_it_sells_at_the_bid() -> None:
 def test_an_older_state_has_no_stop_in_its_text() -> None:
     state, _ = play(monday({"AAA": 10}), tick(OPEN, order("x", "AAA", -1, 4, "12")))
     assert b"stop_price" not in msgspec.json.encode(state)
+
+
+# --- corporate actions of a dry run on a live feed --------------------------------------------------------------------
+
+
+def announced(symbol: str, kind: str, day: str = TUESDAY.date, **figures: str) -> ev.Announcement:
+    values = {name: value if name == "paid" else Decimal(value) for name, value in figures.items()}
+    return ev.Announcement(symbol, kind, day, **values)  # type: ignore[arg-type]
+
+
+def read(day: Session, *actions: ev.Announcement) -> Steps:
+    return ev.ActionsAnnounced(day.open_ns - 20 * MINUTE, day.date, actions), ()
+
+
+def over_night(state: SharePaperState, *steps: Steps) -> tuple[SharePaperState, list[ev.Event]]:
+    """Nothing is announced for Monday, whose session ends; then Tuesday is scheduled."""
+    schedule = ev.SessionScheduled(TUESDAY.open_ns - 30 * MINUTE, TUESDAY, ())
+    ended = ev.SessionEnded(CLOSE, MONDAY.date)
+    return play(state, read(MONDAY), (ended, ()), (schedule, ()), *steps, broker=LIVE)
+
+
+def lines(events: Iterable[ev.Event]) -> list[tuple[str, str, str, str]]:
+    booked = [line for event in events if isinstance(event, ev.LedgerBooked) for line in event.activities]
+    return [(line.kind, line.symbol, str(line.quantity), str(line.amount)) for line in booked]
+
+
+def test_a_split_changes_number_and_average_and_pays_for_the_fraction_of_a_whole_holding() -> None:
+    three_for_two = announced("AAA", "split", new="3", old="2", price="12")
+    state, events = over_night(monday({"AAA": 15, "BBB": 7}), read(TUESDAY, three_for_two))
+    assert {it.symbol: (it.quantity, round(it.average_price, 4)) for it in state.holdings.values()} == {
+        "AAA": (22, Decimal("6.6667")),
+        "BBB": (7, Decimal(10)),
+    }
+    assert lines(events) == [("SPLIT", "AAA", "7.5", "0"), ("CIL", "AAA", "-0.5", "4.00")]  # half of 12 x 2 / 3
+    assert state.cash == Decimal(10_004)
+
+
+def test_a_fraction_that_is_held_splits_exactly_and_a_reverse_split_may_leave_nothing_but_cash() -> None:
+    state = monday({"BBB": 5})
+    state = replace(state, holdings={**state.holdings, "AAA": PaperPosition("AAA", exact("5.3"), Decimal(10))})
+    two, tenth = announced("AAA", "split", new="2", old="1"), announced("BBB", "split", new="1", old="10")
+    state, events = over_night(state, read(TUESDAY, two, tenth))
+    assert {it.symbol: it.quantity for it in state.holdings.values()} == {"AAA": exact("10.6")}
+    assert lines(events) == [
+        ("SPLIT", "AAA", "5.3", "0"),
+        ("SPLIT", "BBB", "-4.5", "0"),
+        ("CIL", "BBB", "-0.5", "50.00"),
+    ]
+
+
+def test_an_announcement_counts_once_and_only_for_what_was_held_before_its_day() -> None:
+    double = announced("AAA", "split", new="2", old="1")
+    state, events = over_night(monday({"AAA": 10}), read(TUESDAY, double), read(TUESDAY, double))
+    assert state.holdings["AAA"].quantity == 20
+    assert len(lines(events)) == 1
+    early = announced("AAA", "split", "2024-06-28", new="3", old="1")  # before the first that was read
+    state, events = play(state, read(TUESDAY, early), broker=LIVE)
+    assert (state.holdings["AAA"].quantity, events) == (20, [])
+
+
+def test_shares_bought_at_the_new_price_are_not_split_by_what_is_read_late() -> None:
+    state, _ = over_night(monday({"AAA": 10}))
+    now = TUESDAY.open_ns + MINUTE
+    bought = ("10.00", "10.01")
+    state, _ = play(
+        state,
+        tick(now, order("b", "BBB", 1, 4, "11")),
+        quoted(now + SECOND, now + SECOND, AAA=bought, BBB=bought),
+        (
+            ev.ActionsAnnounced(
+                now + MINUTE, TUESDAY.date, tuple(announced(s, "split", new="2", old="1") for s in ("AAA", "BBB"))
+            ),
+            (),
+        ),
+        broker=LIVE,
+    )
+    assert {it.symbol: it.quantity for it in state.holdings.values()} == {"AAA": 20, "BBB": 4}
+
+
+def test_a_dividend_is_paid_on_its_day_for_what_was_held_before_its_ex_date_and_sold_since() -> None:
+    pays = announced("AAA", "dividend", cash="0.333", paid=HALF_DAY.date)
+    state, events = over_night(monday({"AAA": 10}), read(TUESDAY, pays))
+    assert (lines(events), state.cash) == ([], Decimal(10_000))
+    now = TUESDAY.open_ns + MINUTE
+    state, _ = play(
+        state,
+        tick(now, order("s", "AAA", -1, 10)),
+        quoted(now + SECOND, now + SECOND, AAA=("10", "10.01")),
+        broker=LIVE,
+    )
+    state, _ = play(state, (ev.SessionEnded(TUESDAY.close_ns, TUESDAY.date), ()), broker=LIVE)
+    cash = state.cash
+    state = msgspec.json.decode(msgspec.json.encode(state), type=SharePaperState, dec_hook=from_json)
+    state, events = play(
+        state,
+        (ev.SessionScheduled(HALF_DAY.open_ns - 30 * MINUTE, HALF_DAY, ()), ()),
+        read(HALF_DAY, pays),
+        broker=LIVE,
+    )
+    assert lines(events) == [("DIV", "AAA", "0", "3.33")]
+    assert state.cash == cash + Decimal("3.33")
+
+
+def test_two_dividends_of_one_day_are_two_and_count_before_its_split() -> None:
+    actions = [announced("AAA", "dividend", cash=cash, paid=TUESDAY.date) for cash in ("0.5", "2")]
+    actions.append(announced("AAA", "split", new="2", old="1"))
+    _, events = over_night(monday({"AAA": 10}), read(TUESDAY, *actions))
+    assert lines(events) == [("SPLIT", "AAA", "10", "0"), ("DIV", "AAA", "0", "5.00"), ("DIV", "AAA", "0", "20.00")]
+
+
+def test_by_a_tape_nothing_is_announced_and_the_state_of_before_has_no_new_text() -> None:
+    state, events = play(monday({"AAA": 10}), read(MONDAY, announced("AAA", "split", MONDAY.date, new="2", old="1")))
+    assert (state.holdings["AAA"].quantity, events) == (10, [])
+    assert not {"actions", "bought"} & msgspec.json.decode(msgspec.json.encode(state)).keys()

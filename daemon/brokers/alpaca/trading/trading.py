@@ -5,13 +5,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import date, timedelta
+from decimal import Decimal
 from functools import partial
 from typing import Any, TypeVar
 
 from msgspec import UnsetType
+from msgspec.structs import replace
 
 from daemon.brokers.alpaca.rest.client import (
     PAGES_MAX,
@@ -29,9 +33,10 @@ from daemon.brokers.alpaca.rest.client import (
     a_list,
     an_object,
 )
-from daemon.brokers.alpaca.wire import optional_decimal, text, time_ns, time_text
+from daemon.brokers.alpaca.wire import Malformed, optional_decimal, text, time_ns, time_text
 from daemon.brokers.api import BrokerError
 from daemon.core.effects import SubmitOrder
+from daemon.core.events import DIVIDEND, SPLIT, Announcement
 from daemon.core.instruments.option_market import is_contract
 from strategies.kit.units import MILLISECOND_NS
 
@@ -168,14 +173,17 @@ class TradingReads:
                 spin_offs |= {(party, text(row.get("ex_date")), f"{new}/{old}") for party in parties}
         return sorted(spin_offs)
 
+    async def announced(self, first_date: str, last_date: str) -> list[Raw]:
+        """Return all corporate actions with an ex-date (New York) between two days, both included."""
+        return await self._announcements("split,spinoff,merger,dividend", "ex_date", first_date, last_date)
+
     async def shares_changed(self, first_date: str, last_date: str, *, dividends: bool = False) -> list[Raw]:
         """Return the splits, spin-offs and mergers of all shares with an ex-date (New York) between two days, both
         included; with `dividends` also those that are paid in shares, or do not say that they are paid in cash.
         """
         kinds = "split,spinoff,merger,dividend" if dividends else "split,spinoff,merger"
         rows = await self._announcements(kinds, "ex_date", first_date, last_date)
-        cash = ("dividend", "cash")
-        return [row for row in rows if (text(row.get("ca_type")).lower(), text(row.get("ca_sub_type")).lower()) != cash]
+        return [row for row in rows if not pays_cash(row)]
 
     async def _announcements(self, kinds: str, by: str, first_date: str, last_date: str, **more: str) -> list[Raw]:
         """Return the corporate actions of these kinds whose date `by` lies between two days, both included."""
@@ -232,6 +240,41 @@ def _with_own_ids(lines: Mapping[tuple[str, str], Raw]) -> list[Raw]:
     for line, kind in lines:
         kinds.setdefault(line, []).append(kind)
     return [row if kind == min(kinds[line]) else {**row, "id": f"{line} {kind}"} for (line, kind), row in lines.items()]
+
+
+def pays_cash(row: Raw) -> bool:
+    """Return whether an announcement is of a dividend that is paid in cash."""
+    return (text(row.get("ca_type")).lower(), text(row.get("ca_sub_type")).lower()) == (DIVIDEND, "cash")
+
+
+def announced(rows: Iterable[Raw]) -> list[Announcement]:
+    """Parse announcements; of an action that is announced again the last row counts.
+
+    Splits and cash dividends have figures. Any other action, and one that cannot be read, has another kind alone, for
+    each share that it names; so have several splits of one share on one day.
+    """
+    newest = {
+        text(row.get("corporate_action_id")) or text(row.get("id")) or str(place): row for place, row in enumerate(rows)
+    }
+    actions = [action for row in newest.values() for action in _announcements_of(row)]
+    splits = Counter((it.symbol, it.ex_date) for it in actions if it.kind == SPLIT)
+    return [replace(it, kind="several splits") if splits[it.symbol, it.ex_date] > 1 else it for it in actions]
+
+
+def _announcements_of(row: Raw) -> list[Announcement]:
+    kind, sub_kind = text(row.get("ca_type")).lower(), text(row.get("ca_sub_type")).lower()
+    ex_date, symbols = (
+        text(row.get("ex_date")),
+        {text(row.get(f"{party}_symbol")) for party in ("initiating", "target")},
+    )
+    first, *others = sorted(symbols - {""}) or [""]
+    with contextlib.suppress(Malformed):
+        new, old, cash = (optional_decimal(row, name) or Decimal(0) for name in ("new_rate", "old_rate", "cash"))
+        if kind == SPLIT and not others and new > 0 and old > 0:
+            return [Announcement(first, SPLIT, ex_date, new=new, old=old)]
+        if pays_cash(row) and not others and cash > 0:
+            return [Announcement(first, DIVIDEND, ex_date, cash=cash, paid=text(row.get("payable_date")))]
+    return [Announcement(symbol, f"{kind} ({sub_kind})", ex_date) for symbol in (first, *others)]
 
 
 # --- orders -------------------------------------------------------------------------------------------------------

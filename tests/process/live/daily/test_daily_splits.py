@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from simulator.prices.corporate_actions import Merger, SpinOff, Split
+from simulator.prices.corporate_actions import Dividend, Merger, SpinOff, Split
 from tests.support.desks.daily_day import BEGIN, bought, stop
 from tests.support.desks.daily_stage import HALF_DAY, NEXT_DAY, daily_stage, jump, made_up, swapping
 from tests.support.desks.live_desk import differences
@@ -109,3 +109,33 @@ def test_a_merger_or_a_spin_off_whose_lines_come_after_the_open_halts_nothing(
         assert (sales(desk), books.state.risk.halt) == (0, None)
         assert {"shares_renamed", "basket_missed"} <= alarms(desk)
         assert differences(books, desk.account) == []
+
+
+def test_a_dry_run_books_a_split_and_a_dividend_on_their_ex_date_and_trades_the_new_shares(
+    models: Path, tmp_path: Path
+) -> None:
+    paid = Dividend("SPY", NEXT_DAY, Decimal("1.25"), paid=NEXT_DAY)
+    days = made_up(splits=(Split("SPY", NEXT_DAY, Decimal(3)),), dividends=(paid,))
+    with daily_stage(HALF_DAY, BEGIN, tmp_path, models, days=days) as desk:
+        desk.start("--dry-run")
+        desk.until_true(lambda: desk.journaled("OrderFilled") != [], "a fill on paper")
+        stop(desk)
+        shares, equity = desk.books().state.book.positions["SPY"].quantity, desk.books().state.book.equity
+        jump(desk, NEXT_DAY, BEGIN)
+        daemon = desk.start("--dry-run")
+        desk.until_true(lambda: len(desk.journaled("LedgerBooked")) > 0, "its lines")
+        daemon.kill()
+        daemon.wait(10)
+        desk.start("--dry-run")
+        desk.until_true(lambda: "QQQ" in desk.books().state.book.positions, "SPY was sold for QQQ")
+        stop(desk)
+        lines = [line for event in desk.journaled("LedgerBooked") for line in event["activities"]]
+        assert [(line["kind"], Decimal(line["quantity"]), Decimal(line["amount"])) for line in lines] == [
+            ("SPLIT", 2 * shares, 0),
+            ("DIV", 0, shares * Decimal("1.25")),
+        ]
+        (sold,) = [fill for fill in desk.journaled("OrderFilled") if (fill["symbol"], fill["side"]) == ("SPY", -1)]
+        assert sold["quantity"] == 3 * shares
+        state = desk.books().state
+        assert abs(state.book.equity / equity - 1) < Decimal("0.05")  # a day's walk
+        assert (state.risk.halt, desk.requests("POST", "DELETE")) == (None, [])
