@@ -7,7 +7,7 @@ would look like none; unreadable ledger lines are logged and left out.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from daemon.brokers.alpaca import wire
 from daemon.brokers.alpaca.rest.client import RestError
-from daemon.brokers.alpaca.trading.trading import Announced
+from daemon.brokers.alpaca.trading.trading import Announced, announced, pays_cash
 from daemon.brokers.alpaca.wire import (
     ENDED,
     NEW_YORK,
@@ -37,10 +37,19 @@ from daemon.brokers.alpaca.wire import (
 from daemon.brokers.api import ClockComparison
 from daemon.core.broker.fills import correction_name
 from daemon.core.broker.ledger import AMENDED_FILL, DIVIDENDS
-from daemon.core.events import Activity, BrokerOrder, BrokerPosition, BrokerReported, Funds, OrderFilled
+from daemon.core.events import (
+    DIVIDEND,
+    Activity,
+    BrokerOrder,
+    BrokerPosition,
+    BrokerReported,
+    Funds,
+    OrderFilled,
+    action_name,
+)
 from daemon.core.instruments.option_market import is_contract
 from daemon.core.orders import FENCE
-from daemon.core.risk.splits import ANNOUNCED, NIGHTS_MAX
+from daemon.core.risk.splits import ANNOUNCED, NIGHTS_MAX, PAYS
 from daemon.core.session import new_york_date, new_york_minute
 from daemon.core.state import ZERO
 from strategies.kit.quantity import Quantity
@@ -368,11 +377,12 @@ class Reporter:
         *,
         agreed_ns: Callable[[], int] = lambda: 0,
         differs: Callable[[], bool] = lambda: False,
+        waits: Callable[[], bool] = lambda: False,
         under_name: Callable[[BrokerOrder], BrokerOrder] = lambda order: order,
         strange: Callable[[Raw], str] = lambda _account: "",
     ) -> None:
         """`check` compares the clocks before each; `agreed_ns` is when book and broker last agreed, 0 for never;
-        `differs` says whether they did not by the last report.
+        `differs` says whether they did not by the last report, `waits` whether the desk waits for a split's line.
 
         `under_name` gives an order of the broker's own call the journal's name, `strange` says why the account cannot
         be the configured one.
@@ -384,6 +394,7 @@ class Reporter:
         self._check = check
         self._agreed_ns = agreed_ns
         self._differs = differs
+        self._waits = waits
         self._under_name = under_name
         self._strange = strange
         self._order, self._fill = Reread(wire.order), Reread(ledger_fill)
@@ -424,7 +435,8 @@ class Reporter:
             # otherwise the orders were read before a correction
             if _belong_together(orders, fills) and lines_by_order == former:
                 break
-        other = [*other, *await self._announced_changes(asked_ns)]
+        held = {position.symbol for position in positions}
+        other = [*other, *await self._announced_changes(asked_ns, held)]
         return self._assemble(asked_ns, account, positions, orders, fills, other)
 
     # --- reading --------------------------------------------------------------------------------------------------
@@ -483,27 +495,32 @@ class Reporter:
         ex_date = await self._announcements.of(self._reads.ex_date, line.symbol, payment_date, report_failure)
         return msgspec.structs.replace(line, ex_date=ex_date or "")
 
-    async def _announced_changes(self, asked_ns: int) -> list[Activity]:
+    async def _announced_changes(self, asked_ns: int, held: Container[str]) -> list[Activity]:
         """Return the splits, stock dividends, spin-offs and mergers of the day and some nights around it, as announcing
-        lines.
+        lines, and the cash dividends of what is `held` that are ex by now.
 
-        They are read where a stop rests, which they concern, and where book and broker differ, which they may explain:
-        once before the day's nine o'clock and once after it.
+        They are read where a stop rests, which they concern, and where book and broker differ, or bars changed as by a
+        split, which they may explain: once before the day's nine o'clock and once after it.
         """
         day, minute = new_york_date(asked_ns), new_york_minute(asked_ns)
         when = day, minute >= BEFORE_OPEN_MIN
         former = [] if self._announced_lines is None or self._announced_lines[0][0] != day else self._announced_lines[1]
-        needed = self._rests or self._differs()
+        needed = self._rests or self._differs() or self._waits()
         if not needed or (self._announced_lines is not None and self._announced_lines[0] == when):
             return former
         try:
             nights = timedelta(days=NIGHTS_MAX)
             first_date, last_date = (day - nights).isoformat(), (day + nights).isoformat()
-            rows = await self._reads.shares_changed(first_date, last_date, dividends=True)
+            rows = await self._reads.announced(first_date, last_date)
         except (RestError, Malformed) as problem:
             self._log("announcements_unread", problem=str(problem))
             return former
-        lines = [line for row in rows for line in _announcing(row, day.isoformat(), asked_ns)]
+        lines = [line for row in rows if not pays_cash(row) for line in _announcing(row, day.isoformat(), asked_ns)]
+        lines += [
+            Activity(action_name(it), PAYS, it.symbol, ZERO, it.cash, ZERO, ANNOUNCED, asked_ns, ex_date=it.ex_date)
+            for it in announced(rows)
+            if it.kind == DIVIDEND and it.symbol in held and it.ex_date <= day.isoformat()
+        ]
         self._announced_lines = when, lines
         return lines
 

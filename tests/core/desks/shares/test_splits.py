@@ -670,6 +670,34 @@ def test_a_special_dividend_that_is_paid_while_its_fall_is_waited_for_as_a_split
     assert d.state.book.equity == WHOLE + Decimal(str(close * 0.05 * 50))
 
 
+@pytest.mark.parametrize(("close", "paid"), [(50.0, "2500"), (77.0, "1150")])
+def test_a_special_dividend_that_is_paid_weeks_after_its_fall_is_no_gain_and_no_loss(close: float, paid: str) -> None:
+    """Half of the price, as two for one, and 23 %, at no split's ratio; announced on the ex-date; 50 shares."""
+    d = holding(account := Account())
+    reported(d, account, -20)
+    adjusted(d, "AAA", close)
+    d.due()
+    assert (d.state.basket.splits, d.state.ask) == (("AAA",), None)
+    amount = Decimal(100) - Decimal(str(close))
+    pays = ev.Activity("a", "DIV", "AAA", Decimal(0), amount, Decimal(0), "announced", d.at(-19), ex_date=TUESDAY.date)
+    account.book(pays)
+    reported(d, account, -19)
+    d.due()
+    assert (d.state.basket.splits, d.state.ask is not None) == ((), True)
+    effects = [effect for second in (6, 12) for effect in d.quotes(second / 60, AAA=str(close), BBB="100")]
+    book = d.state.book
+    assert (of(effects, SubmitOrder), still(d)[2:]) == ([], ("", {"AAA": 50, "BBB": 40}))
+    assert (book.equity, book.session_base, book.peak) == (WHOLE - Decimal(paid),) * 3
+    d.end(AAA=close, BBB=100.0)
+    later = Session("2024-07-22", TUESDAY.open_ns + 20 * DAY, TUESDAY.close_ns + 20 * DAY)
+    d.begin(later)
+    account.book(replace(line("DIV", "AAA", 0, paid), ex_date=TUESDAY.date, time_ns=d.state.now_ns))
+    reported(d, account, -10)
+    book = d.state.book
+    assert (book.equity, book.session_base, book.peak, book.cash) == (WHOLE, WHOLE, WHOLE, account.cash)
+    assert d.state.risk.halts == ()
+
+
 @pytest.mark.parametrize("ex_date", ["", "2024-06-14", TUESDAY.date, "2024-07-20"])
 def test_a_large_dividend_whose_ex_date_is_past_far_or_unknown_is_income(ex_date: str) -> None:
     d = holding(account := Account())
