@@ -1,7 +1,7 @@
 """What each strategy's page has from the code: `.venv/bin/python docs/site/strategy_pages.py` writes it into the pages.
 
-Of docs/strategies/NAME.md the part between `BEGIN` and `END` is made here, from spec, declaration, features, networks,
-rewards and the desk's costs. What is around it is written by hand.
+Of docs/strategies/NAME.md the part between `BEGIN` and `END` is made here, from the shipped versions' reports, spec,
+declaration, features, networks, rewards and the desk's costs. What is around it is written by hand.
 """
 
 from __future__ import annotations
@@ -15,10 +15,13 @@ from torch import nn
 from daemon.core.limits import ALL, PROCEEDS, SHARES, SHARES_SOLD, SOLD, Paper
 from daemon.core.paper.fees import CHARGED
 from daemon.core.strategy_rules import trading_for
+from daemon.models.pointer import CURRENT
+from daemon.models.store import versions
 from strategies import daily_rebalancer, forecast_ensemble, option_scalper, regime_switcher
 from strategies.forecast_ensemble import features as forecast_features
 from strategies.golden import contract_hash
 from strategies.kit.contract import Spec
+from strategies.kit.manifest import MANIFEST_FILE, decode
 from strategies.online_dqn.state_vector import shipped
 from strategies.registry import STRATEGIES, entry, strategy
 from training.desks.daily.markets import rebalancer, regime
@@ -33,6 +36,7 @@ from training.online.reward import DEFAULT
 from training.rl.layers import Scaling
 
 PAGES = Path(__file__).resolve().parents[1] / "strategies"
+STORE = PAGES.parents[1] / "onnx_models"
 BEGIN, END = "<!-- from the code: docs/site/strategy_pages.py -->", "<!-- end -->"
 
 
@@ -49,6 +53,7 @@ def from_code(name: str) -> str:
     """Return the part from the code."""
     spec = strategy(name).spec
     parts = (
+        ("What the reports of its shipped versions say", _verdicts(name)),
         ("What it sees", "\n\n".join([_table(("", ""), _frame(spec)), _SEES[name](), _declared(name, _OF_SEEING)])),
         (
             "What it answers",
@@ -59,6 +64,18 @@ def from_code(name: str) -> str:
         ("What it pays", _table(("", ""), _costs(name))),
     )
     return "\n\n".join(f"## {title}\n\n{text}" for title, text in parts)
+
+
+def _verdicts(name: str) -> str:
+    current = (STORE / name / CURRENT).read_text().strip()
+    lines = []
+    for version in sorted(versions(STORE, name), key=lambda one: one != current):
+        manifest = decode((STORE / name / version / MANIFEST_FILE).read_bytes())
+        facts = ["active"] * (version == current)
+        facts += [f"tested with `{key} = {value}`" for key, value in manifest.desk.items()]
+        words = f" ({', '.join(facts)})" if facts else ""
+        lines.append(f"- `{version}`{words}: {manifest.note}")
+    return "\n".join(lines)
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

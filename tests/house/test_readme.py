@@ -37,16 +37,18 @@ def test_each_link_of_the_readme_and_the_guide_leads_somewhere() -> None:
         assert [link for link in links if not (folder / link).exists()] == []
 
 
-def test_the_guide_quotes_the_verdicts_of_the_shipped_versions() -> None:
-    """Of each version that a strategy's `current` names, and of no version that is no longer shipped."""
-    store = REPOSITORY / "onnx_models"
-    notes = {path.parent: json.loads(path.read_text())["note"] for path in store.glob("*/*/manifest.json")}
-    currents = [notes[path.parent / path.read_text().strip()] for path in store.glob("*/current")]
-    section = GUIDE.partition("Each report begins with its verdict:")[2].partition("\n## ")[0]
-    quotes = re.findall(r'"([^"]+)"', " ".join(section.split()))
-    assert len(currents) >= 5
-    assert [note for note in currents if note not in quotes] == []
-    assert [quote for quote in quotes if quote not in notes.values()] == []
+def test_each_strategy_s_page_begins_with_the_verdicts_of_its_shipped_versions() -> None:
+    """The active one first, each word for word, and none of a version that is no longer shipped."""
+    shelves = [path.parent for path in (REPOSITORY / "onnx_models").glob("*/current")]
+    assert len(shelves) >= 5
+    for shelf in shelves:
+        page = (REPOSITORY / "docs" / "strategies" / f"{shelf.name}.md").read_text()
+        first = page.partition("\n## ")[2].partition("\n## ")[0]
+        quoted = re.findall(r"^- `([\w-]+)`(?: \((.+?)\))?: (.+)$", first, re.MULTILINE)
+        notes = {path.parent.name: json.loads(path.read_text())["note"] for path in shelf.glob("*/manifest.json")}
+        assert {version: note for version, _, note in quoted} == notes
+        active = (shelf / "current").read_text().strip()
+        assert [version for version, facts, _ in quoted if facts.startswith("active")] == [active] == [quoted[0][0]]
 
 
 def test_the_moving_picture_is_what_was_recorded() -> None:
