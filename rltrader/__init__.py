@@ -48,8 +48,9 @@ PROGRAMS = {
 """An installed program -> the module whose `main()` it is."""
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as a shell has it."""
-UNHEARD, NOT_WRITTEN = 141, 1
-"""Exit codes where nobody reads standard output any more (as a shell has it), and where it cannot be written."""
+UNHEARD, NOT_WRITTEN, NOT_LOADED = 141, 1, 1
+"""Exit codes where nobody reads standard output any more (as a shell has it), where it cannot be written, and where a
+package is missing: systemd starts the program again, as it may come back with an upgrade under way."""
 _called: dict[str, str] = {}  # program -> what a person types for it, where that is not its name
 
 
@@ -131,6 +132,13 @@ def main() -> int:
     try:
         code: int = load(PROGRAMS[name]).main()
         sys.stdout.flush()
+    except ModuleNotFoundError as error:
+        from rltrader.install import what_installs
+
+        if not (words := what_installs(error)):
+            raise
+        sys.stderr.write(f"{name}: {words}\n")
+        return NOT_LOADED
     except OSError:
         if (problem := _output_problem()) is None:
             raise

@@ -52,12 +52,6 @@ GROUPS: dict[str, dict[str, Command]] = {
 }
 """Heading -> word -> what it starts."""
 COMMANDS = {word: command for group in GROUPS.values() for word, command in group.items()}
-EXTRAS = {
-    "onnxruntime": "cpu", "apprise": "notify", "redis": "online", "hiredis": "online", "torch": "training",
-    "gymnasium": "training", "onnxscript": "training", "optuna": "training", "ray": "scale", "databento": "databento",
-    "mcp": "mcp",
-}  # fmt: skip
-"""A package that an extra of pyproject.toml brings -> that extra."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -86,12 +80,11 @@ def _started(word: str, arguments: list[str]) -> int:
     try:
         code: int = getattr(load(module), function or "main")()
     except ModuleNotFoundError as error:
-        extra = EXTRAS.get((error.name or "").partition(".")[0])
-        if extra is None:
-            raise
-        from rltrader.install import install_line
+        from rltrader.install import what_installs
 
-        sys.stderr.write(f"rltrader {word}: {error.name} is not installed: {install_line(extra)}\n")
+        if not (words := what_installs(error)):
+            raise
+        sys.stderr.write(f"rltrader {word}: {words}\n")
         return USAGE_ERROR
     return code
 

@@ -1,4 +1,4 @@
-"""The command that installs an extra here. On an index the name is somebody else's, so none is asked."""
+"""The command that installs an extra here, for a missing package too. On an index the name is another project's."""
 
 from __future__ import annotations
 
@@ -9,6 +9,19 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from rltrader import HOME
+
+EXTRAS = {
+    "onnxruntime": "cpu", "apprise": "notify", "redis": "online", "hiredis": "online", "torch": "training",
+    "gymnasium": "training", "onnxscript": "training", "optuna": "training", "ray": "scale", "databento": "databento",
+    "mcp": "mcp",
+}  # fmt: skip
+"""A package that an extra of pyproject.toml brings -> that extra."""
+
+
+def what_installs(error: ModuleNotFoundError) -> str:
+    """Return a clause that names the missing package and the command that installs it; "" where no extra brings it."""
+    extra = EXTRAS.get((error.name or "").partition(".")[0])
+    return f"{error.name} is not installed: {install_line(extra)}" if extra else ""
 
 
 def install_line(*extras: str) -> str:

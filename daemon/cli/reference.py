@@ -12,24 +12,52 @@ import sys
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from daemon.cli.arguments import NotFound
-from daemon.cli.journal import schemas as commands
+from daemon.cli.journal.events import EventLine
 from daemon.core.paper import fees
 from daemon.journal import trade
+from daemon.models.drift import DriftResult
 from daemon.operator import log_events, status
 from daemon.operator.metrics import exposition
 from daemon.operator.mqtt import messages
+from daemon.operator.summary import Summary
+from daemon.reports.end_of_day import DayReport, SessionReport
+from daemon.reports.gap import Gap, GapSummary
+from daemon.reports.performance.read import Sheet
+from daemon.reports.shadow import ShadowReport
+from daemon.reports.tables import trades_contract
+from daemon.tapes.quotes.calibration_file import Calibration
+from daemon.tapes.quotes.coverage import QuoteReport
 
 SCHEMAS = "schemas"
+PRINTED: dict[str, Any] = {
+    "ctl-day": DayReport,
+    "ctl-drift": DriftResult,
+    "ctl-events": EventLine,
+    "ctl-gap": Gap,
+    "ctl-gap-days": GapSummary,
+    "ctl-performance": Sheet,
+    "ctl-replay": Summary,
+    "ctl-report": SessionReport,
+    "ctl-shadow": ShadowReport,
+    "ctl-status": status.DeskStatus,
+    "ctl-trades": trades_contract(),
+    "train-and-export-calibrate": Calibration,
+    "train-and-export-check-quotes": QuoteReport,
+}
+"""Name -> type that is printed: by a command's `--json`, by `report` over a span (`performance`), by `gap --days`, by a
+replay into a pipe, and into the file `reports/<day>.json` (`day`)."""
 _PLACE = re.compile(r"^<!-- rltraderctl reference ([a-z-]+) -->$", re.MULTILINE)
 
 
 def schemas() -> dict[str, str]:
     """Return the text of each JSON Schema, of messages and of commands' output, by file name."""
-    return dict(sorted({**messages.schemas(), **commands.schemas()}.items()))
+    printed = {f"{name}.v1.json": messages.schema_text(messages.schema_of(kind)) for name, kind in PRINTED.items()}
+    return dict(sorted({**messages.schemas(), **printed}.items()))
 
 
 def digests() -> str:

@@ -183,6 +183,25 @@ def test_a_missing_extra_is_named_with_the_line_that_installs_it() -> None:
 
 
 @pytest.mark.parametrize(
+    ("program", "package", "extra"),
+    [
+        ("rltrader-publisher", "redis", "online"),
+        ("rltrader-trainer", "redis", "online"),
+        ("rltraderd", "onnxruntime", "cpu"),
+    ],
+)
+def test_so_does_a_program_by_its_own_name(program: str, package: str, extra: str, tmp_path: Path) -> None:
+    before = f"sys.modules[{package!r}] = None; sys.argv = ['/usr/bin/{program}', *sys.argv[1:]]"
+    line = f"import sys; {before}\nfrom rltrader import main\nsys.exit(main())"
+    words = ["--dry-run", "--state-dir", str(tmp_path / "state")]
+    process = subprocess.run([sys.executable, "-c", line, *words], capture_output=True, text=True, check=False)
+    assert process.returncode == 1
+    assert process.stderr.splitlines()[-1] == (
+        f"{program}: {package} is not installed: pip install -c constraints.txt -e '.[{extra}]'"
+    )
+
+
+@pytest.mark.parametrize(
     ("origin", "line"),
     [
         ("file://{wheel}", "pip install '{wheel}[cpu,mcp]'"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.experience.command import main
+from daemon.experience.__main__ import main
 from daemon.experience.examine import CHECKED, DAEMON, PUBLISHER, RedisCheck, examine
 from daemon.experience.link import Link
 from tests.support.outside.between import IMPOSSIBLE, between

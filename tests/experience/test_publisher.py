@@ -22,7 +22,7 @@ from redis.client import Pipeline
 from daemon.core.effects import AskPolicy
 from daemon.core.events import PolicyAnswered
 from daemon.experience import publisher as publisher_module
-from daemon.experience.command import main
+from daemon.experience.__main__ import main
 from daemon.experience.experience import stream_name, to_entry
 from daemon.experience.link import GROUP
 from daemon.experience.publisher import CHECKPOINT, Publisher
@@ -151,7 +151,7 @@ def test_killed_at_random_moments_it_loses_nothing_and_counts_nothing_twice(
 SLOWLY = """
 import sys, time
 from daemon.experience import publisher, walk
-from daemon.experience.command import main
+from daemon.experience.__main__ import main
 from strategies.registry import STRATEGIES
 STRATEGIES["share_bars"] = "tests.support.core.share_bars"
 publisher.BATCH, walk.ROWS_AT_ONCE, publisher.TIDY_S = 2, 6, 0.0

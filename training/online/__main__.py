@@ -1,4 +1,4 @@
-"""The entry point of `rltrader-trainer` and its command line: both without the libraries that learning needs.
+"""The entry point of `rltrader-trainer` and its command line: both load no torch.
 
 It checks that the extras are installed, then calls the command.
 """
@@ -16,7 +16,7 @@ from daemon.host.version import CommandLine, add_version
 from rltrader import called
 from rltrader.install import install_line
 
-NEEDED = ("torch", "onnx", "onnxscript", "redis")
+NEEDED = ("torch", "onnx", "onnxscript")
 USAGE_ERROR, STOPPED = 2, 130
 
 
