@@ -59,6 +59,7 @@ from daemon.operator.log import Log
 from daemon.operator.log_events import LOG_EVENTS
 from daemon.operator.side_thread import supervise
 from daemon.operator.status import in_one_line, status_of
+from rltrader.install import install_line
 from strategies.kit.contract import Session
 from strategies.kit.entry import told_of_calls
 from strategies.kit.own.stand_in import StandIn
@@ -256,7 +257,7 @@ def served_answers(live: Live, desk: OpenDesk, put: Put, log: EventLogger) -> Se
         from daemon.experience.link import link_of, password
         from daemon.models.served import ServedAnswers
     except ImportError as error:
-        raise ConfigError(f'policy.answers is "served", {error}: install the extra online') from error
+        raise ConfigError(f'policy.answers is "served", {error}: {install_line("online")}') from error
     try:
         link, secret = link_of(policy.redis, policy.redis_user, policy.redis_ca_file), password()
     except (CredentialProblem, ValueError) as error:

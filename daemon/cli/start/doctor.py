@@ -45,6 +45,7 @@ from daemon.host.time.calendar import CalendarError
 from daemon.host.time.clock import Clock
 from daemon.models.runtime import NO_MODEL
 from daemon.models.store import ModelError, claim_words, how_to_claim, other_values, proof_words, warnings
+from rltrader.install import install_line
 from strategies.kit.manifest import RISK
 from strategies.registry import configured
 
@@ -68,7 +69,7 @@ def redis_findings(settings: DeskSettings) -> list[CheckLine]:
         from daemon.experience.examine import CHECKED, DAEMON, examine
         from daemon.experience.link import CREDENTIAL, link_of
     except ImportError as error:
-        return [CheckLine(SUBJECT, serious, f"policy.redis = {policy.redis}: {error}: install the extra online")]
+        return [CheckLine(SUBJECT, serious, f"policy.redis = {policy.redis}: {error}: {install_line('online')}")]
     try:
         link = link_of(policy.redis, policy.redis_user, policy.redis_ca_file)
         secret, origin = credential(CREDENTIAL)
