@@ -111,7 +111,7 @@ def detectable(sessions: int, deviation: float, *, power: float = 0.8, level: fl
     mean = ratio * deviation if deviation > 0.0 else None
     amount = "" if mean is None else f" (here a mean of {mean:+.2%} a session, {mean * sessions:+.0%} in sum)"
     words = (
-        f"In {sessions} sessions a test at {level:.0%} finds an edge with {power:.0%} probability only if its "
+        f"In {sessions:,} sessions a test at {level:.0%} finds an edge with {power:.0%} probability only if its "
         f"annual Sharpe ratio is at least {annual(ratio):.1f}{amount}; a smaller one, even a real one, "
         "mostly looks like luck."
     )
