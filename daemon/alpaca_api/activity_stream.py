@@ -103,7 +103,7 @@ class IdSpan:
 class ActivityStreamServer(Generic[A]):
     """The endpoint for all accounts of one server; `authentic` maps a key and its secret to the account.
 
-    `poll_s` is the time between two polls for new rows; `most` the most concurrent streams of one key, 0 for no limit.
+    `most` is the most concurrent streams of one key, 0 for no limit.
     """
 
     def __init__(
@@ -111,12 +111,10 @@ class ActivityStreamServer(Generic[A]):
         backend: ActivityBackend[A],
         authentic: Callable[[str, str], A | None],
         *,
-        poll_s: float = POLL_S,
         most: int = 0,
     ) -> None:
         self.backend = backend
         self._authentic = authentic
-        self._poll_s = poll_s
         self._most = most
         self._open: Counter[str] = Counter()
 
@@ -176,7 +174,7 @@ class ActivityStreamServer(Generic[A]):
     async def pause(self, account: A) -> None:
         """Wait before the next look for the account's new rows."""
         del account
-        await asyncio.sleep(self._poll_s)
+        await asyncio.sleep(POLL_S)
 
     async def write(self, response: web.StreamResponse, account: A, row: ActivityRow, event_id: str) -> bool:
         """Send one event; returns False if the connection must end before it."""

@@ -82,7 +82,6 @@ class Lifecycle:
         submitter: Submitter,
         models: Models,
         log: WriteLog,
-        trial_s: float = 60.0,
         refused: str = "",
     ) -> None:
         """`refused` is why the start found no model, "" where it found one: it is reported once more on request."""
@@ -92,7 +91,7 @@ class Lifecycle:
         self._judged_digest = ""  # required digest of the climbing version's manifest, "" for any
         self._poll_s = poll_s
         self._open = partial(OnnxPolicy.open, strategy=strategy, provider=provider, threads=threads)
-        self._public_key, self._trading, self._trial_s = public_key, trading, trial_s
+        self._public_key, self._trading = public_key, trading
         self._submitter, self._models, self._log, self._known_refusal = submitter, models, log, refused
         self._outcomes: dict[Role, tuple[Sight | _Missing, str] | None] = {"live": None, "shadow": None}
         self._refusals: set[tuple[Role, Sight | _Missing]] = set()
@@ -202,7 +201,7 @@ class Lifecycle:
 
     async def _verify(self, role: Role, version: str) -> tuple[OnnxPolicy, LoadedModel]:
         """Return the version's policy after all checks. Raises ModelError."""
-        trial = TrialProcess(self._trial_s)
+        trial = TrialProcess()
         try:
             model = await asyncio.to_thread(self._load, version, self._judged_digest if role == "shadow" else "")
             if role == "live" and self._submitter.state.identity.account == "live":

@@ -202,7 +202,7 @@ def _regimes(name: str) -> str:
         return ""
     rows = []
     for place, (regime_name, weights) in enumerate(regime_switcher.REGIMES):
-        shares = ("as it is",) * 4
+        shares: tuple[str, ...] = ("as it is",) * 4
         if isinstance(weights, tuple):
             shares = tuple(_percent(weight) for weight in (*weights, 1.0 - sum(weights)))
         rows.append((place, regime_name, *shares))

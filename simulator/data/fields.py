@@ -63,9 +63,9 @@ def never_trades(symbol: str) -> bool:
     return zlib.crc32(symbol.encode()) % 3 == 0
 
 
-def bar_row(bar: Bar, start_ns: int | None = None) -> Fields:
+def bar_row(bar: Bar) -> Fields:
     """Return a bar as REST shows it."""
-    return {"t": stamp(bar.start_ns if start_ns is None else start_ns), **bar_fields(bar)}
+    return {"t": stamp(bar.start_ns), **bar_fields(bar)}
 
 
 def quote_row(venue: Brokerage, symbol: str, now_ns: int) -> Fields | None:

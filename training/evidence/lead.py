@@ -75,8 +75,8 @@ def lead_of(
     )
 
 
-def lower_bound(values: Series, block: float, level: float = LEVEL) -> float:
-    """The one-sided lower bound of the mean, from Student's quantile and the bootstrap's standard deviation.
+def lower_bound(values: Series, block: float) -> float:
+    """The one-sided lower bound of the mean at `LEVEL`, from Student's quantile and the bootstrap's standard deviation.
 
     The deviation is that of the stationary bootstrap, widened by sqrt(n / (n - 1)) as resamples are too narrow by it
     (Hesterberg 2015, The American Statistician 69(4), section 5.3).
@@ -85,7 +85,7 @@ def lower_bound(values: Series, block: float, level: float = LEVEL) -> float:
 
     count = len(values)
     wide = math.sqrt(count / (count - 1))
-    return float(values.mean()) - float(t.ppf(level, count - 1)) * wide * resampled_deviation(values, block)
+    return float(values.mean()) - float(t.ppf(LEVEL, count - 1)) * wide * resampled_deviation(values, block)
 
 
 def resampled_deviation(values: Series, block: float) -> float:

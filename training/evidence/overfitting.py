@@ -81,16 +81,16 @@ def backtest_overfitting(matrix: Series, blocks: int = BLOCKS) -> Overfitting:
     )
 
 
-def loss_probability(matrix: Series, blocks: int = BLOCKS) -> float | None:
+def loss_probability(matrix: Series) -> float | None:
     """The share of splits in which the best trial of one half earns less than nothing in the other; None: undefined.
 
     `probability_of_loss` of `backtest_overfitting` alone. Adding trials that are never the best of a half does not
     change it.
     """
     values = np.asarray(matrix, dtype=np.float64)
-    if values.shape[1] == 0 or len(values) < max(blocks, FEWEST):
+    if values.shape[1] == 0 or len(values) < max(BLOCKS, FEWEST):
         return None
-    inside, outside = _halves(checked(values), blocks)
+    inside, outside = _halves(checked(values), BLOCKS)
     best = inside == inside.max(axis=1, keepdims=True)
     return float((best / best.sum(axis=1, keepdims=True) * (outside < 0.0)).sum()) / len(inside)
 

@@ -117,10 +117,10 @@ def actions_judged(network: object) -> tuple[int, ...]:
     return (log_std.shape[0],)
 
 
-def make_deterministic(threads: int = 1) -> None:
-    """Make runs repeatable (process-wide): fix the number of threads and torch's choice of algorithms."""
+def make_deterministic() -> None:
+    """Make runs repeatable (process-wide): one thread, and fix torch's choice of algorithms."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with a fixed workspace
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)
     torch.set_deterministic_debug_mode("error")  # `torch.use_deterministic_algorithms` would import the compiler: 1.2 s
     switches: Any = torch.utils.deterministic
     switches.fill_uninitialized_memory = False  # nothing here reads uninitialised memory

@@ -59,8 +59,8 @@ class ReplayLost(Exception):
 class ReplayProcess:
     """One replay. `run` blocks; `kill` ends it from another thread, any number of times."""
 
-    def __init__(self, deadline_s: float = DEADLINE_S) -> None:
-        self._child = ChildProcess(deadline_s)
+    def __init__(self) -> None:
+        self._child = ChildProcess(DEADLINE_S)
         self.kill = self._child.kill
 
     def run(self, request: ReplayRequest) -> Replayed:

@@ -56,18 +56,21 @@ def simplex(members: int, parts: int) -> list[tuple[float, ...]]:
     return [tuple(count / parts for count in counts) for counts in ordered]
 
 
+PARTS = 4
+"""Weights are tried in steps of 1 / PARTS; finer steps overfit the validation span."""
+
+
 def choose_weights(
-    score: Callable[[Sequence[float]], float], members: int, *, parts: int = 4, dead: Sequence[bool] | None = None
+    score: Callable[[Sequence[float]], float], members: int, *, dead: Sequence[bool] | None = None
 ) -> tuple[tuple[float, ...], float]:
     """The weights with the highest validation score, and that score; on a tie the most equal ones.
 
     Args:
         score: what the ensemble earns on the validation span with these weights, by member.
-        parts: weights are tried in steps of 1 / `parts`; finer steps overfit the validation span.
         dead: members that get no weight beside a living one; None: none is.
     """
     is_dead = (False,) * members if dead is None else dead
-    best = max((weights for weights in simplex(members, parts) if counted(weights, is_dead)), key=score)
+    best = max((weights for weights in simplex(members, PARTS) if counted(weights, is_dead)), key=score)
     return best, score(best)
 
 

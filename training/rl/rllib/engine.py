@@ -42,21 +42,15 @@ Array = NDArray[Any]
 class TensorVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
     """Rows of one of our environments as gymnasium environments."""
 
-    def __init__(
-        self, make: Callable[[int], Environment], scaling: nn.Module, reward_scale: float, actions: int = 1
-    ) -> None:
-        """Wrap the environment that `make` makes from a seed; `scaling` prepares each raw observation once.
-
-        Args:
-            actions: numbers of an action, each within [-1, 1].
-        """
+    def __init__(self, make: Callable[[int], Environment], scaling: nn.Module, reward_scale: float) -> None:
+        """Wrap the environment that `make` makes from a seed; `scaling` prepares each raw observation once."""
         self._make, self._scaling, self._scale = make, scaling, reward_scale
         self._environment = make(0)
         rows, width = self._prepared(self._environment.observe()).shape
         self.num_envs = rows
         self.metadata = {"autoreset_mode": gymnasium.vector.AutoresetMode.NEXT_STEP}
         self.single_observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (width,), np.float32)
-        self.single_action_space = gymnasium.spaces.Box(-1.0, 1.0, (actions,), np.float32)
+        self.single_action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
         self.observation_space = gymnasium.vector.utils.batch_space(self.single_observation_space, rows)
         self.action_space = gymnasium.vector.utils.batch_space(self.single_action_space, rows)
         self._ended = torch.zeros(rows, dtype=torch.bool)

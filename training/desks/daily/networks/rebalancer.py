@@ -145,7 +145,7 @@ class Policy(nn.Module):
 class RebalancerActorCritic(nn.Module):
     """The policy, a critic 803 -> 64 -> 64 -> 1, 114,547 parameters, and the 50 logarithms of deviations."""
 
-    def __init__(self, scaling: Scaling, seed: int, log_std: float = LOG_STD) -> None:
+    def __init__(self, scaling: Scaling, seed: int) -> None:
         """Orthogonal weights drawn from `seed`, gains sqrt(2), 0.01 (means), 1 (value); biases 0.
 
         Source: Stable-Baselines3, `ActorCriticPolicy._build` (ortho_init=True).
@@ -153,7 +153,7 @@ class RebalancerActorCritic(nn.Module):
         super().__init__()
         self.policy = Policy(scaling)
         self.critic = _layers(len(scaling.mean), 1)
-        self.log_std = nn.Parameter(torch.full((columns_of(self.policy.mean).stocks,), log_std))
+        self.log_std = nn.Parameter(torch.full((columns_of(self.policy.mean).stocks,), LOG_STD))
         generator = torch.Generator().manual_seed(seed)
         start_linear(self, {self.policy.actor[-1]: 0.01, self.critic[-1]: 1.0}, generator)
 
@@ -272,12 +272,12 @@ class SharedActorCritic(nn.Module):
 
     each = True
 
-    def __init__(self, scaling: Scaling, seed: int, stocks: int, log_std: float = LOG_STD) -> None:
+    def __init__(self, scaling: Scaling, seed: int, stocks: int) -> None:
         """Orthogonal weights as in `RebalancerActorCritic`; `stocks` is how many actions there are."""
         super().__init__()
         self.policy = SharedPolicy(scaling)
         self.critic = _Encoder()
-        self.common_log_std = nn.Parameter(torch.full((1,), log_std))
+        self.common_log_std = nn.Parameter(torch.full((1,), LOG_STD))
         self._stocks = stocks
         generator = torch.Generator().manual_seed(seed)
         start_linear(self, {self.policy.actor[-1]: 0.01, self.critic[-1]: 0.1}, generator)
