@@ -35,7 +35,7 @@ export function mount(main, { view, keep }) {
   const hint = el("p", { class: "empty" });
   over.body.append(hint, drawing);
   list.head.append(filters);
-  main.append(...opening("Runs", "Every dry run and training below the folders of runs. To start one: rltrader runs start, in a terminal."), problems.box, remarks, over.section, list.section);
+  main.append(...opening("Runs", ["Every dry run and training below the folders of runs. Start one in a terminal: ", el("code", {}, "rltrader runs start")]), problems.box, remarks, over.section, list.section);
   const charts = [returnsChart(equity, "Return since the begin"), returnsChart(falls, "Drawdown")];
   let chosen = view.getAll("run").slice(0, MOST);
   let strategy = view.get("strategy") ?? "";
@@ -76,7 +76,7 @@ export function mount(main, { view, keep }) {
     const runs = all.runs.filter((run) => !strategy || run.strategy === strategy);
     const key = KEYS[sort];
     runs.sort((a, b) => (key ? key(a) - key(b) || 0 : a.id.localeCompare(b.id)));
-    list.show([runs, chosen], () => (runs.length ? lines(runs, chosen, pick) : empty("No run here. rltrader runs start dry-run starts one, in a terminal.")));
+    list.show([runs, chosen], () => (runs.length ? lines(runs, chosen, pick) : empty(["No run here. Start one in a terminal: ", el("code", {}, "rltrader runs start dry-run")])));
     const states = all.runs.filter((run) => chosen.includes(run.id)).map((run) => [run.id, run.ended_s]);
     if (chosen.length < FEWEST) {
       asked = "";
