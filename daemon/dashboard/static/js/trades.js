@@ -128,7 +128,7 @@ function rows(data, columns, open, address) {
       { name: "Held", number: true, of: (trade) => el("span", {}, span(trade.held_s), trade.bars !== null && el("small", {}, ` ${count(trade.bars, "bar")}`)) },
       { name: "Worst", title: "The lowest P&L while it was held", number: true, of: (trade) => gain(trade.worst_usd, trade.worst_percent) },
       { name: "Best", title: "The highest P&L while it was held", number: true, of: (trade) => gain(trade.best_usd, trade.best_percent) },
-      ...columns.map(({ name, heading, meaning, number }) => ({ name: heading, title: meaning, number, minor: true, of: (trade) => trade.more[name] })),
+      ...columns.map(({ name, heading, meaning, number }) => ({ name: heading, title: meaning, number, minor: true, of: (trade) => (name.endsWith("_usd") ? usd(trade.more[name]) : trade.more[name]) })),
     ].filter(Boolean),
     data,
     { tight: true, row: (trade) => ({ data: { trade: `${trade.entered} ${trade.symbol}` } }) },
