@@ -37,7 +37,7 @@ from daemon.core.events import Activity, BrokerOrder
 from daemon.core.instruments.option_market import is_contract, option_terms, parse_occ, root_of
 from daemon.core.moves import Cause
 from daemon.core.orders import ACCEPTED, BROKER_STATUS, CANCELED, ENDED, Order, advance, in_words, parse_name
-from daemon.core.risk.splits import SPLIT_RATIO, near_days, plain_ratio, spin_offs_to_come
+from daemon.core.risk.splits import SPLIT_RATIO, near_days, plain_ratio, spin_offs_to_come, splits_commonly
 from daemon.core.session import new_york_date
 from daemon.core.state import BROKER_MODES, ZERO, HeldAtClose, Owners
 from strategies.kit.quantity import FINEST, Quantity, exact, floor_to, whole_of
@@ -361,7 +361,10 @@ def share_of(draft: Draft, line: Activity, *, cash: bool, replaces: bool) -> tup
     closes = owners.closes.get(line.symbol, ())
     if line.kind == "CIL" and line.symbol in owners.lieu:
         return (1, 1)  # by its fractions, see `_cash_part`
-    if replaces and (leaver_parts := list(_left_for(draft, line).values())):
+    came_back = line.quantity > 0 and any(
+        name.startswith(f"{line.kind} {line.symbol} ") for name in _recent_moves(draft, line)
+    )
+    if (replaces or came_back) and (leaver_parts := list(_left_for(draft, line).values())):
         return leaver_parts[-1] if _alike(leaver_parts) else None
     if not closes and not foreign.get(line.symbol):
         strange = replaces and not _takes_the_place(draft, line) and _has_strange_shares(draft, line.symbol)
@@ -378,12 +381,27 @@ def share_of(draft: Draft, line: Activity, *, cash: bool, replaces: bool) -> tup
         if not cash and before != -line.quantity == draft.expected(line.symbol):
             return draft.held(line.symbol), foreign.get(line.symbol, 0)  # traded since the close
         if not earlier and _was_alone(owners, closes, line.ex_date or day.isoformat()):
+            if foreign.get(line.symbol) and line.quantity > 0 and not (cash or replaces):
+                return _splits_whose(draft, line)
             return (1, 0) if cash or replaces or draft.held(line.symbol) else (0, 1)  # it is theirs who came since
         return (earlier[-1].own, earlier[-1].others) if before else None
     first_date = (day - PAID_WITHIN).isoformat()
     if closes and closes[0].date > first_date and _was_alone(owners, closes, closes[0].date):
         return None  # others came within that time
     return _all_alike(closes, first_date, day.isoformat(), draft.counted(line.quantity))
+
+
+def _splits_whose(draft: Draft, line: Activity) -> tuple[Quantity, Quantity] | None:
+    """Return whose shares the one line of a split changes where others came since the close: in its evening or after.
+
+    A common ratio is of the desk's shares, or of all; None where it may be of both. Any other is of the desk's alone.
+    """
+    own_quantity, all_shares = Decimal(draft.held(line.symbol)), Decimal(draft.expected(line.symbol))
+    of_own = own_quantity > 0 and splits_commonly(own_quantity, own_quantity + line.quantity)
+    of_all = splits_commonly(all_shares, all_shares + line.quantity)
+    if of_own and of_all:
+        return None
+    return (draft.held(line.symbol), draft.broker.foreign_held[line.symbol]) if of_all else (1, 0)
 
 
 def note_strangers(draft: Draft, line: Activity, quantity: Quantity) -> None:

@@ -57,6 +57,12 @@ def plain_ratio(old_quantity: Decimal, total: Decimal, least: float = 1.0) -> tu
     return (Decimal(ratios[0].numerator), Decimal(ratios[0].denominator)) if len(ratios) == 1 else None
 
 
+def splits_commonly(old_quantity: Decimal, total: Decimal) -> bool:
+    """Return whether one ratio makes `total` of `old_quantity`, and it is a common one."""
+    ratio = plain_ratio(old_quantity, total)
+    return ratio is not None and any(abs(float(ratio[0] / ratio[1]) - common) <= EXACT for common in _SHARED_RATIOS)
+
+
 def may_be_cut(old_quantity: Decimal, total: Decimal) -> bool:
     """Return whether several ratios make `total` of `old_quantity`: then fraction and price are unknown."""
     return len(_plain_ratios(old_quantity, total, SPLIT_RATIO)) > 1

@@ -235,6 +235,32 @@ def test_a_split_whose_line_comes_after_a_person_s_first_purchase_of_the_day_is_
     assert d.state.risk.reconciled
 
 
+@pytest.mark.parametrize(
+    ("shares", "lines", "own"),
+    [(70, ("330",), 280), (70, ("-110", "440"), 280), (60, ("-100", "400"), 240), (60, ("300",), None)],
+)
+@pytest.mark.parametrize("is_late", [True, False])
+def test_a_split_of_shares_that_a_person_bought_on_the_evening_before_is_of_both(
+    shares: int, lines: tuple[str, ...], own: int | None, is_late: bool
+) -> None:
+    """Four for one, with the person's 40. 300 shares may be six for one of the desk's 60 alone: nothing is booked."""
+    d, account = joined_on_half_day(shares=shares)
+    account.by_hand("ann", "AAA", +1, 40, TUESDAY.close_ns + 3600 * SECOND)
+    account.fill("ann", 40, "100", TUESDAY.close_ns + 3600 * SECOND)
+    account.positions["AAA"] = (4 * shares + 160, Decimal(25))
+    today_ns = HALF_DAY.open_ns - 34_200 * SECOND
+    if is_late:
+        d.put(account.report(d.at(-18)), account.report(d.at(-17)))
+    for quantity in lines:
+        account.book(replace(of_today("SPLIT", "AAA", quantity), time_ns=today_ns))
+    d.put(account.report(d.at(-10)), account.report(d.at(-9)))
+    if own is None:
+        assert (d.held, d.state.broker.owners.disputed) == ({"AAA": shares}, ("AAA",))
+        return
+    assert holdings(d) == ({"AAA": own}, {"AAA": 160})
+    assert d.state.risk.reconciled
+
+
 @pytest.mark.parametrize(("rules", "divided", "paid"), [(IGNORE, "25", "0"), (FRACTIONS, "25.5", "-0.5")])
 @pytest.mark.parametrize("bought_first", [True, False])
 def test_cash_for_a_fraction_that_was_the_desk_s_alone_is_its_own_though_a_person_bought_since(
