@@ -795,8 +795,9 @@ class Ledgers(msgspec.Struct):
                 self.drop(name)
                 self.names.pop(order.id, None)
         for choices in (self.lapses, self.exercises):
-            for symbol in [symbol for symbol, name in choices.items() if not self.accounts[name].quantity(symbol)]:
-                del choices[symbol]
+            for symbol, name in list(choices.items()):
+                if symbol not in self.settled and not self.accounts[name].quantity(symbol):
+                    del choices[symbol]
         for line, (at_ns, _) in list(self.lines.items()):
             if new_york_date(at_ns).isoformat() < lines_from:
                 del self.lines[line]

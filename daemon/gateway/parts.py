@@ -528,8 +528,9 @@ def _spun_off(books: Ledgers, line: LedgerLine) -> Division | None:
 def _contracts(books: Ledgers, line: LedgerLine) -> Division:
     """Divide contracts that expired, were exercised or assigned, by their holders; short ones are `main`'s alone.
 
-    In a partial exercise `main`'s go first: no other can request one of a contract that several hold. Contracts that
-    ended before their lines came are matched to these, in as many lines as come.
+    In a partial exercise those go first whose holder asked for it here, else `main`'s: no other can request one of a
+    contract that several hold. Contracts that ended before their lines came are matched to these, in as many lines as
+    come.
     """
     early = books.settled.get(line.symbol)
     owners = {
@@ -538,7 +539,8 @@ def _contracts(books: Ledgers, line: LedgerLine) -> Division:
     total = sum((abs(count) for count in owners.values()), ZERO)
     if not total:
         return Division({}, f"{line.kind} {line.symbol}: {line.quantity} contracts, and nobody holds any")
-    quantities = some_of(owners, min(abs(line.quantity) or total, total), mains_first=line.kind == "OPEXC")
+    first = books.exercises.get(line.symbol, MAIN) if line.kind == "OPEXC" else ""
+    quantities = some_of(owners, min(abs(line.quantity) or total, total), first)
     changes = {name: -count for name, count in quantities.items()}
     cash = apportion(line.amount, {name: abs(count) for name, count in changes.items()})
     if early is None:
@@ -556,11 +558,12 @@ def _contracts(books: Ledgers, line: LedgerLine) -> Division:
     return Division({name: LinePart(count) for name, count in changes.items()}, early=True)
 
 
-def some_of(holdings: Mapping[str, Decimal], count: Decimal, *, mains_first: bool = False) -> dict[str, Decimal]:
-    """Return each holder's number when `count` of the contracts in `holdings` go."""
+def some_of(holdings: Mapping[str, Decimal], count: Decimal, first: str = "") -> dict[str, Decimal]:
+    """Return each holder's number when `count` of the contracts in `holdings` go, those of `first` before others."""
     weights = {name: abs(quantity) for name, quantity in holdings.items()}
-    first = min(count, weights.pop(MAIN, ZERO)) if mains_first else ZERO
-    some = {**(apportion(count - first, weights, Decimal(1)) if weights else {}), **({MAIN: first} if first else {})}
+    of_first = min(count, weights.pop(first, ZERO))
+    some = apportion(count - of_first, weights, Decimal(1)) if weights else {}
+    some |= {first: of_first} if of_first else {}
     return {name: number if holdings[name] > 0 else -number for name, number in some.items() if number}
 
 
@@ -625,7 +628,7 @@ def _told_early(books: Ledgers, line: LedgerLine) -> dict[str, LinePart] | None:
     early = min(alike, key=lambda m: abs(m.total))
     books.moving.remove(early)
     contracts = {name: part.quantity / OPTION_MULTIPLIER for name, part in early.parts.items()}
-    quantities = some_of(contracts, abs(line.quantity) / OPTION_MULTIPLIER, mains_first=True)
+    quantities = some_of(contracts, abs(line.quantity) / OPTION_MULTIPLIER, MAIN)
     rest = {name: count - quantities.get(name, ZERO) for name, count in contracts.items()}
     if any(rest.values()):
         books.moving.append(replace(early, parts=_shares_for(early, contracts, rest)))

@@ -652,9 +652,9 @@ class Bookkeeper:
         elif former is not None or self._comes_early(line):
             return
         self._take_back(line)
+        division, self.has_divided = divide(books, line, ex_date), True
         if line.kind in CONTRACT_ENDS:
             books.exercises.pop(line.symbol, None)
-        division, self.has_divided = divide(books, line, ex_date), True
         books.ratios.pop(line.id, None)
         books.spun.pop(line.id, None)
         books.lines[line.id] = (books.now_ns, division.parts)

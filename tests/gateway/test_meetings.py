@@ -27,6 +27,7 @@ from daemon.gateway.events import (
     AnyGatewayEffect,
     CancelSibling,
     CloseTaken,
+    ExerciseAsked,
     FillsRead,
     GatewayStarted,
     Opened,
@@ -1406,6 +1407,22 @@ def test_a_contract_that_a_person_exercised_and_others_let_lapse_is_the_persons_
     warned = _night(machine, 100, cash, [_end_line(LOW, 1), _end_line(LOW, 2, "OPEXP"), _share_line(100, 490, 3)], 1)
     assert (books.holders("SPY"), books.differences, books.moving) == ({MAIN: dec(100)}, {}, [])
     assert [effect for effect in warned if isinstance(effect, Warn)] == []
+
+
+@pytest.mark.parametrize("in_time", [False, True])
+def test_an_exercise_that_a_desk_asked_for_is_its_own_though_a_person_bought_the_contract_since(in_time: bool) -> None:
+    """It pays 49,000 USD for a hundred shares; the person's contract lapses."""
+    machine = _machine()
+    books = machine.books
+    books.book("a", LOW, LinePart(dec(1), dec(-100), dec(100)))
+    machine.step(ExerciseAsked(OPEN_NS, "a", LOW, on=True))
+    books.book(MAIN, LOW, LinePart(dec(1), dec(-100), dec(100)))
+    cash = 50000 - 200 - 49000
+    if not in_time:
+        _night(machine, 100, cash, [])
+    _night(machine, 100, cash, [_end_line(LOW, 1), _end_line(LOW, 2, "OPEXP"), _share_line(100, 490, 3)], 1)
+    assert (books.holders("SPY"), books.differences, books.exercises) == ({"a": dec(100)}, {}, {})
+    assert books.accounts["a"].cash == 10000 - 100 - 49000
 
 
 def test_where_positions_do_not_say_which_contract_became_shares_the_lines_do() -> None:
