@@ -178,6 +178,24 @@ def test_a_stop_that_others_take_away_rests_again_and_the_third_time_halts() -> 
     assert "foreign_order" in desk.halted()
 
 
+def test_after_the_third_cancel_a_stop_rests_again_ten_minutes_later_though_the_desk_is_halted() -> None:
+    """The broker itself may have cancelled them, as in a halt of the exchange; its word for it is the same."""
+    desk, names = protected()
+    name = names["SPY"]
+    for minute in (2, 5, 8):
+        desk.account.end(name)
+        desk.put(ev.OrderCanceled(desk.at(minute), name), desk.account.report(desk.at(minute, 1)))
+        if minute < 8:
+            (name,) = desk.take([*stops(desk.minute(minute + 1))])
+    assert "foreign_order" in desk.halted()
+    waited = [effect for minute in range(8, 17) for effect in desk.minute(minute)]
+    assert (stops(waited), "unprotected" in alarms(waited)) == ([], True)
+    (again,) = stops(desk.minute(17))
+    assert (again.symbol, again.quantity, again.stop_price) == ("SPY", 10, STOP)
+    desk.take([again])
+    assert stops([effect for minute in range(18, 30) for effect in desk.minute(minute)]) == []
+
+
 def test_a_stop_that_is_refused_is_tried_each_minute_and_counts_for_no_rate_of_rejections() -> None:
     desk = Desk(RESTS)
     desk.holds()

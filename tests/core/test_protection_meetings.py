@@ -172,7 +172,7 @@ def test_of_more_than_a_person_s_own_shares_that_a_person_sells_the_rest_is_cove
     assert [(order.symbol, order.quantity) for order in stops(effects)] == [("SPY", 8)]
 
 
-def test_once_others_took_three_away_none_rests_until_a_person_resumes() -> None:
+def test_once_others_took_three_away_one_rests_as_soon_as_a_person_resumes() -> None:
     desk, names = protected()
     minute, all_effects = 2, list[AnyEffect]()
     for _ in range(3):

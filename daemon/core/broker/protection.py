@@ -432,18 +432,19 @@ def _hindrance(draft: Draft, symbol: str, late_ns: int) -> str:
 
 
 def _refusal_reason(draft: Draft, symbol: str, *, whole: bool) -> str:
-    """Return why no further stop is tried yet, "" where one is: broker or others did not let the last ones rest.
+    """Return why no further stop is tried yet, "" where one is: the last ones were refused or cancelled.
 
-    Stops of a fraction and of whole shares are judged apart.
+    Stops of a fraction and of whole shares are judged apart. No news tells whether a person or the broker cancelled it:
+    after the third, another is tried seldom, or once a person resumes.
     """
     stops = [order for order in _ended_stops(draft, symbol) if _is_whole(order) == whole]
-    last = stops[-1] if stops else None
-    if last is not None and draft.now_ns - last.news_ns < _wait_ns(stops):
-        return f"the last one was {last.status}"
-    halt = draft.risk.halt
-    if halt is not None and halt.reason == "foreign_order" and len(_removed_orders(draft, symbol)) >= REMOVED_MAX:
-        return "others take it away each time"
-    return ""
+    if not stops:
+        return ""
+    last = stops[-1]
+    often = _is_removed(last) and len(_removed_orders(draft, symbol)) >= REMOVED_MAX
+    is_halted = any(halt.reason == "foreign_order" for halt in draft.risk.halts)
+    wait_ns = REFUSED_MAX * AGAIN_NS if often and is_halted else _wait_ns(stops)
+    return f"the last one was {last.status}" if draft.now_ns - last.news_ns < wait_ns else ""
 
 
 def _is_doubted(draft: Draft, symbol: str, late_ns: int) -> bool:
@@ -572,7 +573,11 @@ def _is_beside(draft: Draft, order: Order, work: Work) -> bool:
 def _removed_orders(draft: Draft, symbol: str, purpose: str = PROTECTION) -> list[Order]:
     """Return the symbol's orders of this purpose that another party took away in this session."""
     ended_orders = [order for order in draft.closed.values() if (order.symbol, order.purpose) == (symbol, purpose)]
-    return [order for order in ended_orders if order.status == CANCELED and not order.cancel_asked_ns]
+    return list(filter(_is_removed, ended_orders))
+
+
+def _is_removed(order: Order) -> bool:
+    return order.status == CANCELED and not order.cancel_asked_ns
 
 
 def on_removed(draft: Draft, order: Order) -> bool:
