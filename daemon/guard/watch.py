@@ -35,10 +35,11 @@ AGAIN_S = 3600.0  # an alarm with a lasting cause is repeated after this
 STOPPED_AGAIN_S = 24 * 3600.0  # the same for the silence of a desk that a person stopped
 CLOSE_AGAIN_S, CLOSE_AGAIN_MOST_S = 60.0, 600.0  # waits between calls to close everything, doubling
 STOPS_MAX = 3  # stops of a symbol within the times below
-TAKEN_S = 20 * 3600.0  # for stops that others remove; a stop for the day is needed again in the next session
+TAKEN_S = 3600.0  # for stops that are cancelled: by a person, or by the broker as in a halt, which no news tells apart
 REFUSED_S = 600.0  # the broker refuses them: it may be for a while only
 FOR_EVER_NS = 2**62
 UNPROTECTED = "guard_unprotected"
+CANCELLED = "each is cancelled, by a person or the broker; it tries again within an hour"
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,8 +324,7 @@ class Watch:
         """Return alarms on the account and the clock."""
         wait_s = now_s - max(self._looks[-1].asked_s if self._looks else self._began_s, self._awake_s)
         lost = look is None and wait_s > 2 * self._rules.look_s + self._rules.alarm_s
-        why = self._problem or "the broker still owes an answer"
-        actions = self._case("guard_account", lost, f"the account cannot be looked at: {why}", now_s)
+        actions = self._case("guard_account", lost, f"the account cannot be looked at: {self._why_no_look}", now_s)
         if look is not None:
             ahead = f"the broker's clock is {look.ahead_s:+.1f} s ahead of this host's"
             actions += self._case("guard_clock", abs(look.ahead_s) > CLOCK_S, ahead, now_s)
@@ -332,6 +332,10 @@ class Watch:
             other = f"these keys open account {look.number}, and the desk's is {expected}: it acts not"
             actions += self._case("guard_keys", bool(expected) and not self._is_its_own(look), other, now_s)
         return actions
+
+    @property
+    def _why_no_look(self) -> str:
+        return self._problem or "the broker still owes an answer"
 
     def _is_its_own(self, look: AccountLook) -> bool:
         """Return whether the account is the desk's, or that behind its gateway."""
@@ -439,15 +443,16 @@ class Watch:
         beat, stops, bare = self.beat, [], dict[str, str]()
         assert beat is not None
         account_now, account_former, shared = _account_holdings(look), _account_holdings(former), self._is_shared(look)
-        holdings, former_bare = self._desk_holdings(look), self._bare_quantities(former)
+        parts, former_bare = self._parts(look), self._bare_quantities(former)
         used_names = {order.client_order_id for order in look.orders}
         for symbol, bare_quantity in self._bare_quantities(look).items():
             hold = beat.holds.get(symbol)
             missing = min(bare_quantity, former_bare.get(symbol, 0))
             has, had = account_now.get(symbol, 0), account_former.get(symbol, 0)
-            sales = min(self._call_sales(look, symbol, holdings[symbol]), missing) if shared else 0
+            holding, others = parts[symbol]
+            sales = min(self._call_sales(look, symbol, holding), missing) if shared else 0
             missing -= sales
-            expected = holdings[symbol] - sales + (hold.others if hold is not None else 0)
+            expected = holding - sales + others
             if type(expected) is int:  # a fraction, as from a reinvested dividend, is not the desk's
                 has, had, missing = whole_of(has), whole_of(had), whole_of(missing)
             if sales and has > expected:
@@ -471,7 +476,7 @@ class Watch:
                 for quantity in filter(None, (whole_of(missing), missing - whole_of(missing))):
                     part = _part_of(symbol, quantity)
                     if not self._may_rest(part, now_s):
-                        why = self._refusals.get(part, "somebody takes it away")
+                        why = self._refusals.get(part, CANCELLED)
                         bare[symbol] = f"of {quantity} no stop stays: {why}"
                         continue
                     times = self._stop_times[part]
@@ -514,27 +519,48 @@ class Watch:
         return order.client_order_id.startswith(self._names()[1])
 
     def _may_rest(self, part: _Part, now_s: float) -> bool:
-        """Return whether to try another stop: not after three that the broker refused or others removed."""
+        """Return whether to try another stop: not while three were lately refused or cancelled."""
         within_s = REFUSED_S if part in self._refusals else TAKEN_S
         return sum(now_s - at_s < within_s for at_s in self._stop_times[part]) < STOPS_MAX
 
     def _bare_quantities(self, look: AccountLook) -> dict[str, Quantity]:
         """Return the desk's quantity of each symbol that no order sells; others' sales count for their shares first."""
-        bare, shared, names = dict(self._desk_holdings(look)), self._is_shared(look), self._names()
-        foreign = {symbol: one.others for symbol, one in self.beat.holds.items()} if self.beat is not None else {}
+        parts, shared, names = self._parts(look), self._is_shared(look), self._names()
+        bare, foreign = ({symbol: part[number] for symbol, part in parts.items()} for number in (0, 1))
         for order in _open(look):
             if order.side >= 0 or order.symbol not in bare:
                 continue
             if order.client_order_id.startswith(names):
                 bare[order.symbol] -= _rest_of(order)
             elif not shared:
-                rest = exact(foreign.get(order.symbol, 0) - _rest_of(order))
+                rest = exact(foreign[order.symbol] - _rest_of(order))
                 bare[order.symbol] += min(rest, 0)
                 foreign[order.symbol] = max(rest, 0)
         for position in look.positions:
             if position.symbol in bare and position.available is not None:
                 bare[position.symbol] = min(bare[position.symbol], exact(position.available))
         return bare
+
+    def _parts(self, look: AccountLook) -> dict[str, tuple[Quantity, Quantity]]:
+        """Return the desk's quantity of each symbol, and others'. What others sell is theirs first.
+
+        Their orders count only where they explain what the account has: the heartbeat may include some of them.
+        """
+        parts, account, names, shared = {}, _account_holdings(look), self._names(), self._is_shared(look)
+        assert self.beat is not None
+        for symbol, quantity in self._desk_holdings(look).items():
+            others = self.beat.holds[symbol].others if symbol in self.beat.holds else 0
+            left, theirs, parts[symbol] = quantity, others, (quantity, others)
+            for order in () if shared else sorted(look.orders, key=lambda order: order.submitted_ns):
+                if order.symbol == symbol and not order.client_order_id.startswith(names):
+                    theirs += order.side * exact(order.filled)
+                    left, theirs = left + min(theirs, 0), max(theirs, 0)
+            has = account.get(symbol, 0)
+            if type(quantity) is int:  # a fraction, as from a reinvested dividend, is not the desk's
+                has, left, theirs = whole_of(has), whole_of(left), whole_of(theirs)
+            if has == left + theirs != quantity + others:
+                parts[symbol] = (left, theirs)
+        return parts
 
     def _desk_holdings(self, look: AccountLook) -> Mapping[str, Quantity]:
         """Return the desk's quantity of each symbol: by its last heartbeat, and its orders' fills since.
@@ -556,16 +582,12 @@ class Watch:
 
         What is gone without either may be there under another name.
         """
-        account, sales, names = _account_holdings(look), defaultdict[str, Quantity](int), self._names()
-        today = new_york_date(look.broker_ns).isoformat()
-        for order in look.orders:
-            if order.side < 0 and not order.client_order_id.startswith(names):
-                sales[order.symbol] += exact(order.filled)
-        for symbol, quantity in self._desk_holdings(look).items():
+        account, today = _account_holdings(look), new_york_date(look.broker_ns).isoformat()
+        for symbol, (quantity, _) in self._parts(look).items():
             contract = parse_occ(symbol)
             ended = contract is not None and contract.expiry <= today and contract.root not in account
             there = account.get(symbol, 0) if type(quantity) is not int else whole_of(account.get(symbol, 0))
-            if quantity > 0 and (there or not (ended or sales[symbol] >= quantity)):
+            if quantity > 0 and (there or not ended):
                 return True
         return False
 
@@ -591,7 +613,7 @@ class Watch:
         assert beat is not None
         if look is None:
             holdings = ", ".join(f"{one.quantity} {symbol}" for symbol, one in beat.holds.items()) or "nothing"
-            return f"the account cannot be looked at; by its last heartbeat it held {holdings}"
+            return f"by its last heartbeat it held {holdings}; the account cannot be looked at: {self._why_no_look}"
         of_desk, of_account, shared = self._desk_holdings(look), _account_holdings(look), self._is_shared(look)
         visible = {
             symbol: count if not shared else of_desk[symbol]

@@ -255,6 +255,22 @@ def test_what_a_person_holds_is_not_closed_once_a_person_sold_what_the_dead_desk
     assert world.broker.positions["VOO"] == 500
 
 
+@pytest.mark.parametrize(("sold", "closes"), [(10, False), (9, True)])
+def test_what_a_person_bought_after_selling_all_of_the_dead_desk_s_shares_is_not_closed(
+    sold: int, closes: bool
+) -> None:
+    world = World(replace(RULES, act="close"))
+    world.run(60)
+    dead(world)
+    world.run(120)
+    for name, side, quantity in (("sale", -1, sold), ("purchase", 1, 5)):
+        assert world.broker.put(SubmitOrder(name, "SPY", side, quantity, None, "", 0), world.now_ns)
+        world.broker.fill(name, quantity)
+    world.run(HOUR)
+    assert (Close() in world.guard.acts()) is closes
+    assert (world.broker.positions, world.broker.stops()) == ({} if closes else {"SPY": 5}, {})
+
+
 @pytest.mark.parametrize(
     ("contract", "left", "closes"),
     [
@@ -316,6 +332,28 @@ def test_another_quantity_than_expected_gets_no_stop_but_an_alarm(shares: int) -
     assert "guard_unprotected" in world.guard.alarms()
 
 
+@pytest.mark.parametrize(
+    ("others", "trades", "covered"),
+    [(0, (5,), 10), (0, (-4,), 6), (5, (-8,), 7), (0, (-3, 10), 7), (0, (8, -5), 10)],
+)
+@pytest.mark.parametrize("wait_s", [10, 600])  # between a person's trades: the guard has acted after the longer one
+def test_what_a_person_traded_since_is_no_split_and_the_desk_s_rest_keeps_its_stop(
+    others: int, trades: tuple[int, ...], covered: int, wait_s: int
+) -> None:
+    """What a person sells is the person's own first."""
+    world = World(others=others)
+    world.run(60)
+    dead(world)
+    world.run(120)
+    for number, quantity in enumerate(trades):
+        order = SubmitOrder(f"by-hand-{number}", "SPY", 1 if quantity > 0 else -1, abs(quantity), None, "", 0)
+        assert world.broker.put(order, world.now_ns)
+        world.broker.fill(order.client_order_id, abs(quantity))
+        world.run(wait_s)
+    world.run(HOUR)
+    assert world.broker.stops() == {"SPY": covered}
+
+
 def test_an_announced_corporate_action_gets_no_stop_at_an_old_price() -> None:
     world = World()
     world.run(60)
@@ -362,17 +400,22 @@ def test_a_person_s_sale_of_a_person_s_own_shares_covers_none_of_the_desk_s(pers
     assert world.broker.stops() == {"SPY": person_shares + rests}
 
 
-def test_a_stop_that_somebody_takes_away_rests_three_times_and_no_more() -> None:
+def test_a_stop_that_is_cancelled_each_time_rests_three_times_an_hour_and_stays_once_nobody_cancels_it() -> None:
+    """Alpaca's word for it is `canceled` by whoever it was: it has ended a stop itself in a halt of the exchange."""
     world = World()
     world.run(60)
     dead(world)
-    for _ in range(200):
-        world.run(30)
-        for order in world.broker.working(-1):
-            world.broker.end(order.client_order_id)
-    assert len(world.guard.acts()) == 3
-    assert len({action.order.client_order_id for action in world.guard.acts() if isinstance(action, Rest)}) == 3
+    for hours in (1, 2):
+        for _ in range(120):
+            world.run(30)
+            for order in world.broker.working(-1):
+                world.broker.end(order.client_order_id)
+        assert len(world.guard.acts()) == 3 * hours
     assert "guard_unprotected" in world.guard.alarms()
+    world.run(HOUR)
+    assert world.broker.stops() == {"SPY": 10}
+    names = [action.order.client_order_id for action in world.guard.acts() if isinstance(action, Rest)]
+    assert len(names) == len(set(names)) == 7
 
 
 def test_a_refused_stop_is_told_with_the_broker_s_words() -> None:
@@ -483,6 +526,16 @@ def test_the_guard_s_own_network_gone_is_no_reason_to_act_nor_is_the_broker_s() 
     other.broker.up = True
     other.run(120)
     assert other.broker.stops() == {"SPY": 10}
+
+
+def test_of_a_dead_desk_whose_account_cannot_be_read_the_grave_alarm_names_what_it_held_and_why() -> None:
+    world = World()
+    world.run(60)
+    world.broker.up = False  # as where the keys were revoked
+    dead(world)
+    world.run(2 * HOUR)
+    words = "by its last heartbeat it held 10 SPY; the account cannot be looked at: no answer"
+    assert details_of(world, "desk_silent")[-1].endswith(words)
 
 
 def test_a_guard_that_slept_hears_before_it_acts() -> None:
