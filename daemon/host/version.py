@@ -34,7 +34,8 @@ class CommandLine(argparse.ArgumentParser):
                 break  # what follows is the command's
         options, unknown_words = super().parse_known_args(words, namespace)
         if unknown_words:
-            self.error(f"{unknown_words[0]!r} is one argument too many; {self.prog} --help lists all")
+            word = unknown_words[0].partition("://")[0]  # the rest of an address may be a secret
+            self.error(f"{word!r} is one argument too many; {self.prog} --help lists all")
         return options, unknown_words
 
     def _check_option(self, name: str) -> None:

@@ -472,7 +472,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     ):
         command = commands.add_parser(name, help=text, description=text)
         urls = f"addresses, one a line (the credential {CREDENTIAL})"
-        command.add_argument("--urls", type=Path, metavar="FILE", help=urls)
+        command.add_argument("--urls", type=_file_of_addresses, metavar="FILE", help=urls)
     desk = "the desk's; it is only read (paths.state_dir of ./config.toml and the environment)"
     command.add_argument("--state-dir", type=Path, metavar="DIR", help=desk)
     kinds = f"what, with commas: {'; '.join(f'{kind} ({text})' for kind, text in KINDS.items())} (%(default)s)"
@@ -488,8 +488,14 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     file = f"who may write and which desks there are; secrets are the credentials {TOKEN} and {KEYS}"
     command.add_argument("--config", type=Path, required=True, metavar="FILE", help=file)
     urls = f"addresses that hear of a token that Telegram refuses (the credential {CREDENTIAL}, where it is)"
-    command.add_argument("--urls", type=Path, metavar="FILE", help=urls)
+    command.add_argument("--urls", type=_file_of_addresses, metavar="FILE", help=urls)
     return line.parse_args(arguments)
+
+
+def _file_of_addresses(text: str) -> Path:
+    if "://" in text:  # not shown: it is a secret
+        raise argparse.ArgumentTypeError("this is an address; expected a file that has one a line")
+    return Path(text)
 
 
 def _count(text: str) -> int:

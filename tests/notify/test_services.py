@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.notify.command import NotifyProblem, Services, _Service, addresses
+from daemon.notify.command import NotifyProblem, Services, _Service, addresses, main
 from tests.support.outside.inbox import inbox
 
 pytest.importorskip("apprise", reason="needs apprise: make training installs it")
@@ -112,6 +112,18 @@ def test_a_program_ends_while_a_service_still_answers(tmp_path: Path) -> None:
             box.ends.set()
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr == "rltrader-notify: not taken by json: check its address and the network\n"
+
+
+@pytest.mark.parametrize("option", [["--urls"], []])
+def test_an_address_in_place_of_its_file_is_refused_and_not_shown(
+    option: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["alarm", *option, "tgram://s3cret/12345"])
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert ("expected a file that has one a line" in error) is bool(option)
+    assert not any(part in error for part in ("s3cret", "12345"))
 
 
 @pytest.mark.parametrize(("status", "taken"), [(301, False), (302, False), (303, False), (307, True), (308, True)])
