@@ -1,7 +1,7 @@
 """Run the operator's program for alarms: JSON on standard input, no shell, a bare environment, a time limit.
 
 The trading loop queues alarms by their urgency. The side thread starts the program, one run at a time. Grave alarms go
-first, each in a run of its own, and again after a run that failed; others above the rate are counted in `missed` of the
+first, each in a run of its own, and again until one does not fail; others above the rate are counted in `missed` of the
 next run. A program that fails is logged; that never raises an alarm.
 """
 
@@ -17,7 +17,7 @@ from asyncio.subprocess import Process
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec.structs import replace
@@ -34,8 +34,8 @@ from daemon.pacing import TokenBucket, back_off_s
 from strategies.kit.units import HOUR_NS, SECOND_NS
 
 WAITING_MOST = 64  # alarms of each lesser urgency, and of each name of a grave one
-RUNS_MOST = 10  # runs of one grave alarm that fail: the last about half an hour after the first
-AGAIN_S, AGAIN_MOST_S = 10.0, 300.0  # between these runs, doubling
+RUNS_MOST = 10  # runs of one grave alarm that fail while those of others do not
+AGAIN_S, AGAIN_MOST_S = 10.0, 300.0  # between runs of one grave alarm that fail, doubling
 STDERR_MOST = 200  # characters of standard error that are logged
 STDERR_KEPT = 4 * STDERR_MOST  # bytes kept: enough for these in any alphabet
 REAPED_S = 1.0
@@ -117,6 +117,15 @@ class _Queue:
         return sum(len(lines) for lines in (*self._grave.values(), *self._lesser.values()))
 
 
+class _Retry(NamedTuple):
+    """A grave alarm whose runs failed; `taken_before`: count of other alarms' good runs before its first one."""
+
+    at_ns: int
+    runs: int
+    taken_before: int
+    line: AlarmLine
+
+
 class AlarmCommand:
     """`observe` on the trading loop, `run` on the side thread.
 
@@ -137,7 +146,8 @@ class AlarmCommand:
         self._log, self._monotonic_ns = log, monotonic_ns
         self._bucket = TokenBucket(monotonic_ns, per_minute, per_minute)
         self._queue = _Queue()
-        self._retries: list[tuple[int, int, AlarmLine]] = []  # grave ones: time of the next run, runs so far, the alarm
+        self._retries: list[_Retry] = []  # of grave ones, the next first
+        self._taken_count = 0  # runs that did not fail
         self._wake: Callable[[], None] | None = None
 
     # --- the trading loop's thread --------------------------------------------------------------------------------
@@ -190,23 +200,27 @@ class AlarmCommand:
 
     def _is_due(self) -> bool:
         """Return whether it is time for the next run of a grave alarm whose run failed."""
-        return bool(self._retries) and self._retries[0][0] <= self._monotonic_ns()
+        return bool(self._retries) and self._retries[0].at_ns <= self._monotonic_ns()
 
     async def _run_next(self, *, scarce: bool) -> None:
         """Run the program for the next alarm. A grave one is kept for another run if it fails."""
         if self._is_due() and not self._queue.has_grave():
-            _, runs, line = self._retries.pop(0)
+            _, runs, taken_before, line = self._retries.pop(0)
             urgency = Urgency.GRAVE
         else:
-            (line, urgency), runs = self._queue.take(scarce=scarce), 0
+            (line, urgency), runs, taken_before = self._queue.take(scarce=scarce), 0, self._taken_count
         problem = await self.run_for(line)
         if not problem:
+            self._taken_count += 1
             return
         self._log("alarm_command_failed", alarm=line.alarm, problem=problem)
-        if urgency is Urgency.GRAVE and runs + 1 < RUNS_MOST:
+        if urgency is Urgency.GRAVE and (runs + 1 < RUNS_MOST or self._taken_count == taken_before):
             again_ns = self._monotonic_ns() + round(back_off_s(runs + 1, AGAIN_S, AGAIN_MOST_S) * SECOND_NS)
-            self._retries.append((again_ns, runs + 1, line))
-            self._retries.sort(key=lambda retry: retry[0])
+            self._retries.append(_Retry(again_ns, runs + 1, taken_before, line))
+            alike = [retry for retry in self._retries if retry.line.alarm == line.alarm]
+            if len(alike) > WAITING_MOST:
+                self._retries.remove(min(alike, key=lambda retry: retry.line.time_ns))
+            self._retries.sort(key=lambda retry: retry.at_ns)
 
     async def run_for(self, line: AlarmLine) -> str:
         """Run the program once; return the problem, "" for none."""

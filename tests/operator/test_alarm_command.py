@@ -277,6 +277,30 @@ async def test_a_grave_alarm_whose_run_failed_is_told_again_and_another_is_not(p
     assert [line["alarm"] for line in programs.read_messages()[2:]] == ["not_flat"]
 
 
+async def test_a_grave_alarm_outlasts_an_outage_of_hours_and_one_that_alone_fails_gets_ten_runs(
+    programs: Programs,
+) -> None:
+    down = programs.folder / "down"
+    down.touch()
+    fails = f'{RECORD}[ ! -e "{down}" ] || exit 7\ncase "$RLTRADER_ALARM" in exit_stuck) exit 7;; esac\n'
+    command = programs.command(programs.program(fails), per_minute=600)
+    async with running(command):
+        programs.notice(command, "not_flat", "8 contracts")
+        for count in range(1, 41):
+            await until(lambda count=count: len(programs.logged) == count)  # type: ignore[misc]
+            programs.now_s += 300.0  # the longest wait: three hours in all
+        down.unlink()
+        assert [line["alarm"] for line in await programs.come(41)] == ["not_flat"] * 41
+        programs.notice(command, "exit_stuck", "9 contracts")
+        for count in range(41, 51):
+            programs.notice(command, "bar_rejected", f"SPY {count}")
+            await until(lambda count=count: len(programs.logged) == count)  # type: ignore[misc]
+            programs.now_s += 300.0
+        await asyncio.sleep(1.5)
+    runs = [line["alarm"] for line in programs.read_messages()[41:]]
+    assert (runs.count("exit_stuck"), runs.count("bar_rejected")) == (10, 10)
+
+
 async def test_a_full_queue_lets_the_oldest_go_and_counts_them(programs: Programs) -> None:
     command = programs.command(programs.program(), per_minute=600)
     for number in range(70):
