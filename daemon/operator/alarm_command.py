@@ -311,7 +311,7 @@ async def _kill(process: Process) -> None:
         os.killpg(process.pid, signal.SIGKILL)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(REAPED_S):
-            await process.wait()
+            await asyncio.gather(_read_stderr(process, bytearray()), process.wait())  # unread, its pipe stays open
 
 
 def _excerpt(output: bytearray) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -14,12 +16,13 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from daemon.config.tables import AlarmsTable
 from daemon.core.effects import RaiseAlarm
 from daemon.core.events import ClockTicked, Event, HaltRequested, TroubleNoticed
 from daemon.core.limits import Trading
 from daemon.core.state import Identity
 from daemon.core.step import Core, Machine
-from daemon.operator.alarm_command import AlarmCommand
+from daemon.operator.alarm_command import AlarmCommand, tell_now
 from daemon.operator.log_events import LOG_EVENTS
 from daemon.operator.side_thread import SideThread
 from strategies.registry import strategy as strategy_named
@@ -372,6 +375,16 @@ async def test_a_program_that_is_missing_or_may_not_run_is_logged(programs: Prog
         logged = await programs.logs()
     assert str(path) in logged["problem"]
     assert ("No such file" if mode is None else "Permission denied") in logged["problem"]
+
+
+def test_a_program_that_floods_standard_error_and_is_killed_leaves_nothing_open(
+    programs: Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    floods, ignored = programs.program("exec yes >&2\n"), list[object]()
+    monkeypatch.setattr(sys, "unraisablehook", ignored.append)
+    tell_now(AlarmsTable(command=floods, timeout_s=1.0), "desk-1", "blind", "", programs.log, halted=True)
+    gc.collect()
+    assert (ignored, len(programs.logged)) == ([], 1)  # its pipe would be closed after its loop: a traceback
 
 
 async def test_a_program_that_does_not_read_ends_well(programs: Programs) -> None:
