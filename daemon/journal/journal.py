@@ -105,6 +105,8 @@ _OLD_SNAPSHOTS = (  # a rotated file keeps its first one: verify starts there
 )
 _CHUNKS = (1024, 256, 64, 16, 4, 1)
 sqlite3.register_adapter(Part, str)
+sqlite3.register_adapter(bytes, bytes)  # these two give the value itself: the search for no adapter takes longer
+sqlite3.register_adapter(type(None), lambda value: value)
 
 
 class Journal:
