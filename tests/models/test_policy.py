@@ -411,7 +411,7 @@ class Copying:
     """A session that copies an input when it is bound, as one on a GPU does; outputs stay where they are."""
 
     def __init__(self, session: Any) -> None:
-        self._session = session
+        self._session, self._sess = session, session._sess
 
     def get_providers(self) -> list[str]:
         return [CUDA]
@@ -423,9 +423,6 @@ class Copying:
             name, onnxruntime.OrtValue.ortvalue_from_numpy(value.numpy().copy())
         )
         return binding
-
-    def run_with_iobinding(self, binding: Any) -> None:
-        self._session.run_with_iobinding(binding)
 
 
 def test_where_inputs_are_copied_each_answer_is_of_its_own_observation() -> None:
