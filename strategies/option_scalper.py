@@ -460,7 +460,7 @@ class OptionScalper:
         return ScalperState(session, history, last_bar.after, (*state.rows[1 - WINDOW :], row))
 
 
-class _SeenBar(NamedTuple):
+class _SeenBar(msgspec.Struct, frozen=True, gc=False):
     """Cache entry: a bar, the bars before it, and the resulting columns."""
 
     history: tuple[Bar, ...]

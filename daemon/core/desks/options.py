@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from functools import lru_cache
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
 from msgspec.structs import replace
@@ -293,7 +293,7 @@ def _as_json(target: Target) -> str:
     return _encode(target).decode()
 
 
-class TargetOutcome(NamedTuple):
+class TargetOutcome(msgspec.Struct, frozen=True, gc=False):
     """The outcome of a target: its name, the gates' verdicts, the key of the work it started."""
 
     outcome: str

@@ -101,7 +101,8 @@ class PaperBroker:
         """
         news: list[Event] = []
         bar: Bar | None = None
-        part, narrow = False, frozenset[str]()
+        part = False
+        narrow: frozenset[str] = frozenset()
         match event:
             case BarClosed() | PartClosed() if self._is_regular(state, event.bar):
                 bar, part = event.bar, isinstance(event, PartClosed)
