@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal
 
 from msgspec.structs import replace
@@ -169,6 +169,9 @@ class ToyAccount:
     ) -> Mapping[str, Decimal]:
         near = [strike for strike in STRIKES if strikes[0] <= strike <= strikes[1]]
         return {occ_symbol(symbol, dates[1], 1, Decimal(strike)): Decimal(0) for strike in near}
+
+    async def actions(self, symbols: Collection[str], first_date: str, last_date: str) -> tuple[ev.Announcement, ...]:
+        return ()
 
     async def cancel_all(self) -> api.BulkResult:
         working = {name: order for name, order in self.orders.items() if order.status == WORKING}
