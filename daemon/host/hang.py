@@ -13,6 +13,7 @@ import faulthandler
 import fcntl
 import os
 import re
+import resource
 import threading
 import time
 from collections.abc import Callable
@@ -30,6 +31,7 @@ _CALL_BYTES = 16
 _AFTER = "-"  # stands for a call: there were calls, and none is under way
 LOOK_S = 0.5
 LAST_S = 50.0  # for a step that lets no thread run: below systemd's watchdog of 60 s
+WAKES_S = 0.005  # a thread that waits for the interpreter wakes up so often (`sys.getswitchinterval`)
 SHOWN = 3  # number of innermost frames shown
 _FATAL = re.compile(r"^Fatal Python error: (.*)$", re.MULTILINE)
 _FRAME = re.compile(r'^  File "([^"]*)", line (\d+) in (.*)$', re.MULTILINE)
@@ -39,11 +41,11 @@ class HangGuard:
     """Ends the process with exit code 1 when one step takes longer than `limit_s` seconds of real time.
 
     `stepping` returns a number that differs from step to step, 0 between two steps. Looks at the same step count, and
-    what the thread that called `start` computed between two: C code that keeps the interpreter makes looks rare. So a
-    process that was stopped or suspended meanwhile does not count as hanging. A crash leaves the same record as a
-    hang, unless Python's own `-X faulthandler` writes it elsewhere. Where `file` in `folder` cannot be opened,
-    `unrecorded` says why, and the next start learns nothing of a hang. `last_words` go to standard error before the
-    end, a line.
+    between two what the thread that called `start` computed, or this one waited for the interpreter: C code that keeps
+    it makes looks rare. So the time for which a process was stopped or suspended does not count. A crash leaves the
+    same record as a hang, unless Python's own `-X faulthandler` writes it elsewhere. Where `file` in `folder` cannot be
+    opened, `unrecorded` says why, and the next start learns nothing of a hang. `last_words` go to standard error before
+    the end, a line.
     """
 
     def __init__(
@@ -84,24 +86,28 @@ class HangGuard:
         os.close(self._file)
 
     def _watch(self) -> None:
-        last_turn, last_cpu_s, spent_s = 0, 0.0, 0.0
+        last_turn, last, spent_s = 0, self._clocks(), 0.0
         try:
             while not self._ends.wait(LOOK_S):
                 self._arm()
-                step = self._stepping()
-                cpu_s = self._cpu_s()
-                spent_s = spent_s + max(LOOK_S, cpu_s - last_cpu_s) if step and step == last_turn else 0.0
-                last_turn, last_cpu_s = step, cpu_s
+                step, now = self._stepping(), self._clocks()
+                cpu_s, waited_s, real_s = (after - before for after, before in zip(now, last, strict=True))
+                passed_s = max(LOOK_S, cpu_s, min(waited_s, real_s))
+                spent_s = spent_s + passed_s if step and step == last_turn else 0.0
+                last_turn, last = step, now
                 if spent_s >= self._limit_s:
                     self._end()
         finally:
             faulthandler.cancel_dump_traceback_later()
 
-    def _cpu_s(self) -> float:
+    def _clocks(self) -> tuple[float, float, float]:
+        """Return the watched thread's processor time, this thread's wake-ups as time, and real time, in seconds."""
+        wakes = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
         try:
-            return time.clock_gettime(self._cpu_clock)
+            cpu_s = time.clock_gettime(self._cpu_clock)
         except OSError:  # the thread has ended
-            return 0.0
+            cpu_s = 0.0
+        return cpu_s, wakes * WAKES_S, time.monotonic()
 
     def _arm(self) -> None:
         faulthandler.dump_traceback_later(LAST_S, exit=True, file=self._file)
@@ -121,7 +127,7 @@ class CallMark:
     A call costs two writes without a flush, a microsecond or two: they survive the process, not the host. So notes of
     an earlier boot do not count, nor do a missing or damaged file, or those of a `day` (date) other than today. Where
     the file in `folder` cannot be used, nothing is noted; nor where exclusive use is requested (`alone`) and another
-    process has it.
+    process has it; nor calls of another thread than the one that made this.
     """
 
     def __init__(self, folder: Path, day: str, file: str = CALL_FILE, *, alone: bool = False) -> None:
@@ -134,6 +140,7 @@ class CallMark:
         self.unstopped = 0
         """Number of this day's runs that did, since a `forget`."""
         self._call, self._stopped, self._calls = "", False, 0
+        self._thread = threading.get_ident()
         try:
             self._file = _record(folder, os.O_RDWR | os.O_CREAT, file)
             if alone:
@@ -155,9 +162,11 @@ class CallMark:
 
     def note(self, call: str) -> None:
         """Note the call that begins; "" once it returned or raised."""
+        if threading.get_ident() != self._thread:
+            return
         self._calls += bool(call)
+        self._call = call
         if not self._stopped:
-            self._call = call
             self._put(call or _AFTER)
 
     @property

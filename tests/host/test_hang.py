@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -63,6 +64,13 @@ def test_a_step_whose_long_calls_in_c_seldom_let_a_thread_run_ends_by_the_time_t
     for end_s in (2.5, 5.0, 7.5, 10.0):
         while time.thread_time() < end_s: pass
         time.sleep(0.01)"""
+    with process(tmp_path, body, limits=(5.0, 50.0)) as hanging:
+        assert hanging.wait(DEADLINE_S) == 1
+    assert "policy, from <string>" in shown_stack(last_hang(tmp_path), "<string>")
+
+
+def test_a_step_whose_long_waits_in_c_seldom_let_a_thread_run_ends_by_the_time_that_passed(tmp_path: Path) -> None:
+    body = "for _ in range(5): ctypes.PyDLL(None).sleep(2)"
     with process(tmp_path, body, limits=(5.0, 50.0)) as hanging:
         assert hanging.wait(DEADLINE_S) == 1
     assert "policy, from <string>" in shown_stack(last_hang(tmp_path), "<string>")
@@ -162,6 +170,18 @@ def test_runs_that_ended_in_a_call_count_by_the_day_and_one_that_ended_between_t
     mark.forget()
     mark.close()
     assert noted(tmp_path, "2026-12-01") == ("", 0)
+
+
+def test_what_another_thread_calls_hides_no_call_under_way(tmp_path: Path) -> None:
+    mark = CallMark(tmp_path, "2026-11-30")
+    mark.note("observe")
+    for call in ("golden tape", ""):
+        other = threading.Thread(target=mark.note, args=(call,))
+        other.start()
+        other.join()
+    assert mark.under_way == 1
+    mark.close()
+    assert noted(tmp_path) == ("observe", 1)
 
 
 def test_runs_that_ended_after_a_call_and_were_not_stopped_count_by_the_day(tmp_path: Path) -> None:

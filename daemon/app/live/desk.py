@@ -429,6 +429,11 @@ class StrategyCalls:
         elif unstopped_runs() > 1:
             notify("strategy_ended", call=f"none, but after those {whose}, as {unstopped_runs()} runs of this day")
 
+    @property
+    def under_way(self) -> int:
+        """The number of the noted call under way, 0 between two."""
+        return 0 if self._mark is None else self._mark.under_way
+
     def start(self) -> None:
         """Note the calls from now on."""
         if self._mark is not None:
@@ -507,7 +512,11 @@ class LiveDesk:
         self._calls = StrategyCalls(live, folder, self.notify)
         self.desk = desk.assemble(self.intake, self._observe, trading, number, serve, self._calls.again)
         self.engine = self.desk.engine
-        self._hang = HangGuard(folder, live.settings.policy.hang_s, lambda: self.engine.stepping_ns)
+        limit_s = live.settings.policy.hang_s
+        words = (
+            f"a step did not return within policy.hang_s ({limit_s} s): the daemon ends, the next start says where\n"
+        )
+        self._hang = HangGuard(folder, limit_s, self._turn, last_words=words)
         if self._hang.unrecorded:
             log("hang_unrecorded", problem=self._hang.unrecorded)
         ports = DeskPorts(
@@ -534,6 +543,10 @@ class LiveDesk:
 
     def _state(self) -> State[Any]:
         return self.engine.machine.state
+
+    def _turn(self) -> int:
+        """Return what `HangGuard` watches: a step, or a call of an own strategy outside of one, as the feed makes."""
+        return self.engine.stepping_ns or self._calls.under_way
 
     def _observe(self, event: Event, step: Step) -> None:
         self._log.step(event, step)

@@ -16,6 +16,8 @@ from daemon.host.hang import FILE
 from daemon.host.panic_marker import leave
 from strategies.registry import add
 from tests.support.desks import lively_policy
+from tests.support.desks.daily_day import BEGIN, bought
+from tests.support.desks.daily_stage import HALF_DAY, NEXT_DAY, daily_stage, jump, swapping
 from tests.support.desks.live_desk import another_release, differences
 from tests.support.desks.stage import Table, Tape, new_york_ns, stage
 from tests.support.own.files import forgotten_again
@@ -211,6 +213,56 @@ def test_a_strategy_of_one_s_own_that_leaves_the_working_folder_keeps_no_panic_f
             desk.until_true(lambda: not desk.held(), "it closes what the panic left")
             assert ctl.main(["halt", "--state-dir", str(desk.state_dir), "--reason", "mine"]) == 0
             assert "ControlError" not in desk.log()
+
+
+MINE_DAILY = """
+import sys
+from pathlib import Path
+from msgspec.structs import replace
+from strategies.kit.entry import StrategyEntry
+from strategies.regime_switcher import DECLARATION, STRATEGY as SHIPPED, RegimeSwitcher
+
+class Mine(RegimeSwitcher):
+    def __init__(self):
+        super().__init__()
+        self.spec = replace(self.spec, name="mine_switcher")
+
+    def known(self, state):
+        asking = sys._getframe(1)
+        while asking is not None and Path(FLAG).exists():
+            if not asking.f_code.co_filename.endswith("daily_feed.py"):
+                asking = asking.f_back
+        return super().known(state)
+
+STRATEGY = StrategyEntry(Mine, DECLARATION, "mine", SHIPPED.defaults)
+"""
+
+
+def test_a_strategy_of_one_s_own_that_hangs_where_its_feed_asks_it_is_left_out_in_the_end(tmp_path: Path) -> None:
+    """The feed asks for the bars that it keeps outside of any step: nothing of the daemon goes on meanwhile."""
+    file, flag = tmp_path / "mine.py", tmp_path / "flag"
+    file.write_text(MINE_DAILY.replace("FLAG", repr(str(flag))))
+    with forgotten_again():
+        add(str(file))
+        models = swapping(tmp_path / "models", "mine_switcher")
+        own: tuple[Table, ...] = ({"desk": {"strategy": str(file)}}, {"policy": {"hang_s": 2}})
+        with daily_stage(HALF_DAY, BEGIN, tmp_path / "desk", models, *own) as desk:
+            bought(desk)
+            flag.touch()
+            jump(desk, NEXT_DAY, "07:30")
+            for _ in range(3):
+                daemon = desk.start()
+                while daemon.returncode is None:
+                    desk.clock.pass_s(1.0)
+                assert daemon.returncode == 1
+                assert "did not return within policy.hang_s (2 s)" in desk.log()
+                assert desk.held()
+            served = len(desk.read_log("control_listening"))
+            desk.start()
+            desk.until_true(lambda: len(desk.read_log("control_listening")) > served, "it takes commands")
+            assert ctl.main(["flatten", "--state-dir", str(desk.state_dir), "--reason", "mine"]) == 0
+            desk.until_true(lambda: not desk.held(), "it is left")
+            assert differences(desk.books(), desk.account) == []
 
 
 def test_a_strategy_of_one_s_own_that_draws_random_numbers_is_named_where_it_does_not_follow(

@@ -54,8 +54,11 @@ def made_up(**actions: Any) -> DailyPrices:
     return DailyPrices.made_up(SYMBOLS, sessions, last="2024-07-19", closes=closes, seed=3, **actions)
 
 
-def swapping(folder: Path) -> Path:
-    """A model store with a policy that wants ALL_QQQ while it holds SPY, and ALL_SPY otherwise; returns `folder`."""
+def swapping(folder: Path, name: str = SPEC.name) -> Path:
+    """A model store with a policy that wants ALL_QQQ while it holds SPY, and ALL_SPY otherwise; returns `folder`.
+
+    `name` is `regime_switcher` or another strategy that sees and answers the same.
+    """
     onnx = pytest.importorskip("onnx", reason="the extra training brings onnx, which builds the graphs")
     node = onnx.helper.make_node
     matrix = np.zeros((WIDTH, len(ACTIONS)), np.float32)
@@ -74,7 +77,7 @@ def swapping(folder: Path) -> Path:
         {"logits": ("batch", len(ACTIONS)), "next_hidden": ("batch", HIDDEN)},
         {"matrix": matrix},
     )
-    desk = strategy(SPEC.name)
+    desk = strategy(name)
     observations = golden_observations(desk)
     logits = tuple(tuple((one.array() @ matrix).tolist()) for one in observations)
     golden = Golden(tuple(one.data for one in observations), logits, (bytes(4 * HIDDEN),) * len(observations))
