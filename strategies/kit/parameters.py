@@ -51,7 +51,7 @@ class Parameter(msgspec.Struct, frozen=True):
         if isinstance(value, str):
             try:
                 value = json.loads(value)
-            except ValueError:
+            except (ValueError, RecursionError):
                 return None
         if kind is bool or isinstance(value, bool):
             return value if kind is bool and isinstance(value, bool) else None

@@ -26,12 +26,13 @@ from importlib.metadata import EntryPoint, entry_points
 from math import isfinite, prod
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import msgspec
 
 from strategies.kit.contract import Spec
 from strategies.kit.entry import GROUP, INSTALLED, RULE, OwnStrategyError, StrategyEntry, reporting, told_of_calls
+from strategies.kit.parameters import Parameter
 
 DEFAULT_NAME = "STRATEGY"
 IMPORT_MOST_S = 60.0  # torch takes seconds
@@ -256,11 +257,11 @@ def _import(load: Callable[[], ModuleType], path: Path) -> ModuleType:
 
     Its prints go to standard error, so that a command's JSON stays valid. Its changes to the decimal context and to the
     working directory are undone: `--state-dir` may be relative, and from another directory a desk would begin a new
-    journal. From here on each call of its code leaves the working directory as it was, too.
+    journal. From here on each call of its code leaves both as they were, too.
     """
     importlib.invalidate_caches()
-    if _keep_folder not in told_of_calls:
-        told_of_calls.append(_keep_folder)
+    if _keep_process not in told_of_calls:
+        told_of_calls.append(_keep_process)
     for problem in _refusals:
         raise OwnStrategyError(problem)
     if path in _too_slow:  # a start imports it several times, and each attempt takes up to a minute
@@ -288,16 +289,30 @@ def _import(load: Callable[[], ModuleType], path: Path) -> ModuleType:
         raise OwnStrategyError(problem) from error
 
 
-_folders: list[str] = []  # the working directory as each call of a strategy's code began, the innermost last
+_begun: list[tuple[int, str, TextIO]] = []
+"""Process, working directory and standard output as each call of a strategy's code began, the innermost last."""
 
 
-def _keep_folder(call: str) -> None:
-    """Undo a call's change of the working directory, where a command's relative paths lead. See `told_of_calls`."""
+def _keep_process(call: str) -> None:
+    """Undo what a call changed in the process. See `told_of_calls`.
+
+    A command's relative paths lead where they led, and its JSON has no print of the strategy, which goes to standard
+    error. A process that the strategy forked, and that comes back, ends: it has the desk's sockets, and would take what
+    comes there.
+    """
     if call:
-        _folders.append(_folder())
-    elif _folders and (former := _folders.pop()) and former != _folder():
-        with contextlib.suppress(OSError):  # it was removed meanwhile
-            os.chdir(former)
+        _begun.append((os.getpid(), _folder(), sys.stdout))
+        sys.stdout = sys.stderr
+    elif _begun:
+        process, folder, sys.stdout = _begun.pop()
+        if process != os.getpid():
+            os.write(
+                2, b"a process that the strategy forked came back from its call: it ends; let it do its work and exit\n"
+            )
+            os._exit(1)
+        if folder and folder != _folder():
+            with contextlib.suppress(OSError):  # it was removed meanwhile
+                os.chdir(folder)
 
 
 def _folder() -> str:
@@ -458,8 +473,17 @@ def _at_declared_defaults(entry: StrategyEntry, path: Path) -> StrategyEntry:
             f"{path}: its StrategyEntry has parameters or with_parameters alone: give both, the second makes the "
             "strategy for values of the first"
         )
-    for name, one in entry.parameters.items():
-        if not NAME.fullmatch(name) or one.taken(one.default) is None:
+    declared: Mapping[Any, Any] = entry.parameters
+    if not isinstance(declared, Mapping):
+        raise OwnStrategyError(f"{path}: its parameters are {declared!r:.200}, expected a dict: name -> kit.Parameter")
+    for name, one in declared.items():
+        numbers = (one.default, one.low, one.high) if isinstance(one, Parameter) else ("",)
+        if not all(isinstance(number, int | float) for number in numbers):
+            raise OwnStrategyError(
+                f"{path}: the parameter {name!r} is {one!r:.200}, expected a kit.Parameter of numbers: its default, "
+                "the least and the most, as kit.Parameter(10, 2, 60)"
+            )
+        if not (isinstance(name, str) and NAME.fullmatch(name)) or one.taken(one.default) is None:
             raise OwnStrategyError(
                 f"{path}: the parameter {name!r} has the default {one.default!r}, expected small letters, digits and _ "
                 f"for its name, and {one.expected} for its default"

@@ -27,6 +27,17 @@ NAME = "mine_keeper"
 SESSIONS = 40
 
 
+TALKS = """
+
+def talking(self, *arguments, observe=ToyKeeper.observe):
+    print("as a person does who looks for a mistake")
+    return observe(self, *arguments)
+
+
+ToyKeeper.observe = talking
+"""
+
+
 class Alternating(nn.Module):
     """SPY after a day that rose, else cash."""
 
@@ -166,6 +177,18 @@ def test_what_a_desk_holds_is_shown_while_its_file_cannot_be_imported(
     assert before["equity_usd"]
     assert f"{NAME}.py, line " in shown[0].stderr
     assert "is shown without it" in shown[0].stderr
+
+
+def test_what_a_strategy_prints_stands_in_no_json(home: Path, runs: Path) -> None:
+    state, place = shutil.copytree(runs / "crashed", home / "state"), runs / f"{NAME}.py"
+    text = place.read_text()
+    place.write_text(text + TALKS)
+    try:
+        shown = rltraderctl("status", "--state-dir", state, "--json", cwd=home)
+    finally:
+        place.write_text(text)
+    assert json.loads(shown.stdout)["strategy"] == NAME
+    assert "as a person does who looks for a mistake" in shown.stderr
 
 
 def test_check_names_file_digest_and_contract(home: Path, runs: Path) -> None:

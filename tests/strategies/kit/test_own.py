@@ -168,14 +168,17 @@ def test_what_a_file_prints_and_sets_where_it_is_imported_reaches_no_command_s_o
 
 
 @pytest.mark.parametrize("call", ["__init__", "start", "remember", "observe", "decide"])
-def test_wherever_a_call_of_a_file_s_code_goes_the_working_folder_stays(tmp_path: Path, call: str) -> None:
-    """A command's relative paths lead where they led: a tape, a store of models."""
+def test_a_call_of_a_file_s_code_leaves_working_folder_and_standard_output_as_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], call: str
+) -> None:
+    """A command's relative paths lead where they led: a tape, a store of models. Its JSON is valid."""
     goes = f"""
 
 class Goes(ToyKeeper):
     def {call}(self, *arguments):
         import os
         os.chdir('/')
+        print('hello')
         return super().{call}(*arguments)
 
 
@@ -185,6 +188,36 @@ STRATEGY = STRATEGY._replace(make=Goes)
     add(str(write_strategy(tmp_path / "mine_goes.py", "mine_goes", after=goes)))
     check_golden(strategy("mine_goes"))
     assert Path.cwd() == here
+    printed = capsys.readouterr()
+    assert (printed.out, "hello" in printed.err) == ("", True)
+
+
+def test_a_process_that_a_strategy_forks_ends_where_it_comes_back(tmp_path: Path) -> None:
+    forks = """
+
+class Forks(ToyKeeper):
+    children = []
+
+    def observe(self, *arguments):
+        import os
+        if not self.children:
+            self.children.append(os.fork())
+        return super().observe(*arguments)
+
+
+STRATEGY = STRATEGY._replace(make=Forks)
+"""
+    path = write_strategy(tmp_path / "mine_forks.py", "mine_forks", after=forks)
+    program = f"""
+from strategies.golden import check_golden
+from strategies.registry import add, strategy
+
+check_golden(strategy(add({str(path)!r})))
+print("here", flush=True)
+"""
+    ran = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert ran.stdout == "here\n"
+    assert "a process that the strategy forked came back" in ran.stderr
 
 
 @pytest.mark.parametrize(

@@ -197,6 +197,19 @@ def test_a_strategy_that_cannot_be_made_for_a_desk_s_symbols_is_refused_by_them(
             'parameters={"fast": kit.Parameter(1, 2, 60)}, with_parameters=lambda values: ToyKeeper()',
             "'fast' has the default 1, expected .* a whole number from 2 to 60 for its default",
         ),
+        (
+            'parameters={"fast": 10}, with_parameters=ToyKeeper',
+            "the parameter 'fast' is 10, expected a kit.Parameter of",
+        ),
+        (
+            'parameters={"fast": kit.Parameter("10")}, with_parameters=ToyKeeper',
+            "the parameter 'fast' is Parameter.*'10'.* expected a kit.Parameter of numbers",
+        ),
+        (
+            'parameters={"fast": kit.Parameter(10, "2")}, with_parameters=ToyKeeper',
+            "the parameter 'fast' is Parameter.*'2'.* expected a kit.Parameter of numbers",
+        ),
+        ('parameters=["fast"], with_parameters=ToyKeeper', r"its parameters are \['fast'\], expected a dict"),
         ("training=kit.RULE", "a rule answers by the last numbers of its observation"),
     ],
 )
