@@ -291,7 +291,7 @@ def _ask(options: argparse.Namespace, holder: str) -> CommandAnswer:
     try:
         answer = ask(options.state_dir, CommandRequest(1, command, options.reason, _sender(options)))
     except ControlError as error:
-        raise ControlError(f"another daemon (process {holder}) runs here: {error}") from error
+        raise ControlError(f"the daemon of this desk (process {holder}): {error}") from error
     if not answer.ok:
         raise ControlError(printable(f"process {holder} refused the {options.command}: {answer.error}"))
     return answer

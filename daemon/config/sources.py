@@ -144,6 +144,12 @@ class Merged:
                 expected = f"expected a table: write [{strategy}.{table}]"
                 self.problems.append(f"{strategy}.{table} is {keys!r} (from {path}): {expected}")
                 continue
+            if table == "parameters" and self._counts("desk"):
+                words = value_text([f"{key}={value_text(value)}" for key, value in keys.items()])
+                self.problems.append(
+                    f"{strategy}.{table} (from {path}) is unknown: write parameters = {words} in [desk]"
+                )
+                continue
             for key, value in keys.items():
                 name = f"{table}.{key}"
                 if not self._counts(table):

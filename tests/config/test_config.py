@@ -395,6 +395,10 @@ def test_trading_is_its_tables_and_survives_the_journal() -> None:
         ("[rsik]\ngap_min = 3\n", "rsik (from {file}) is unknown: did you mean risk?"),
         ("gap_min = 3\n", "gap_min (from {file}) is unknown: did you mean"),
         ('strategy = "x.py"\n', "strategy (from {file}) is unknown: did you mean desk.strategy?"),
+        (
+            "[daily_rebalancer.parameters]\nfast = 20\non = true\n",
+            'daily_rebalancer.parameters (from {file}) is unknown: write parameters = ["fast=20", "on=true"] in [desk]',
+        ),
         ("[risk.more]\ngap = 3\n", "risk.more (from {file}) is unknown: did you mean"),
         ("risk = 3\n", "risk is 3 (from {file}): expected a table: write [risk]"),
         ("[risk]\ngap_min = \n", "{file}: is not valid TOML: Invalid value (at line 2, column 11)"),

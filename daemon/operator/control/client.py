@@ -113,9 +113,8 @@ def ask(state_dir: Path, request: CommandRequest | SignedCommand, within_s: floa
             raise ControlError(f"{place}: not for this user: run it as the daemon's user or as root") from None
         except (TimeoutError, BlockingIOError):
             raise ControlError(
-                f"{place}: no answer in {within_s:g} s: the command may still be carried out; look at "
-                f"`rltraderctl events --state-dir {state_dir}`, and at the daemon's log; where it is "
-                "not there, give it again: a daemon that hangs ends within a minute, and rltraderctl panic needs none"
+                f"{place}: no answer in {within_s:g} s: the command may still be carried out; {_look(state_dir)}: a "
+                "daemon that hangs ends within a minute, and rltraderctl panic needs none"
             ) from None
         except OSError as error:  # it was cut off
             raise ControlError(_cut_off(state_dir, str(error.strerror))) from None
@@ -158,5 +157,10 @@ def _line(connection: socket.socket, within_s: float) -> bytes:
 def _cut_off(state_dir: Path, subject: str) -> str:
     return (
         f"{state_dir / SOCKET}: {subject}: the daemon ended or dropped the command, which may still be carried out; "
-        f"look at `rltraderctl events --state-dir {state_dir}`"
+        f"{_look(state_dir)}; rltraderctl panic needs no daemon"
     )
+
+
+def _look(state_dir: Path) -> str:
+    events = f"`rltraderctl events --state-dir {state_dir}`"
+    return f"look at {events}, and at the daemon's log; where it is not there, give it again"

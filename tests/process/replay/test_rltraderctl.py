@@ -371,7 +371,7 @@ def test_a_running_desk_without_a_socket_is_named_with_the_cure(
     state = tmp_path / "state"
     with in_background(desk, state, 1, socket=False):
         text = output_of(capsys, "halt", "--state-dir", state, "--reason", "x", code=2)
-        assert f"another daemon (process {os.getpid()}) runs here: " in text
+        assert f"the daemon of this desk (process {os.getpid()}): " in text
         assert "has no control socket: it is starting (try again in a moment)" in text
         assert "control.enabled = false" in text
     assert "HaltRequested" not in [row[2] for row in chained(state)]
