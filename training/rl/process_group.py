@@ -8,19 +8,17 @@ computes with one thread: on two cores, two threads of one process wait for each
 
 from __future__ import annotations
 
-import fcntl
 import io
 import mmap
 import multiprocessing
 import os
-import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,6 +35,7 @@ from training.rl.pool import (
     stop_signals_blocked,
     unblock_stop_signals,
 )
+from training.rl.scratch import scratch
 
 EAGER = 2_000  # polls, each after a yield of the processor, before a waiting process starts to sleep
 NAP_S = 0.0002
@@ -144,7 +143,6 @@ T = TypeVar("T")
 LEAVING_S = 10.0
 MEMORY = Path("/dev") / "shm"  # a memory file system; elsewhere the temporary folder serves, more slowly
 SHARED = "rltrader-group-"
-LEFT_S = 60.0  # age from which on a group's folder without a lock is that of a killed process
 
 
 class ProcessGroup:
@@ -174,30 +172,6 @@ class ProcessGroup:
         return [torch.load(io.BytesIO(item), weights_only=True) for item in items]
 
 
-@contextmanager
-def _shared_folder() -> Iterator[Path]:
-    """A folder in memory for one group, locked by this process; those that killed ones left are removed."""
-    where = MEMORY if MEMORY.is_dir() else Path(tempfile.gettempdir())
-    for leftover in where.glob(f"{SHARED}*"):
-        with suppress(OSError):  # another user's, a living group's, or removed meanwhile
-            if time.time() - leftover.stat().st_mtime > LEFT_S:
-                with _locked(leftover):
-                    shutil.rmtree(leftover)
-    with tempfile.TemporaryDirectory(prefix=SHARED, dir=where) as folder, _locked(Path(folder)):
-        yield Path(folder)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, which ends with this process. Raises OSError where another one holds it."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def run_group(size: int, first: Callable[[ProcessGroup], T], member_work: Callable[..., Any], *arguments: Any) -> T:
     """Run `first(group)` here and `member_work(group, *arguments)` in `size` - 1 new processes.
 
@@ -212,7 +186,7 @@ def run_group(size: int, first: Callable[[ProcessGroup], T], member_work: Callab
         return first(ProcessGroup())
     context = spawning()
     children_before = set(multiprocessing.active_children())
-    with _shared_folder() as folder:
+    with scratch(MEMORY if MEMORY.is_dir() else Path(tempfile.gettempdir()), SHARED) as folder:
         pool = ProcessPoolExecutor(size - 1, context, initializer=_begin)
         with stop_signals_blocked():
             members = [pool.submit(_member, folder, rank, size, member_work, arguments) for rank in range(1, size)]

@@ -23,6 +23,7 @@ from typing import Any
 
 from rltrader import module_command
 from rltrader.install import install_line
+from training.rl.scratch import scratch
 
 LOCAL = "local"
 ENVIRONMENT = {
@@ -46,6 +47,7 @@ HEAD = tuple(module_command("training.rl.ray_head"))
 STARTS = 3
 START_S = 240.0  # timeout of one start, which took 45 seconds beside eight busy processes on two cores
 END_S = 60.0
+SCRATCH = "rlt-ray-"  # short: the paths of Ray's sockets have at most 107 bytes
 OBJECT_STORE_BYTES = 80_000_000  # small, because each process reads the bars itself
 
 
@@ -108,16 +110,16 @@ def _start_ray(cores: int) -> Iterator[str]:
     Raises:
         RuntimeError: it did not start.
     """
-    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as scratch:
+    with scratch(Path(tempfile.gettempdir()), SCRATCH) as folder:
         options = {
             "num_cpus": cores,
             "include_dashboard": False,
             "object_store_memory": OBJECT_STORE_BYTES,
-            "_temp_dir": scratch,
+            "_temp_dir": str(folder),
             "log_to_driver": False,
             "logging_level": "ERROR",
         }
-        log = Path(scratch, "log")
+        log = folder / "log"
         with (
             log.open("w") as errors,
             subprocess.Popen(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,19 @@ def test_a_start_that_fails_is_made_again(tmp_path: Path, monkeypatch: pytest.Mo
         assert ray.cluster_resources()["CPU"] == 1
     assert len(list(tmp_path.glob("start-*"))) == 3
     assert left(str(tmp_path)) == []
+
+
+def test_what_a_ray_of_a_killed_program_left_goes_with_the_next_start_and_another_s_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing(tmp_path, monkeypatch, failures=9)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for name in ("rlt-ray-left", "ray-another"):
+        (tmp_path / name / "session").mkdir(parents=True)
+        os.utime(tmp_path / name, (0, 0))
+    with pytest.raises(RuntimeError, match="Ray did not start"), ray_cluster.connected("local", 1):
+        raise AssertionError("it started")
+    assert [place.name for place in tmp_path.iterdir() if place.is_dir()] == ["ray-another"]
 
 
 def test_a_ray_that_never_starts_is_told_with_its_last_words_and_the_cure(
