@@ -571,11 +571,15 @@ def note_dividend(draft: Draft, line: Activity) -> bool:
 
 
 def _end_wait_for(draft: Draft, symbol: str, per_share: Decimal, ex_date: str) -> bool:
-    """End a wait for a split where the bars fell by this dividend; return whether they did."""
+    """End a wait for a split where the bars fell by this dividend; return whether they did.
+
+    The mark may be older than the last close: what the price moved since is less than a quarter of the dividend.
+    """
     bars, mark = draft.desk.decides.known(draft).get(symbol, ()), draft.marks.get(symbol, ZERO)
     before = [bar for bar in bars if new_york_text(bar.start_ns)[:10] < ex_date]
     closes = [bar.close for bar in (*before[-1:], *bars[-1:])]  # the newest fell, adjusted or not
-    if not any(abs(float(mark - per_share) - close) <= NEAR * float(mark) for close in closes):
+    apart_most = max(NEAR * float(mark), float(per_share) / 4)
+    if not any(abs(float(mark - per_share) - close) <= apart_most for close in closes):
         return False
     basket = draft.basket
     draft.basket = replace(basket, splits=_without(basket.splits, symbol), sure=_without(basket.sure, symbol))

@@ -139,3 +139,18 @@ def test_a_dry_run_books_a_split_and_a_dividend_on_their_ex_date_and_trades_the_
         state = desk.books().state
         assert abs(state.book.equity / equity - 1) < Decimal("0.05")  # a day's walk
         assert (state.risk.halt, desk.requests("POST", "DELETE")) == (None, [])
+
+
+def test_a_special_dividend_that_is_announced_and_paid_later_keeps_no_basket_back_and_is_no_loss(
+    models: Path, tmp_path: Path
+) -> None:
+    """23 % of the price: beyond the daily loss at which the desk halts."""
+    days = made_up(dividends=(Dividend("SPY", NEXT_DAY, Decimal(115), paid="2024-07-18"),))
+    with daily_stage(HALF_DAY, BEGIN, tmp_path, models, days=days) as desk:
+        bought(desk)
+        jump(desk, NEXT_DAY, BEGIN)
+        desk.start()
+        desk.until_true(lambda: bool(desk.held().get("QQQ")), "SPY was sold for QQQ")
+        stop(desk)
+        assert (desk.halts(), "basket_missed" in alarms(desk)) == ([], False)
+        assert differences(desk.books(), desk.account) == []
