@@ -65,13 +65,12 @@ class ToyFeed:
 
     async def catch_up(self, known: api.Known, *, exposed: bool = False) -> Session:
         now_ns, self._last_ns = self._clock.now_ns(), known.last_bar_ns
-        for session in reversed(api.sessions_before(known, self._calendar, now_ns)[:SESSIONS_BEFORE]):
-            self._announce(session)
-            self._put_bars(session, now_ns, past=True)
-            self._put(ev.SessionEnded(self._clock.now_ns(), session.date))
         session = self._calendar.at(now_ns) or self._calendar.next_after(now_ns)
-        self._announce(session)
-        self._put_bars(session, now_ns, past=True)
+        for one in (*reversed(api.sessions_before(known, self._calendar, now_ns)[:SESSIONS_BEFORE]), session):
+            self._announce(one)
+            self._put_bars(one, now_ns, past=True)
+            if one is not session:
+                self._put(ev.SessionEnded(self._clock.now_ns(), one.date))
         return session
 
     async def run(self) -> None:
