@@ -263,10 +263,8 @@ def announced(rows: Iterable[Raw]) -> list[Announcement]:
 
 def _announcements_of(row: Raw) -> list[Announcement]:
     kind, sub_kind = text(row.get("ca_type")).lower(), text(row.get("ca_sub_type")).lower()
-    ex_date, symbols = (
-        text(row.get("ex_date")),
-        {text(row.get(f"{party}_symbol")) for party in ("initiating", "target")},
-    )
+    ex_date = text(row.get("ex_date"))
+    symbols = {text(row.get(f"{party}_symbol")) for party in ("initiating", "target")}
     first, *others = sorted(symbols - {""}) or [""]
     with contextlib.suppress(Malformed):
         new, old, cash = (optional_decimal(row, name) or Decimal(0) for name in ("new_rate", "old_rate", "cash"))

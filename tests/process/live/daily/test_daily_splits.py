@@ -127,6 +127,7 @@ def test_a_dry_run_books_a_split_and_a_dividend_on_their_ex_date_and_trades_the_
         daemon.kill()
         daemon.wait(10)
         desk.start("--dry-run")
+        desk.until_time(new_york_ns(NEXT_DAY, "09:30"))
         desk.until_true(lambda: "QQQ" in desk.books().state.book.positions, "SPY was sold for QQQ")
         stop(desk)
         lines = [line for event in desk.journaled("LedgerBooked") for line in event["activities"]]
