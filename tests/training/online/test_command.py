@@ -593,6 +593,7 @@ def test_a_clock_set_back_an_hour_leads_to_no_stream_that_gets_no_decisions(
     tmp_path: Path, bars: Path, client: Any, server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The former journal's decisions are those alone that are not ahead of such a clock."""
+    monkeypatch.setattr("training.online.work.BARS_AT_WORK", 0.1)  # six seconds
     logged, own_client = Logged(), server.client("rltrader-trainer")
     now_ns, hour_ns, clock = time.time_ns(), 3_600_000_000_000, time.time_ns
     later = wide(make_experiences(6, seed=2), later_ns=now_ns - 1_000_000)
