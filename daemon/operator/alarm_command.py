@@ -1,8 +1,8 @@
 """Run the operator's program for alarms: JSON on standard input, no shell, a bare environment, a time limit.
 
 The trading loop queues alarms by their urgency. The side thread starts the program, one run at a time. Grave alarms go
-first, each in a run of its own, and again until one does not fail; others above the rate are counted in `missed` of the
-next run. A program that fails is logged; that never raises an alarm.
+first, each in a run of its own, and again until one does not fail, or ten fail while others' do not; others above the
+rate are counted in `missed` of the next run. A program that fails is logged; that never raises an alarm.
 """
 
 from __future__ import annotations
@@ -118,11 +118,12 @@ class _Queue:
 
 
 class _Retry(NamedTuple):
-    """A grave alarm whose runs failed; `taken_before`: count of other alarms' good runs before its first one."""
+    """A grave alarm whose `runs` failed, `alone` of them while others' went well. `taken`: all good runs so far."""
 
     at_ns: int
     runs: int
-    taken_before: int
+    alone: int
+    taken: int
     line: AlarmLine
 
 
@@ -205,18 +206,19 @@ class AlarmCommand:
     async def _run_next(self, *, scarce: bool) -> None:
         """Run the program for the next alarm. A grave one is kept for another run if it fails."""
         if self._is_due() and not self._queue.has_grave():
-            _, runs, taken_before, line = self._retries.pop(0)
+            _, runs, alone, taken, line = self._retries.pop(0)
+            alone += self._taken_count > taken
             urgency = Urgency.GRAVE
         else:
-            (line, urgency), runs, taken_before = self._queue.take(scarce=scarce), 0, self._taken_count
+            (line, urgency), runs, alone = self._queue.take(scarce=scarce), 0, 1
         problem = await self.run_for(line)
         if not problem:
             self._taken_count += 1
             return
         self._log("alarm_command_failed", alarm=line.alarm, problem=problem)
-        if urgency is Urgency.GRAVE and (runs + 1 < RUNS_MOST or self._taken_count == taken_before):
+        if urgency is Urgency.GRAVE and alone < RUNS_MOST:
             again_ns = self._monotonic_ns() + round(back_off_s(runs + 1, AGAIN_S, AGAIN_MOST_S) * SECOND_NS)
-            self._retries.append(_Retry(again_ns, runs + 1, taken_before, line))
+            self._retries.append(_Retry(again_ns, runs + 1, alone, self._taken_count, line))
             alike = [retry for retry in self._retries if retry.line.alarm == line.alarm]
             if len(alike) > WAITING_MOST:
                 self._retries.remove(min(alike, key=lambda retry: retry.line.time_ns))

@@ -304,6 +304,27 @@ async def test_a_grave_alarm_outlasts_an_outage_of_hours_and_one_that_alone_fail
     assert (runs.count("exit_stuck"), runs.count("bar_rejected")) == (10, 10)
 
 
+async def test_a_grave_alarm_outlasts_an_outage_that_another_s_run_breaks(programs: Programs) -> None:
+    down = programs.folder / "down"
+    down.touch()
+    fails = f'{RECORD}case "$RLTRADER_ALARM" in bar_rejected) exit 0;; esac\n[ ! -e "{down}" ] || exit 7\n'
+    command = programs.command(programs.program(fails), per_minute=600)
+    async with running(command):
+        programs.notice(command, "not_flat", "8 contracts")
+        for count in range(1, 13):
+            await until(lambda count=count: len(programs.logged) == count)  # type: ignore[misc]
+            programs.now_s += 300.0
+        await until(lambda: len(programs.logged) == 13)
+        programs.notice(command, "bar_rejected", "SPY 1")
+        await programs.come(14)
+        programs.now_s += 300.0
+        await until(lambda: len(programs.logged) == 14)
+        down.unlink()
+        programs.now_s += 300.0
+        lines = await programs.come(16)
+    assert [line["alarm"] for line in lines[13:]] == ["bar_rejected", "not_flat", "not_flat"]
+
+
 async def test_a_full_queue_lets_the_oldest_go_and_counts_them(programs: Programs) -> None:
     command = programs.command(programs.program(), per_minute=600)
     for number in range(70):
