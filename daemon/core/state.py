@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from decimal import Decimal
+from itertools import accumulate
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -296,6 +297,11 @@ class BrokerState(msgspec.Struct, frozen=True, gc=False):
     def refused_of(self, symbol: str) -> Quantity:
         """Return how many shares of a symbol these orders bought, less those they sold."""
         return sum((filled for name, filled in self.refused_fills.values() if name == symbol), 0)
+
+    def refused_until(self, symbol: str) -> list[Quantity]:
+        """Return how many shares these orders had bought at each time, 0 first: one of these was so at a split."""
+        bought = (filled for name, filled in self.refused_fills.values() if name == symbol and filled > 0)
+        return list(accumulate(bought, initial=0))
 
     def beyond_of(self, symbol: str) -> Quantity:
         """Return `beyond` of a symbol, or 0."""

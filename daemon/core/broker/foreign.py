@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import date, timedelta
 from decimal import ROUND_FLOOR, Decimal
+from itertools import accumulate
 from typing import NamedTuple
 
 from msgspec import UNSET
@@ -315,6 +316,7 @@ CLOSES_MAX = 64  # changes kept for each symbol; the oldest is dropped first
 PAID_WITHIN = timedelta(days=100)  # longest time from a dividend's ex-date to its payment
 BEGUN = "0"  # stands for a close while none is known: earlier than any date
 FRACTION = Decimal(1)
+STOCK_DIVIDEND, STOCK_DIVIDEND_MAX = Decimal("0.005"), Decimal("0.5")  # new shares for an old one: a multiple of it
 
 
 def note_closes(draft: Draft) -> None:
@@ -366,6 +368,10 @@ def share_of(draft: Draft, line: Activity, *, cash: bool, replaces: bool) -> tup
     )
     if (replaces or came_back) and (leaver_parts := list(_left_for(draft, line).values())):
         return leaver_parts[-1] if _alike(leaver_parts) else None
+    if not cash and not replaces and len(readings := _readings(draft, line)) > 1:
+        leaving = [shares for shares in readings if sum(shares) == -line.quantity]
+        fitting = leaving or [shares for shares in readings if _changes(draft, line, shares)]
+        return fitting[0] if len(fitting) == 1 else None
     if not closes and not foreign.get(line.symbol):
         strange = replaces and not _takes_the_place(draft, line) and _has_strange_shares(draft, line.symbol)
         if (replaces and foreign and _holds_shares(draft)) or strange:
@@ -377,31 +383,48 @@ def share_of(draft: Draft, line: Activity, *, cash: bool, replaces: bool) -> tup
     day = new_york_date(line.time_ns)
     if line.ex_date or not cash:
         earlier = [one for one in closes if one.date < (line.ex_date or day.isoformat())]
-        before = earlier[-1].own + earlier[-1].others if earlier else 0
-        if not cash and before != -line.quantity == draft.expected(line.symbol):
-            return draft.held(line.symbol), foreign.get(line.symbol, 0)  # traded since the close
         if not earlier and _was_alone(owners, closes, line.ex_date or day.isoformat()):
-            if foreign.get(line.symbol) and line.quantity > 0 and not (cash or replaces):
-                return _splits_whose(draft, line)
             return (1, 0) if cash or replaces or draft.held(line.symbol) else (0, 1)  # it is theirs who came since
-        return (earlier[-1].own, earlier[-1].others) if before else None
+        return (earlier[-1].own, earlier[-1].others) if earlier and earlier[-1].own + earlier[-1].others else None
     first_date = (day - PAID_WITHIN).isoformat()
     if closes and closes[0].date > first_date and _was_alone(owners, closes, closes[0].date):
         return None  # others came within that time
     return _all_alike(closes, first_date, day.isoformat(), draft.counted(line.quantity))
 
 
-def _splits_whose(draft: Draft, line: Activity) -> tuple[Quantity, Quantity] | None:
-    """Return whose shares the one line of a split changes where others came since the close: in its evening or after.
+def _readings(draft: Draft, line: Activity) -> list[tuple[Quantity, Quantity]]:
+    """Return what desk and others may have held when this line of a split changed their shares; one where it is known.
 
-    A common ratio is of the desk's shares, or of all; None where it may be of both. Any other is of the desk's alone.
+    That is what they held at the close, or what they hold now less some of what others bought since: before the split
+    or after it. Shares of orders that were refused are in no book.
     """
-    own_quantity, all_shares = Decimal(draft.held(line.symbol)), Decimal(draft.expected(line.symbol))
-    of_own = own_quantity > 0 and splits_commonly(own_quantity, own_quantity + line.quantity)
-    of_all = splits_commonly(all_shares, all_shares + line.quantity)
-    if of_own and of_all:
-        return None
-    return (draft.held(line.symbol), draft.broker.foreign_held[line.symbol]) if of_all else (1, 0)
+    symbol, day, owners = line.symbol, new_york_date(line.time_ns).isoformat(), draft.broker.owners
+    own_quantity, foreign_quantity = draft.held(symbol), draft.broker.foreign_held.get(symbol, 0)
+    closes = owners.closes.get(symbol, ())
+    readings = [(one.own, one.others) for one in closes if one.date < day][-1:]
+    if not readings and foreign_quantity and _was_alone(owners, closes, day):
+        readings = [(own_quantity, 0)]
+    orders = [it for it in draft.broker.foreign.values() if it.symbol == symbol and it.side > 0]
+    later = [it.filled for it in orders if new_york_date(it.submitted_ns).isoformat() >= owners.noted]
+    for since in accumulate(reversed(later), initial=0):
+        then = foreign_quantity - since
+        readings += [(own_quantity, then + refused) for refused in draft.broker.refused_until(symbol) if then >= 0]
+    readings = list(dict.fromkeys(readings))
+    return readings if own_quantity > 0 and line.quantity and not _alike(readings) else readings[:1]
+
+
+def _changes(draft: Draft, line: Activity, shares: tuple[Quantity, Quantity]) -> bool:
+    """Return whether the line changes these shares, with any fraction in no book, as a split or a stock dividend does.
+
+    All that leave are the first of two lines.
+    """
+    old_quantity = Decimal(sum(shares) + max(draft.broker.beside_fractions.get(line.symbol, 0), 0))
+    new_quantity = old_quantity + line.quantity
+    if old_quantity <= 0 or new_quantity <= 0:
+        return new_quantity == 0
+    dividend = line.quantity / old_quantity
+    is_dividend = 0 < dividend <= STOCK_DIVIDEND_MAX and not dividend % STOCK_DIVIDEND
+    return is_dividend or splits_commonly(old_quantity, new_quantity)
 
 
 def note_strangers(draft: Draft, line: Activity, quantity: Quantity) -> None:

@@ -142,7 +142,8 @@ def count_fractions(draft: Draft, positions: tuple[BrokerPosition, ...], *, judg
         if symbol in draft.basket.to_come or _shows_split(draft, symbol, broker_position):
             new_fractions.update({symbol: crumb} if crumb else {})
             continue
-        apart = exact(ZERO if broker_position is None else broker_position.quantity) - draft.expected(symbol) + crumb
+        quantity = exact(ZERO if broker_position is None else broker_position.quantity)
+        apart = quantity - max(draft.broker.refused_of(symbol), 0) - draft.expected(symbol) + crumb
         least = -max(draft.broker.foreign_held.get(symbol, 0), 0)
         if not draft.fractional:
             foreign_whole = whole_of(max(crumb, 0))  # whole shares that a split made of others' fraction
@@ -283,10 +284,12 @@ def _split_by_positions(
     broker_positions = {position.symbol: position for position in positions}
     for symbol in symbols:
         own_quantity, foreign_quantity = draft.held(symbol), draft.broker.foreign_held.get(symbol, 0)
-        if symbol not in broker_positions or (foreign_quantity and symbol not in by_market):
+        leaves = any(it.symbol == symbol for it in draft.basket.leavers)  # booked before: its cash is to come
+        if symbol not in broker_positions or leaves or (foreign_quantity and symbol not in by_market):
             continue
         left_out = _paid_out(draft, broker_positions[symbol])
         broker_quantity = Decimal(quantity_without_refused(draft, symbol, broker_positions[symbol]))
+        of_refused = exact(broker_positions[symbol].quantity - broker_quantity) - draft.broker.refused_of(symbol)
         all_shares = broker_quantity + left_out
         note_fractions(draft, symbol, all_shares, own_quantity, foreign_quantity)
         note_taken_over(draft, symbol, paid_out=bool(left_out))
@@ -299,6 +302,7 @@ def _split_by_positions(
         if foreign_quantity:
             change = Decimal(draft.counted(broker_quantity * own_quantity / expected) - own_quantity)
             hold_foreign(draft, symbol, exact(broker_quantity) - own_quantity - exact(change) - foreign_quantity)
+        hold_foreign(draft, symbol, of_refused)  # what the split made of shares in no book
         line = Activity("", "SPLIT", symbol, change, None, ZERO, "executed", draft.now_ns)
         with draft.because(cause_of(line)):
             draft.desk.holds.split(draft, line, paid_out)

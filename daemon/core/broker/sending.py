@@ -17,10 +17,10 @@ from daemon.core.effects import AskBroker, SubmitOrder
 from daemon.core.gates import Intent
 from daemon.core.instruments.option_market import parse_occ, root_of
 from daemon.core.instruments.quotes import price_step
-from daemon.core.orders import REJECTED, SUBMITTED, UNKNOWN, Order, Work, client_order_id, in_words
+from daemon.core.orders import ENDED, REJECTED, SUBMITTED, UNKNOWN, Order, Work, client_order_id, in_words
 from daemon.core.session import new_york_date
 from daemon.core.state import BROKER_MODES
-from strategies.kit.quantity import Part, Quantity, total
+from strategies.kit.quantity import FINEST, Part, Quantity, total
 from strategies.kit.units import SECOND_NS
 
 CONFIRM_NS = 5 * SECOND_NS  # an exit waits this long for a report, then leaves by the broker's own call
@@ -71,7 +71,11 @@ def sellable(draft: Draft, work: Work, side: int, surplus: Quantity, hanging: Se
         foreign = max(-side * foreign_net, 0) + broker.beyond_of(symbol)  # not the desk's
         held_back = may_be_free(hanging) - min(may_be_free(hanging), stop_quantity)
         coming = on_its_way(draft, symbol, side)
-        quantity = max(min(free, available), min(free + held_back, available - foreign - coming))
+        others: Quantity = 0
+        if _lacks(draft, symbol):
+            refused = max(draft.broker.refused_of(symbol), 0) if side < 0 else 0
+            others = max(max(-side * foreign_net, 0) + refused - _others_working(draft, symbol, side), 0)
+        quantity = max(min(free, available - others), min(free + held_back, available - max(foreign, others) - coming))
     if quantity > 0:
         free_quantity = abs(draft.held(symbol)) - working
         leaves_none = quantity >= (
@@ -84,6 +88,18 @@ def sellable(draft: Draft, work: Work, side: int, surplus: Quantity, hanging: Se
         return Leave(surplus, closing=True)
     note_held_up(draft, symbol, surplus, hanging)
     return Leave(quantity)
+
+
+def _lacks(draft: Draft, symbol: str) -> bool:
+    """Return whether the broker has fewer than desk and others should have: whose are missing is not known yet."""
+    beyond, refused = draft.broker.beyond_of(symbol), max(draft.broker.refused_of(symbol), 0)
+    return symbol in draft.broker.doubtful and beyond < max(refused, FINEST)
+
+
+def _others_working(draft: Draft, symbol: str, side: int) -> Quantity:
+    """Return what others' working orders hold back, which the available quantity leaves out already."""
+    orders = draft.broker.foreign.values()
+    return total(it.remaining for it in orders if (it.symbol, it.side) == (symbol, side) and it.status not in ENDED)
 
 
 def _is_netted(draft: Draft, symbol: str, side: int) -> bool:

@@ -22,7 +22,7 @@ from daemon.core.effects import AskBroker
 from daemon.core.events import SPLIT, ActionsAnnounced, Activity, BrokerPosition, HistoryAdjusted
 from daemon.core.session import new_york_date, new_york_minute, new_york_text
 from daemon.core.state import BROKER_MODES, ZERO, BasketState, Leaver
-from strategies.kit.quantity import FINEST, Quantity, exact
+from strategies.kit.quantity import FINEST, Quantity, exact, floor_to
 
 ANNOUNCED = "announced"  # status of a line about what is to come: nothing is booked by it
 SPIN_OFF = "SPIN"  # kind of a line that announces shares for which none leave
@@ -354,8 +354,21 @@ def _broker_quantity(position: BrokerPosition | None) -> Quantity:
 
 
 def quantity_without_refused(draft: Draft, symbol: str, position: BrokerPosition | None) -> Quantity:
-    """Return the broker's quantity less what refused orders of others bought."""
-    return _broker_quantity(position) - draft.broker.refused_of(symbol)
+    """Return the broker's quantity less what refused orders of others bought, and what a split made of it.
+
+    They bought before the split or after it: the one reading that gives a common ratio counts, else the one that leaves
+    the fewest shares.
+    """
+    quantity, expected = _broker_quantity(position), draft.expected(symbol)
+    bought = draft.broker.refused_of(symbol)
+    if bought <= 0 or expected <= 0 or quantity - bought in (0, expected):
+        return quantity - bought
+    readings = {early: quantity - (bought - early) for early in draft.broker.refused_until(symbol)}
+    plain = [early for early, rest in readings.items() if splits_commonly(Decimal(expected + early), Decimal(rest))]
+    return min(
+        exact(floor_to(Decimal(readings[early]) * expected / (expected + early), FINEST))
+        for early in (plain if len(plain) == 1 else readings)
+    )
 
 
 def is_split(draft: Draft, symbol: str, position: BrokerPosition | None) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from datetime import date, timedelta
 from decimal import Decimal
+from typing import Literal
 
 import pytest
 from msgspec import UNSET, UnsetType
@@ -15,7 +16,7 @@ from msgspec.structs import replace
 
 from daemon.core import events as ev
 from daemon.core.effects import AskBroker, AskPolicy, RaiseAlarm, SubmitOrder
-from daemon.core.limits import Basket, Trading
+from daemon.core.limits import Basket, Broker, Trading
 from daemon.core.session import new_york_date
 from strategies.kit.contract import Session
 from strategies.kit.quantity import Quantity, exact
@@ -356,6 +357,53 @@ def test_what_others_bought_over_an_awaited_split_is_not_sold_with_it(
     effects = d.put(ev.CloseRequested(d.at(-16), "AAA", 0, "out", "ann"), account.report(d.at(-15)))
     effects += d.put(account.report(d.at(0, 1))) + d.quotes(0.1, AAA=price) + d.quotes(0.2, AAA=price) + d.tick(1)
     assert [(order.symbol, order.side * order.quantity) for order in of(effects, SubmitOrder)] == [("AAA", -sold)]
+
+
+OTHERS = [
+    # rule, held before, bought the evening before, ratio, the account after it, how it is told, the desk's part
+    ("halt", 0, "14.8", "4", "87.2", "one line", 28),  # 7 and 14.8 became 28 and 59.2
+    ("halt", 0, "14.8", "4", "87.2", "two lines", 28),
+    ("halt", 0, "14.8", "4", "87.2", "bars", 28),
+    ("halt", 0, "3", "1.5", "15", "bars", 10),  # 10.5, half a share is paid for
+    ("halt", 0, "14.8", "0.5", "10.9", "", 3),  # 3.5
+    ("halt", 0, "14.8", "0.1", "2", "one line", 0),  # 0.7 of 2.18, paid for
+    ("ignore", 5, "0", "0.5", "6", "", 3),
+    ("ignore", 5, "0", "0.1", "1.2", "bars", 0),
+    ("ignore", 5, "3", "4", "60", "one line", 28),  # at the close 7 and 5, in the evening 3 more
+    ("ignore", 5, "3", "4", "60", "two lines", 28),
+    ("ignore", 5, "3", "1.1", "16.5", "one line", 7),  # 7.7: one new share for ten
+    ("ignore", 0, "3", "0.5", "5", "one line", 3),
+]
+
+
+@pytest.mark.parametrize(("rule", "before", "evening", "ratio", "after", "told", "most"), OTHERS)
+def test_no_exit_over_a_split_sells_what_others_hold_or_bought_the_evening_before(
+    rule: Literal["halt", "ignore"], before: int, evening: str, ratio: str, after: str, told: str, most: int
+) -> None:
+    """The desk holds 7; what is 7 x the ratio is its own, and the rest is a person's, told or not."""
+    account = Account()
+    if before:
+        account.positions["AAA"] = (before, Decimal(100))
+    d = with_shares(account, Trading(broker=Broker(foreign_orders=rule)), AAA=7, BBB=40)
+    if bought := exact(evening):
+        traded_ns = MONDAY.close_ns + 7200 * 10**9
+        fill = account.fill(account.by_hand("hand", "AAA", +1, bought, traded_ns), bought, "100", traded_ns)
+        d.put(replace(fill, time_ns=d.at(-20)), account.report(d.at(-19)))
+    price = str((Decimal(100) / Decimal(ratio)).quantize(Decimal("0.0001")))
+    if told == "bars":
+        adjusted(d, "AAA", float(price))
+    old_quantity = account.positions["AAA"][0]
+    account.positions["AAA"] = (exact(after), Decimal(price))
+    changes = {"one line": [exact(after) - old_quantity], "two lines": [-old_quantity, exact(after)]}
+    for change in changes.get(told, []):
+        account.book(replace(line("SPLIT", "AAA", change), time_ns=TUESDAY.open_ns))
+    for minute in (-18, -17.5, -17):
+        reported(d, account, minute)
+    effects = d.put(ev.CloseRequested(d.at(-16), "AAA", 0, "out", "ann"), account.report(d.at(-15)))
+    for minute in (0.05, 1, 2):
+        effects += d.quotes(minute, AAA=price, BBB="100") + d.put(account.report(d.at(minute + 0.1)))
+    ordered = {order.client_order_id: order.quantity for order in of(effects, SubmitOrder) if order.symbol == "AAA"}
+    assert sum(ordered.values()) <= most + (Decimal(7) * Decimal(ratio)) % 1
 
 
 @pytest.mark.parametrize(("kind", "parts"), [("ACATS", (50,)), ("ACATS", (20, 30)), ("JNLS", (50,))])
