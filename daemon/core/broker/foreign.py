@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import date, timedelta
 from decimal import ROUND_FLOOR, Decimal
-from itertools import accumulate
 from typing import NamedTuple
 
 from msgspec import UNSET
@@ -38,7 +37,14 @@ from daemon.core.events import Activity, BrokerOrder
 from daemon.core.instruments.option_market import is_contract, option_terms, parse_occ, root_of
 from daemon.core.moves import Cause
 from daemon.core.orders import ACCEPTED, BROKER_STATUS, CANCELED, ENDED, Order, advance, in_words, parse_name
-from daemon.core.risk.splits import SPLIT_RATIO, near_days, plain_ratio, spin_offs_to_come, splits_commonly
+from daemon.core.risk.splits import (
+    SPLIT_RATIO,
+    near_days,
+    plain_ratio,
+    purchases_around,
+    spin_offs_to_come,
+    splits_commonly,
+)
 from daemon.core.session import new_york_date
 from daemon.core.state import BROKER_MODES, ZERO, HeldAtClose, Owners
 from strategies.kit.quantity import FINEST, Quantity, exact, floor_to, whole_of
@@ -404,11 +410,9 @@ def _readings(draft: Draft, line: Activity) -> list[tuple[Quantity, Quantity]]:
     readings = [(one.own, one.others) for one in closes if one.date < day][-1:]
     if not readings and foreign_quantity and _was_alone(owners, closes, day):
         readings = [(own_quantity, 0)]
-    orders = [it for it in draft.broker.foreign.values() if it.symbol == symbol and it.side > 0]
-    later = [it.filled for it in orders if new_york_date(it.submitted_ns).isoformat() >= owners.noted]
-    for since in accumulate(reversed(later), initial=0):
-        then = foreign_quantity - since
-        readings += [(own_quantity, then + refused) for refused in draft.broker.refused_until(symbol) if then >= 0]
+    for before, after in purchases_around(draft, symbol):
+        if foreign_quantity >= after:
+            readings.append((own_quantity, foreign_quantity - after + before))
     readings = list(dict.fromkeys(readings))
     return readings if own_quantity > 0 and line.quantity and not _alike(readings) else readings[:1]
 

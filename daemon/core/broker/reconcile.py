@@ -87,6 +87,7 @@ from daemon.core.risk.marks import mark_book
 from daemon.core.risk.splits import (
     ANNOUNCED,
     SPLIT_RATIO,
+    at_split,
     end_waits,
     factor,
     is_paid_for,
@@ -99,7 +100,6 @@ from daemon.core.risk.splits import (
     note_told,
     only_awaited_differ,
     plain_ratio,
-    quantity_without_refused,
     replaced_symbols,
     split_into,
     splits_others_short,
@@ -287,22 +287,23 @@ def _split_by_positions(
         leaves = any(it.symbol == symbol for it in draft.basket.leavers)  # booked before: its cash is to come
         if symbol not in broker_positions or leaves or (foreign_quantity and symbol not in by_market):
             continue
-        left_out = _paid_out(draft, broker_positions[symbol])
-        broker_quantity = Decimal(quantity_without_refused(draft, symbol, broker_positions[symbol]))
-        of_refused = exact(broker_positions[symbol].quantity - broker_quantity) - draft.broker.refused_of(symbol)
-        all_shares = broker_quantity + left_out
-        note_fractions(draft, symbol, all_shares, own_quantity, foreign_quantity)
+        position = broker_positions[symbol]
+        left_out = _paid_out(draft, position)
+        old_quantity, new_quantity = at_split(draft, symbol, position)
+        bought_since = draft.expected(symbol) - old_quantity
+        note_fractions(draft, symbol, new_quantity + left_out, own_quantity, foreign_quantity - bought_since)
         note_taken_over(draft, symbol, paid_out=bool(left_out))
         if not draft.fractional:  # the broker's figure is in new shares: fractions are counted anew
             fractions = {other: crumb for other, crumb in draft.broker.beside_fractions.items() if other != symbol}
             draft.broker = replace(draft.broker, beside=fractions)
-        expected = draft.expected(symbol)
+        expected = draft.expected(symbol) - bought_since
         paid_out = ZERO if foreign_quantity else left_out
-        change = broker_quantity + paid_out - expected
+        change = new_quantity + paid_out - expected
         if foreign_quantity:
-            change = Decimal(draft.counted(broker_quantity * own_quantity / expected) - own_quantity)
-            hold_foreign(draft, symbol, exact(broker_quantity) - own_quantity - exact(change) - foreign_quantity)
-        hold_foreign(draft, symbol, of_refused)  # what the split made of shares in no book
+            change = Decimal(draft.counted(Decimal(new_quantity) * own_quantity / expected) - own_quantity)
+        in_no_book = draft.broker.refused_of(symbol) + draft.broker.beside_fractions.get(symbol, 0)
+        own_now = own_quantity + exact(change - paid_out)
+        hold_foreign(draft, symbol, exact(position.quantity) - in_no_book - own_now - foreign_quantity)
         line = Activity("", "SPLIT", symbol, change, None, ZERO, "executed", draft.now_ns)
         with draft.because(cause_of(line)):
             draft.desk.holds.split(draft, line, paid_out)
@@ -329,8 +330,8 @@ def on_order_rejected(draft: Draft, event: OrderRejected) -> None:
 def _paid_out(draft: Draft, position: BrokerPosition) -> Decimal:
     """Return the fraction of a share that a split paid out in cash: by the ledger, else by the split's ratio."""
     lieu_quantity = sum((abs(it.quantity) for it in draft.basket.early_lieu if it.symbol == position.symbol), ZERO)
-    broker_quantity = Decimal(quantity_without_refused(draft, position.symbol, position))
-    return lieu_quantity or max((split_into(draft, position.symbol, position) or ZERO) - broker_quantity, ZERO)
+    _, new_quantity = at_split(draft, position.symbol, position)
+    return lieu_quantity or max((split_into(draft, position.symbol, position) or ZERO) - new_quantity, ZERO)
 
 
 def _end_orders(draft: Draft, event: BrokerReported) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from datetime import date, timedelta
 from decimal import Decimal
 from fractions import Fraction
+from itertools import accumulate
 
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
@@ -339,10 +340,11 @@ def note_positions(draft: Draft, positions: Iterable[BrokerPosition]) -> dict[st
     )
     splits = tuple(symbol for symbol in basket.splits if symbol in book_positions)  # a sold position waits for nothing
     sure = tuple(symbol for symbol in basket.sure if symbol in book_positions)
+    changed = {symbol: at_split(draft, symbol, broker_positions.get(symbol)) for symbol in apart}
     pending_splits = tuple(
         symbol
-        for symbol in apart
-        if quantity_without_refused(draft, symbol, broker_positions.get(symbol)) != draft.expected(symbol)
+        for symbol, (old_quantity, new_quantity) in changed.items()
+        if new_quantity != old_quantity
         and (symbol in splits or symbol in lieu_symbols or is_split(draft, symbol, broker_positions.get(symbol)))
     )
     draft.basket = replace(basket, apart=apart, to_come=pending_splits, splits=splits, sure=sure)
@@ -353,22 +355,42 @@ def _broker_quantity(position: BrokerPosition | None) -> Quantity:
     return 0 if position is None else exact(position.quantity)
 
 
-def quantity_without_refused(draft: Draft, symbol: str, position: BrokerPosition | None) -> Quantity:
-    """Return the broker's quantity less what refused orders of others bought, and what a split made of it.
+def purchases_around(draft: Draft, symbol: str) -> list[tuple[Quantity, Quantity]]:
+    """Return what others may have bought around a split since the last close: (before it, after it), nothing first.
 
-    They bought before the split or after it: the one reading that gives a common ratio counts, else the one that leaves
-    the fewest shares.
+    Before it counts what is in no book, of refused orders; after it what is counted as others'.
+    """
+    close_date = draft.broker.owners.noted
+    orders = [order for order in draft.broker.foreign.values() if order.symbol == symbol and order.side > 0]
+    filled = [order.filled for order in orders if new_york_date(order.submitted_ns).isoformat() >= close_date]
+    after_sums = list(accumulate(reversed(filled), initial=0))
+    return [(before, after) for after in after_sums for before in draft.broker.refused_until(symbol)]
+
+
+def at_split(draft: Draft, symbol: str, position: BrokerPosition | None) -> tuple[Quantity, Quantity]:
+    """Return how many shares of the book a split met, and how many it made of them, by the broker's position.
+
+    What others bought since, and what became of their shares in no book, is left out. They bought before the split or
+    after it: the one reading with a common ratio counts, else that with the fewest new shares.
     """
     quantity, expected = _broker_quantity(position), draft.expected(symbol)
-    bought = draft.broker.refused_of(symbol)
-    if bought <= 0 or expected <= 0 or quantity - bought in (0, expected):
-        return quantity - bought
-    readings = {early: quantity - (bought - early) for early in draft.broker.refused_until(symbol)}
-    plain = [early for early, rest in readings.items() if splits_commonly(Decimal(expected + early), Decimal(rest))]
-    return min(
-        exact(floor_to(Decimal(readings[early]) * expected / (expected + early), FINEST))
-        for early in (plain if len(plain) == 1 else readings)
-    )
+    refused = draft.broker.refused_of(symbol)
+    rest = quantity - refused
+    if refused < 0 or expected <= 0 or rest in (0, expected):
+        return expected, rest
+    readings, plain = [], []
+    for before, after in purchases_around(draft, symbol):
+        old, new = expected - after, rest - after + before
+        if old <= 0 or new <= 0:
+            continue
+        of_book = exact(floor_to(Decimal(new) * old / (old + before), FINEST))
+        if not after:
+            readings.append((old, of_book))
+        if splits_commonly(Decimal(old + before), Decimal(new)):
+            plain.append((old, of_book))
+    if len(plain) == 1:
+        return plain[0]
+    return min(readings, key=lambda reading: reading[1], default=(expected, rest))
 
 
 def is_split(draft: Draft, symbol: str, position: BrokerPosition | None) -> bool:
@@ -399,18 +421,19 @@ def splits_others_short(draft: Draft, symbol: str, broker_quantity: Decimal) -> 
 def _splits_into(draft: Draft, symbol: str, position: BrokerPosition | None) -> Iterator[tuple[float, Decimal]]:
     """Yield each ratio that explains the broker's position, the smallest first, with the shares that it makes."""
     book_position, foreign_quantity = draft.book.positions[symbol], draft.broker.foreign_held.get(symbol, 0)
-    broker_quantity = Decimal(quantity_without_refused(draft, symbol, position))
+    expected, new_shares = at_split(draft, symbol, position)
+    broker_quantity = Decimal(new_shares)
     if position is None or broker_quantity <= 0 or book_position.quantity <= 0:
         return
-    if abs(broker_quantity - draft.expected(symbol)) < 1 and _was_booked(draft, symbol):
+    if abs(broker_quantity - expected) < 1 and _was_booked(draft, symbol):
         return  # left over by the split that is booked
-    if _were_moved(draft, symbol, exact(broker_quantity) - draft.expected(symbol)):
+    if _were_moved(draft, symbol, new_shares - expected):
         return
     price = position.average_price
-    all_shares = book_position.quantity + foreign_quantity
+    all_shares = expected - draft.broker.beside_fractions.get(symbol, 0)
     cost_is_unknown = bool(foreign_quantity or draft.broker.refused_of(symbol))
     ratios = _SHARED_RATIOS if cost_is_unknown else _OWN_RATIOS
-    for old_quantity in dict.fromkeys((all_shares, draft.expected(symbol))):
+    for old_quantity in dict.fromkeys((all_shares, expected)):
         extra_cost = (
             price * abs(old_quantity - all_shares) * broker_quantity / old_quantity if old_quantity > 0 else ZERO
         )

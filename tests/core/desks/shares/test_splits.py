@@ -360,25 +360,35 @@ def test_what_others_bought_over_an_awaited_split_is_not_sold_with_it(
 
 
 OTHERS = [
-    # rule, held before, bought the evening before, ratio, the account after it, how it is told, the desk's part
-    ("halt", 0, "14.8", "4", "87.2", "one line", 28),  # 7 and 14.8 became 28 and 59.2
-    ("halt", 0, "14.8", "4", "87.2", "two lines", 28),
-    ("halt", 0, "14.8", "4", "87.2", "bars", 28),
-    ("halt", 0, "3", "1.5", "15", "bars", 10),  # 10.5, half a share is paid for
-    ("halt", 0, "14.8", "0.5", "10.9", "", 3),  # 3.5
-    ("halt", 0, "14.8", "0.1", "2", "one line", 0),  # 0.7 of 2.18, paid for
-    ("ignore", 5, "0", "0.5", "6", "", 3),
-    ("ignore", 5, "0", "0.1", "1.2", "bars", 0),
-    ("ignore", 5, "3", "4", "60", "one line", 28),  # at the close 7 and 5, in the evening 3 more
-    ("ignore", 5, "3", "4", "60", "two lines", 28),
-    ("ignore", 5, "3", "1.1", "16.5", "one line", 7),  # 7.7: one new share for ten
-    ("ignore", 0, "3", "0.5", "5", "one line", 3),
+    # rule, held before, bought the evening before and since, ratio, account after it, how it is told, the desk's part
+    ("halt", 0, "14.8", 0, "4", "87.2", "one line", 28),  # 7 and 14.8 became 28 and 59.2
+    ("halt", 0, "14.8", 0, "4", "87.2", "two lines", 28),
+    ("halt", 0, "14.8", 0, "4", "87.2", "bars", 28),
+    ("halt", 0, "3", 0, "1.5", "15", "bars", 10),  # 10.5, half a share is paid for
+    ("halt", 0, "14.8", 0, "0.5", "10.9", "", 3),  # 3.5
+    ("halt", 0, "14.8", 0, "0.1", "2", "one line", 0),  # 0.7 of 2.18, paid for
+    ("halt", 0, "14.8", 5, "4", "92.2", "bars", 28),
+    ("ignore", 5, "0", 0, "0.5", "6", "", 3),
+    ("ignore", 5, "0", 0, "0.1", "1.2", "bars", 0),
+    ("ignore", 5, "3", 0, "4", "60", "one line", 28),  # at the close 7 and 5, in the evening 3 more
+    ("ignore", 5, "3", 0, "4", "60", "two lines", 28),
+    ("ignore", 5, "3", 0, "1.1", "16.5", "one line", 7),  # 7.7: one new share for ten
+    ("ignore", 15, "14", 5, "0.5", "23", "", 3),  # 7 and 29 became 18
+    ("ignore", 0, "14.8", 5, "0.1", "7.18", "", 0),
+    ("ignore", 0, "3", 0, "0.5", "5", "one line", 3),
 ]
 
 
-@pytest.mark.parametrize(("rule", "before", "evening", "ratio", "after", "told", "most"), OTHERS)
-def test_no_exit_over_a_split_sells_what_others_hold_or_bought_the_evening_before(
-    rule: Literal["halt", "ignore"], before: int, evening: str, ratio: str, after: str, told: str, most: int
+@pytest.mark.parametrize(("rule", "before", "evening", "since", "ratio", "after", "told", "most"), OTHERS)
+def test_no_exit_over_a_split_sells_what_others_hold_or_bought_around_it(
+    rule: Literal["halt", "ignore"],
+    before: int,
+    evening: str,
+    since: int,
+    ratio: str,
+    after: str,
+    told: str,
+    most: int,
 ) -> None:
     """The desk holds 7; what is 7 x the ratio is its own, and the rest is a person's, told or not."""
     account = Account()
@@ -393,8 +403,10 @@ def test_no_exit_over_a_split_sells_what_others_hold_or_bought_the_evening_befor
     if told == "bars":
         adjusted(d, "AAA", float(price))
     old_quantity = account.positions["AAA"][0]
-    account.positions["AAA"] = (exact(after), Decimal(price))
-    changes = {"one line": [exact(after) - old_quantity], "two lines": [-old_quantity, exact(after)]}
+    account.positions["AAA"] = (exact(Decimal(after) - since), Decimal(price))
+    if since:
+        d.put(account.fill(account.by_hand("later", "AAA", +1, since, d.at(-18.5)), since, price, d.at(-18.5)))
+    changes = {"one line": [exact(after) - since - old_quantity], "two lines": [-old_quantity, exact(after) - since]}
     for change in changes.get(told, []):
         account.book(replace(line("SPLIT", "AAA", change), time_ns=TUESDAY.open_ns))
     for minute in (-18, -17.5, -17):
