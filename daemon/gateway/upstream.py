@@ -28,7 +28,7 @@ from daemon.brokers.alpaca.rest.client import (
 from daemon.brokers.alpaca.rest.market_data import MarketData
 from daemon.brokers.alpaca.trading.report import amends, ledger_fill
 from daemon.brokers.alpaca.trading.trade_stream import TradeStream
-from daemon.brokers.alpaca.trading.trading import Announced, TradingOrders, TradingReads
+from daemon.brokers.alpaca.trading.trading import AnnouncementCache, TradingOrders, TradingReads
 from daemon.brokers.api import BrokerClock, BrokerError, EventLogger
 from daemon.config.load import Credentials, DeskSettings
 from daemon.core.broker.ledger import DIVIDENDS, REORGANISED, SPLITS, SPUN_OFF
@@ -95,7 +95,7 @@ class Upstream:
             version: QueuedClient(data, self._market_queue, READING, version) for version in ("v2", "v1beta1")
         }
         self.market = MarketData(data, self._market_queue)
-        self._announcements = Announced()
+        self._announcements = AnnouncementCache()
         self._unreadable: set[str] = set()  # ids of unreadable ledger lines already logged
         self._read_whole_on: date | None = None  # the evening of New York on which a report read them all
         self._row_count = 0  # orders and lines since yesterday, in the last report that read them all

@@ -34,7 +34,7 @@ from daemon.brokers.alpaca.rest.market_data import MarketData
 from daemon.brokers.alpaca.trading.link import BrokerLink, Closings, Timeouts
 from daemon.brokers.alpaca.trading.report import Reporter, block_reason, execution_of
 from daemon.brokers.alpaca.trading.trade_stream import StreamDeadlines, TradeStream
-from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads, announced
+from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads, parse_announcements
 from daemon.brokers.api import (
     AccountSummary,
     BrokerClock,
@@ -143,7 +143,7 @@ class AlpacaAdmin:
 
     async def actions(self, symbols: Collection[str], first_date: str, last_date: str) -> tuple[Announcement, ...]:
         """GET /v2/corporate_actions/announcements."""
-        actions = announced(await self._reads.announced(first_date, last_date))
+        actions = parse_announcements(await self._reads.corporate_actions(first_date, last_date))
         return tuple(action for action in actions if action.symbol in symbols)
 
     async def cancel_all(self) -> BulkResult:

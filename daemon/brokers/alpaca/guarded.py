@@ -11,7 +11,7 @@ from daemon.brokers.alpaca import wire
 from daemon.brokers.alpaca.assemble import AlpacaAdmin, accesses, broker_clock
 from daemon.brokers.alpaca.rest.client import guard_queues, market_queue
 from daemon.brokers.alpaca.rest.market_data import MarketData
-from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads
+from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads, pays_cash
 from daemon.brokers.api import AccountLook, BrokerError
 from daemon.config.load import Credentials, DeskSettings
 from daemon.core.effects import SubmitOrder
@@ -80,9 +80,10 @@ class AlpacaGuarded:
         now = (first, last, self._clock.now_ns() // HOUR_NS)
         is_whole = now != self._changes_read
         try:
-            rows = await self._reads.shares_changed(first if is_whole else last, last, dividends=is_whole)
+            rows = await self._reads.corporate_actions(first if is_whole else last, last, dividends=is_whole)
         except BrokerError:
             return None
+        rows = [row for row in rows if not pays_cash(row)]
         names = (wire.text(row.get(key)) for row in rows for key in ("initiating_symbol", "target_symbol"))
         self._changed = frozenset(names) | (frozenset() if is_whole else self._changed)
         self._changes_read = now

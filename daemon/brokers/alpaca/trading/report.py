@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from daemon.brokers.alpaca import wire
 from daemon.brokers.alpaca.rest.client import RestError
-from daemon.brokers.alpaca.trading.trading import Announced, announced, pays_cash
+from daemon.brokers.alpaca.trading.trading import AnnouncementCache, parse_announcements, pays_cash
 from daemon.brokers.alpaca.wire import (
     ENDED,
     NEW_YORK,
@@ -407,7 +407,7 @@ class Reporter:
         self._unreadable: set[str] = set()  # lines logged already
         self._rests = False  # a stop was resting at the last read
         self._announced_lines: tuple[tuple[date, bool], list[Activity]] | None = None  # with the time of reading
-        self._announcements = Announced()  # of dividends
+        self._announcements = AnnouncementCache()  # of dividends
 
     def forget(self) -> None:
         """Make the next report full again, from the New York day before today or before the last agreement."""
@@ -511,14 +511,14 @@ class Reporter:
         try:
             nights = timedelta(days=NIGHTS_MAX)
             first_date, last_date = (day - nights).isoformat(), (day + nights).isoformat()
-            rows = await self._reads.announced(first_date, last_date)
+            rows = await self._reads.corporate_actions(first_date, last_date)
         except (RestError, Malformed) as problem:
             self._log("announcements_unread", problem=str(problem))
             return former
         lines = [line for row in rows if not pays_cash(row) for line in _announcing(row, day.isoformat(), asked_ns)]
         lines += [
             Activity(action_name(it), PAYS, it.symbol, ZERO, it.cash, ZERO, ANNOUNCED, asked_ns, ex_date=it.ex_date)
-            for it in announced(rows)
+            for it in parse_announcements(rows)
             if it.kind == DIVIDEND and it.symbol in held and it.ex_date <= day.isoformat()
         ]
         self._announced_lines = when, lines

@@ -173,17 +173,12 @@ class TradingReads:
                 spin_offs |= {(party, text(row.get("ex_date")), f"{new}/{old}") for party in parties}
         return sorted(spin_offs)
 
-    async def announced(self, first_date: str, last_date: str) -> list[Raw]:
-        """Return all corporate actions with an ex-date (New York) between two days, both included."""
-        return await self._announcements("split,spinoff,merger,dividend", "ex_date", first_date, last_date)
-
-    async def shares_changed(self, first_date: str, last_date: str, *, dividends: bool = False) -> list[Raw]:
-        """Return the splits, spin-offs and mergers of all shares with an ex-date (New York) between two days, both
-        included; with `dividends` also those that are paid in shares, or do not say that they are paid in cash.
+    async def corporate_actions(self, first_date: str, last_date: str, *, dividends: bool = True) -> list[Raw]:
+        """Return the announced corporate actions of all shares with an ex-date (New York) between two days, both
+        included; the many dividends only where asked for.
         """
         kinds = "split,spinoff,merger,dividend" if dividends else "split,spinoff,merger"
-        rows = await self._announcements(kinds, "ex_date", first_date, last_date)
-        return [row for row in rows if not pays_cash(row)]
+        return await self._announcements(kinds, "ex_date", first_date, last_date)
 
     async def _announcements(self, kinds: str, by: str, first_date: str, last_date: str, **more: str) -> list[Raw]:
         """Return the corporate actions of these kinds whose date `by` lies between two days, both included."""
@@ -247,7 +242,7 @@ def pays_cash(row: Raw) -> bool:
     return (text(row.get("ca_type")).lower(), text(row.get("ca_sub_type")).lower()) == (DIVIDEND, "cash")
 
 
-def announced(rows: Iterable[Raw]) -> list[Announcement]:
+def parse_announcements(rows: Iterable[Raw]) -> list[Announcement]:
     """Parse announcements; of an action that is announced again the last row counts.
 
     Splits and cash dividends have figures. Any other action, and one that cannot be read, has another kind alone, for
@@ -278,7 +273,7 @@ def _announcements_of(row: Raw) -> list[Announcement]:
 # --- orders -------------------------------------------------------------------------------------------------------
 
 
-class Announced:
+class AnnouncementCache:
     """The broker's announcements for ledger lines: requested once for a symbol and date, again after a failure."""
 
     def __init__(self) -> None:
