@@ -14,6 +14,7 @@ import fcntl
 import os
 import re
 import resource
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -31,7 +32,6 @@ _CALL_BYTES = 16
 _AFTER = "-"  # stands for a call: there were calls, and none is under way
 LOOK_S = 0.5
 LAST_S = 50.0  # for a step that lets no thread run: below systemd's watchdog of 60 s
-WAKES_S = 0.005  # a thread that waits for the interpreter wakes up so often (`sys.getswitchinterval`)
 SHOWN = 3  # number of innermost frames shown
 _FATAL = re.compile(r"^Fatal Python error: (.*)$", re.MULTILINE)
 _FRAME = re.compile(r'^  File "([^"]*)", line (\d+) in (.*)$', re.MULTILINE)
@@ -66,6 +66,7 @@ class HangGuard:
         """Watch from now on."""
         self._arm()
         self._cpu_clock = time.pthread_getcpuclockid(threading.get_ident())
+        self._wake_s = sys.getswitchinterval()  # a thread that waits for the interpreter wakes up so often
         if not faulthandler.is_enabled():
             faulthandler.enable(self._file, all_threads=False)
             self._records_crashes = True
@@ -107,7 +108,7 @@ class HangGuard:
             cpu_s = time.clock_gettime(self._cpu_clock)
         except OSError:  # the thread has ended
             cpu_s = 0.0
-        return cpu_s, wakes * WAKES_S, time.monotonic()
+        return cpu_s, wakes * self._wake_s, time.monotonic()
 
     def _arm(self) -> None:
         faulthandler.dump_traceback_later(LAST_S, exit=True, file=self._file)

@@ -76,6 +76,19 @@ def test_a_step_whose_long_waits_in_c_seldom_let_a_thread_run_ends_by_the_time_t
     assert "policy, from <string>" in shown_stack(last_hang(tmp_path), "<string>")
 
 
+def test_a_wait_in_c_on_a_desk_that_switches_threads_often_counts_no_time_of_a_stop(tmp_path: Path) -> None:
+    code = WATCHED.replace("{0}", "time.sleep(0.7); ctypes.PyDLL(None).sleep(2)").replace("{1}", "step[0] = 1")
+    command = [sys.executable, "-c", f"import sys; sys.setswitchinterval(0.0005)\n{code}"]
+    with subprocess.Popen([*command, str(tmp_path), "5.0", "50.0"], cwd=REPOSITORY, stdout=subprocess.PIPE) as stopped:
+        assert stopped.stdout is not None
+        assert stopped.stdout.readline() == b"on\n"
+        time.sleep(1.9)
+        os.kill(stopped.pid, signal.SIGSTOP)
+        time.sleep(6.0)
+        os.kill(stopped.pid, signal.SIGCONT)
+        assert stopped.wait(DEADLINE_S) == 0
+
+
 @pytest.mark.parametrize(
     ("body", "words", "number"),
     [
