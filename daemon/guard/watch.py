@@ -546,13 +546,15 @@ class Watch:
 
         Their orders count only where they explain what the account has: the heartbeat may include some of them.
         """
-        parts, account, names, shared = {}, _account_holdings(look), self._names(), self._is_shared(look)
+        parts, account, names = {}, _account_holdings(look), self._names()
+        foreign_orders = [order for order in look.orders if not order.client_order_id.startswith(names)]
+        foreign_orders.sort(key=lambda order: order.submitted_ns)
         assert self.beat is not None
         for symbol, quantity in self._desk_holdings(look).items():
             others = self.beat.holds[symbol].others if symbol in self.beat.holds else 0
             left, theirs, parts[symbol] = quantity, others, (quantity, others)
-            for order in () if shared else sorted(look.orders, key=lambda order: order.submitted_ns):
-                if order.symbol == symbol and not order.client_order_id.startswith(names):
+            for order in () if self._is_shared(look) else foreign_orders:
+                if order.symbol == symbol:
                     theirs += order.side * exact(order.filled)
                     left, theirs = left + min(theirs, 0), max(theirs, 0)
             has = account.get(symbol, 0)
