@@ -13,11 +13,11 @@ import msgspec
 from msgspec import UnsetType
 
 from daemon.app.replay_start import TapeReplay
+from daemon.core.book import OPTION_MULTIPLIER
 from daemon.core.draft import names_of
 from daemon.core.events import BarClosed, ContractsListed, OrderFilled, SessionScheduled
 from daemon.core.instruments.option_market import SessionMarket, expiries_from
 from daemon.core.limits import Paper, Trading
-from daemon.core.paper.state import SHARES
 from daemon.core.risk.claim import volatility
 from daemon.core.session import new_york_text
 from daemon.core.state import State
@@ -110,9 +110,9 @@ def at_black_scholes(reader: JournalReader, paper: Paper) -> FillComparison:
 def _with(comparison: FillComparison, fill: OrderFilled, cents: tuple[int, int]) -> FillComparison:
     bid, ask = (Decimal(side) / 100 for side in cents)
     if fill.side > 0:
-        more = (fill.price - ask) * fill.quantity * SHARES
+        more = (fill.price - ask) * fill.quantity * OPTION_MULTIPLIER
         return comparison._replace(fills=comparison.fills + 1, paid_more=comparison.paid_more + more)
-    less = (bid - fill.price) * fill.quantity * SHARES
+    less = (bid - fill.price) * fill.quantity * OPTION_MULTIPLIER
     return comparison._replace(fills=comparison.fills + 1, received_less=comparison.received_less + less)
 
 
@@ -228,7 +228,7 @@ def _of_quotes(replay: TapeReplay, quote_use: QuotesUsed) -> Iterator[str]:
     if quotes is not None and quotes.root != underlying:
         yield (
             f"The contracts are of {quotes.root}, the bars were taken as {underlying}'s: {quotes.root} settles as if "
-            f"exercised into {SHARES} shares of {underlying}."
+            f"exercised into {OPTION_MULTIPLIER} shares of {underlying}."
         )
     yield from _departures(replay)
     if quote_use.sessions_quoted < quote_use.sessions:

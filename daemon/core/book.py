@@ -18,8 +18,9 @@ from strategies.kit.quantity import Quantity
 
 OPTION_MULTIPLIER = 100
 CENT = Decimal("0.01")
-MICRO = Decimal("0.000001")  # grid of a share desk's equity
-COST_GRID = Decimal("0.0001")  # grid of a partial sale's cost: whole cents a contract, so all sums are exact
+MICRO = Decimal("0.000001")  # USD: grid of a share desk's equity, and of the cost of its trades
+COST_GRID = Decimal("0.0001")  # USD: grid of a part of a cost; a contract's is whole cents, so all sums are exact
+AVERAGE_GRID = Decimal("0.000001")  # USD: of an average price, to which the broker rounds
 
 
 class BookedFill:

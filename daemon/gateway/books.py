@@ -21,6 +21,7 @@ from daemon.alpaca_api.books import AlpacaPosition
 from daemon.alpaca_api.wire import ZERO, Json, multiplier, text
 from daemon.brokers.alpaca import wire
 from daemon.brokers.alpaca.trading.report import LedgerFill, amends, execution_of
+from daemon.core.book import CENT
 from daemon.core.instruments.option_market import parse_occ, root_of
 from daemon.core.session import new_york_date, weekdays_after
 from daemon.gateway.events import MAIN
@@ -29,7 +30,6 @@ from strategies.kit.units import MILLISECOND_NS, MINUTE_NS, SECOND_NS
 
 CASH = "cash"
 """Key of a difference of cash, among those of symbols."""
-CENT = Decimal("0.01")
 BEFORE = "; halted before: "  # precedes the words of the halt that was replaced
 ORDERS_DAYS = 3  # how long an order without a fill is kept: a report may list it again for two
 LAST_ORDERS = 100  # newest orders of each sub-account that stay as long as filled ones, for a desk that was away

@@ -34,11 +34,12 @@ from daemon.brokers.clock_check import ClockCheck
 from daemon.config.clock import clock_of
 from daemon.config.kept_feed import kept_feed, write_feed
 from daemon.config.load import EXIT_CODE, ConfigError, Credentials, credentials
+from daemon.core.book import CENT
 from daemon.core.limits import AUTO
 from daemon.core.orders import FENCE, parse_name
 from daemon.core.session import new_york_text
 from daemon.engine.state_dir import standing
-from daemon.gateway.books import CENT, Ledgers
+from daemon.gateway.books import Ledgers
 from daemon.gateway.config import (
     GatewaySettings,
     client_keys,

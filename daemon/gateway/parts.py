@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from daemon.alpaca_api.wire import ZERO, Json, multiplier
 from daemon.brokers.alpaca import wire
-from daemon.core.book import OPTION_MULTIPLIER
+from daemon.core.book import CENT, OPTION_MULTIPLIER
 from daemon.core.broker.foreign import NEW_NAME
 from daemon.core.broker.ledger import (
     CASH_IN_LIEU,
@@ -37,7 +37,7 @@ from daemon.core.broker.ledger import (
 )
 from daemon.core.instruments.option_market import OccContract, is_contract, parse_occ, root_of
 from daemon.core.risk.splits import plain_ratio
-from daemon.gateway.books import CENT, DayFill, Ledgers, LinePart, Moving, name_of_part, stamped_ns
+from daemon.gateway.books import DayFill, Ledgers, LinePart, Moving, name_of_part, stamped_ns
 from daemon.gateway.events import MAIN
 from strategies.kit.quantity import FINEST
 

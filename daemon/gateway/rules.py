@@ -19,10 +19,11 @@ from daemon.brokers.alpaca import wire
 from daemon.brokers.alpaca.rest.client import GATEWAY
 from daemon.brokers.alpaca.trading.report import funds_of
 from daemon.config.tables import SYMBOL
+from daemon.core.book import CENT
 from daemon.core.instruments.option_market import is_contract, parse_occ, root_of
 from daemon.core.instruments.quotes import price_step
 from daemon.core.risk.guards import deficit
-from daemon.gateway.books import CENT, LOST, GatewayOrder, Ledgers
+from daemon.gateway.books import LOST, GatewayOrder, Ledgers
 from daemon.gateway.config import AccountLimits, SubAccountTable
 from daemon.gateway.events import MAIN
 from strategies.kit.units import MINUTE_NS

@@ -18,6 +18,7 @@ from daemon.alpaca_api.books import AlpacaPosition
 from daemon.alpaca_api.wire import ZERO, Json, multiplier, text
 from daemon.brokers.alpaca import wire
 from daemon.brokers.alpaca.trading.report import amended_execution, amends, execution_of, ledger_fill, standing
+from daemon.core.book import CENT
 from daemon.core.broker.ledger import AMENDED, CASH_IN_LIEU, CONTRACT_CASH, CONTRACT_ENDS, in_order
 from daemon.core.events import Activity
 from daemon.core.instruments.option_market import parse_occ, root_of
@@ -26,7 +27,6 @@ from daemon.core.session import new_york_date, new_york_minute
 from daemon.gateway.books import (
     CANCELED,
     CASH,
-    CENT,
     EXPIRED,
     LOST,
     SENDING,

@@ -11,8 +11,7 @@ from decimal import Decimal
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from daemon.core.book import CENT, OPTION_MULTIPLIER
-from daemon.core.broker.fills import COST_GRID
+from daemon.core.book import CENT, COST_GRID, OPTION_MULTIPLIER
 from daemon.core.events import (
     BarClosed,
     BarCorrected,

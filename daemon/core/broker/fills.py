@@ -11,7 +11,17 @@ from decimal import Decimal
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from daemon.core.book import CENT, OPTION_MULTIPLIER, BookedFill, book_fill, book_transfer, is_news, new_quantity
+from daemon.core.book import (
+    AVERAGE_GRID,
+    CENT,
+    COST_GRID,
+    OPTION_MULTIPLIER,
+    BookedFill,
+    book_fill,
+    book_transfer,
+    is_news,
+    new_quantity,
+)
 from daemon.core.broker.exits import reduce_excess
 from daemon.core.broker.sending import has_lapsed
 from daemon.core.draft import PROTECTION, Draft
@@ -99,10 +109,6 @@ def _without(counts: dict[str, Quantity], symbol: str) -> dict[str, Quantity]:
 
 def _recent_times(times: dict[str, int], asked_ns: int) -> dict[str, int]:
     return {symbol: at_ns for symbol, at_ns in times.items() if at_ns >= asked_ns}
-
-
-COST_GRID = Decimal("0.0001")  # of a share's total cost; an option's is whole cents
-AVERAGE_GRID = Decimal("0.000001")  # of an average price, to which the broker rounds
 
 
 def on_order_filled(draft: Draft, event: OrderFilled) -> None:

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from daemon.core.book import CENT, OPTION_MULTIPLIER
+from daemon.core.book import CENT, COST_GRID, OPTION_MULTIPLIER
 from daemon.core.broker.fills import (
     is_ours,
     note_other_party,
@@ -53,7 +53,6 @@ from strategies.kit.units import MINUTE_NS
 NEW_NAME = ("NC", "SC")  # of the company, of its symbol
 FOREIGN = "foreign"  # an order's purpose
 STRANGE = " of others"  # suffix in `seen` of a contract that others traded and no book has (`halt`)
-GRID = Decimal("0.0001")  # USD, of a part of a cost
 SOLD_BY_OTHERS = Cause("foreign_order")
 
 
@@ -300,7 +299,7 @@ def keep_own_part(draft: Draft, symbol: str, quantity: Quantity) -> None:
     position = draft.book.positions[symbol]
     positions = {other: p for other, p in draft.book.positions.items() if other != symbol}
     if quantity:
-        cost = (position.cost * quantity / position.quantity).quantize(GRID)
+        cost = (position.cost * quantity / position.quantity).quantize(COST_GRID)
         positions = {**draft.book.positions, symbol: replace(position, quantity=quantity, cost=cost)}
     with draft.because(SOLD_BY_OTHERS):
         draft.put_book(replace(draft.book, positions=positions))

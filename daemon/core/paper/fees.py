@@ -11,10 +11,10 @@ import sys
 from dataclasses import fields
 from decimal import ROUND_CEILING, Decimal
 
+from daemon.core.book import CENT
 from daemon.core.limits import ALL, PROCEEDS, SHARES, SHARES_SOLD, SOLD, Fee, Paper
 from strategies.kit.quantity import Quantity
 
-CENT = Decimal("0.01")
 _UNITS = {
     ALL: "USD a contract",
     SOLD: "USD a contract sold",

@@ -14,6 +14,7 @@ from typing import ClassVar
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
+from daemon.core.book import CENT, OPTION_MULTIPLIER
 from daemon.core.effects import CancelOrder, Effect, SubmitOrder, WatchContracts
 from daemon.core.events import (
     BarClosed,
@@ -43,11 +44,9 @@ from daemon.core.instruments.option_market import (
     session_market,
 )
 from daemon.core.limits import Paper, Trading
-from daemon.core.paper.fees import CENT, fees
+from daemon.core.paper.fees import fees
 from daemon.core.paper.refusals import refusal
 from daemon.core.paper.state import (
-    SHARES,
-    ZERO,
     PaperPosition,
     PaperState,
     RestingOrder,
@@ -57,6 +56,7 @@ from daemon.core.paper.state import (
     usd,
     with_trade,
 )
+from daemon.core.state import ZERO
 from strategies.kit.contract import Bar, Session
 from strategies.kit.quantity import whole_of
 
@@ -324,7 +324,7 @@ def settle(
         strike, right = contract.strike, contract.right
         exercised = right * (Decimal(repr(state.closes[-1].close)) - strike) >= CENT
         count = whole_of(holding.quantity)
-        shares = right * SHARES * count if exercised else 0
+        shares = right * OPTION_MULTIPLIER * count if exercised else 0
         holdings = with_trade(state.holdings, holding.symbol, -holding.quantity, ZERO)
         holdings = with_trade(holdings, underlying, shares, strike)
         state = replace(state, cash=state.cash - shares * strike, holdings=holdings)
@@ -373,7 +373,7 @@ def fill_order(
     fill_price, filled_ns = fill
     quantity = min(order.quantity - order.filled, paper.contracts_per_minute)
     so_far, cost = order.filled + quantity, order.cost + fill_price * quantity
-    fees_usd = fees(so_far, cost * SHARES, order.side, paper)
+    fees_usd = fees(so_far, cost * OPTION_MULTIPLIER, order.side, paper)
     name, symbol, side = order.client_order_id, order.symbol, order.side
     news.append(OrderFilled(time_ns, name, symbol, side, fill_price, filled_ns, so_far, cost, fees_usd, quantity))
     rest = (
@@ -382,7 +382,7 @@ def fill_order(
     at = state.orders.index(order)
     return replace(
         state,
-        cash=state.cash - side * fill_price * SHARES * quantity - (fees_usd - order.fees),
+        cash=state.cash - side * fill_price * OPTION_MULTIPLIER * quantity - (fees_usd - order.fees),
         holdings=with_trade(state.holdings, symbol, side * quantity, fill_price),
         orders=(*state.orders[:at], *rest, *state.orders[at + 1 :]),
     )

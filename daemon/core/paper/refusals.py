@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from decimal import Decimal
 
+from daemon.core.book import CENT, OPTION_MULTIPLIER
 from daemon.core.effects import SubmitOrder
 from daemon.core.instruments.option_market import parse_occ
 from daemon.core.limits import Paper, Trading
-from daemon.core.paper.fees import CENT, fees
-from daemon.core.paper.state import SHARES, ZERO, PaperState, holding_quantity, usd
+from daemon.core.paper.fees import fees
+from daemon.core.paper.state import PaperState, holding_quantity, usd
+from daemon.core.state import ZERO
 from strategies.kit.quantity import whole_of
 from strategies.kit.units import MINUTE_NS
 
@@ -73,7 +75,7 @@ def _shortfall(state: PaperState, order: SubmitOrder, paper: Paper, last_ask: La
     worst = last_ask(order.symbol) if order.limit_price is None else order.limit_price
     if worst is None:
         return "market order without a quote"
-    required_cash = worst * SHARES * order.quantity + fees(whole_of(order.quantity), ZERO, 1, paper)
+    required_cash = worst * OPTION_MULTIPLIER * order.quantity + fees(whole_of(order.quantity), ZERO, 1, paper)
     available = _buying_power(state, paper, last_ask)
     if required_cash <= available:
         return ""
@@ -97,7 +99,7 @@ def _buying_power(state: PaperState, paper: Paper, last_ask: LastAsk) -> Decimal
     for order in state.orders:
         if order.side > 0:
             worst = (last_ask(order.symbol) if order.limit_price is None else order.limit_price) or ZERO
-            available -= worst * SHARES * (order.quantity - order.filled)
+            available -= worst * OPTION_MULTIPLIER * (order.quantity - order.filled)
             available -= fees(whole_of(order.quantity), ZERO, 1, paper) - order.fees
     return available
 

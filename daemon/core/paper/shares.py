@@ -14,6 +14,7 @@ from typing import ClassVar, NamedTuple
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
+from daemon.core.book import CENT, MICRO
 from daemon.core.effects import CancelOrder, Effect, SubmitOrder
 from daemon.core.events import (
     DIVIDEND,
@@ -42,7 +43,6 @@ from daemon.core.events import (
 from daemon.core.limits import Trading
 from daemon.core.paper.fees import charges_days, day_fees
 from daemon.core.paper.state import (
-    ZERO,
     Actions,
     DayTraded,
     DueDividend,
@@ -52,16 +52,15 @@ from daemon.core.paper.state import (
     came_in_parts,
     trade_holding,
 )
+from daemon.core.state import ZERO
 from strategies.kit.contract import Bar, Session
 from strategies.kit.quantity import FINEST, floor_to, total, whole_of
 from strategies.kit.units import DAY_NS, MINUTE_NS
 
 GRID = Decimal("0.0001")  # USD: the finest price
-COST_GRID = Decimal("0.000001")  # USD: the finest cost
 AUCTION_CLOSES_NS = 2 * MINUTE_NS  # before the open: later orders for the opening auction are refused
 AUCTION_WAITS_NS = 2 * MINUTE_NS  # after the open, on a live feed: orders without a quote by then are canceled
 DAY_LOW_NS = 2 * MINUTE_NS  # after the open: a day's low may elect only stops sent until then
-CENT = Decimal("0.01")
 NAMES_MAX = 256  # newest announcements that are known by name: those of some nights
 
 _NEWS: tuple[type[Event], ...] = (
@@ -323,7 +322,7 @@ class SharePaperBroker:
 
     def cost(self, value: Decimal) -> Decimal:
         """Return the cost of trading this value, in USD on the grid of 1e-6, ties to even."""
-        return (value * self._paper.share_cost_rate).quantize(COST_GRID, ROUND_HALF_EVEN)
+        return (value * self._paper.share_cost_rate).quantize(MICRO, ROUND_HALF_EVEN)
 
     def _end(self, state: SharePaperState, time_ns: int, news: list[Event]) -> SharePaperState:
         """End the session: orders expire except stops of whole shares, fees are booked, prices are dropped."""

@@ -13,11 +13,9 @@ from msgspec import UNSET, UnsetType
 
 from daemon.core.events import BrokerPosition, BrokerSnapshot, Quote
 from daemon.core.instruments.option_market import OccContract, SessionMarket, parse_occ
+from daemon.core.state import ZERO
 from strategies.kit.contract import Bar, Session
 from strategies.kit.quantity import Quantity, total
-
-ZERO = Decimal(0)
-SHARES = 100  # shares of the underlying in one contract
 
 
 class PaperPosition(msgspec.Struct, frozen=True):

@@ -26,6 +26,7 @@ from daemon.brokers.alpaca.market.socket import QUOTES, Endpoint, MarketSocket, 
 from daemon.brokers.alpaca.rest.client import RestError
 from daemon.brokers.alpaca.wire import text
 from daemon.brokers.api import EventLogger, Known, open_session, sessions_before
+from daemon.core.book import CENT
 from daemon.core.events import (
     Contract,
     Event,
@@ -46,7 +47,6 @@ from strategies.kit.units import SECOND_NS
 if TYPE_CHECKING:
     from daemon.brokers.alpaca.market.recorder import OptionRecorder
 
-CENT = Decimal("0.01")
 FINE = Decimal("0.0001")  # USD: shares below a dollar
 _ZERO = Decimal(0)
 _HIGHEST = Decimal(1_000_000)

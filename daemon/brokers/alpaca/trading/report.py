@@ -35,6 +35,7 @@ from daemon.brokers.alpaca.wire import (
     value_text,
 )
 from daemon.brokers.api import ClockComparison
+from daemon.core.book import AVERAGE_GRID, COST_GRID
 from daemon.core.broker.fills import correction_name
 from daemon.core.broker.ledger import AMENDED_FILL, DIVIDENDS
 from daemon.core.events import (
@@ -288,8 +289,6 @@ def order_fills(fills: Iterable[LedgerFill], client_order_id: str, now_ns: int) 
 
 T = TypeVar("T")
 
-GRID = Decimal("0.0001")  # of a cost
-AVERAGE_GRID = Decimal("0.000001")  # of an average price, to which the broker rounds
 CHANGES = {"split": "SPLIT", "spinoff": "SPIN", "merger": "MA", "dividend": "SPLIT"}
 """Kind of an announcement -> a line's kind. A dividend that is paid in shares is a small split."""
 RESTING = ("stop", "stop_limit")  # types of order
@@ -339,7 +338,7 @@ def _announcing(row: Raw, day: str, at_ns: int) -> list[Activity]:
 
 def _equal(one: tuple[Decimal, Decimal], other: tuple[Decimal, Decimal]) -> bool:
     """Return True for equal quantities and for costs that differ only because an average price is rounded."""
-    return one[0] == other[0] and abs(one[1] - other[1]) <= GRID + one[0] * AVERAGE_GRID / 2
+    return one[0] == other[0] and abs(one[1] - other[1]) <= COST_GRID + one[0] * AVERAGE_GRID / 2
 
 
 class Reread(Generic[T]):

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
-from daemon.core.book import worth_at
+from daemon.core.book import CENT, MICRO, worth_at
 from daemon.core.broker.exits import request_exit
 from daemon.core.broker.protection import could_rest, lift
 from daemon.core.broker.sending import (
@@ -64,8 +64,6 @@ from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 ENTRY, EXIT, POLICY = "entry", "exit", "policy"  # purposes of works, and the reason of a basket's works
 FINE = Decimal("0.0001")  # USD: the grid below a dollar, and of a replay
-CENT = Decimal("0.01")
-COST_GRID = Decimal("0.000001")  # USD
 
 PASSING = frozenset(("not_reconciled", "account_blocked", "market_closed", "blind", "basket_under_way"))
 """Gates whose cause lasts minutes and does not affect what the policy saw: a basket denied by them alone waits."""
@@ -128,7 +126,7 @@ def _round_price(price: Decimal, rounding: str, *, fine: bool) -> Decimal:
 def reserved_cash(limit: Decimal, quantity: Quantity, cost_rate: Decimal) -> Decimal:
     """Return the cash in USD reserved for a buy: its limit and its cost, rounded up."""
     value = limit * quantity
-    return value + (value * cost_rate).quantize(COST_GRID, rounding=ROUND_CEILING)
+    return value + (value * cost_rate).quantize(MICRO, rounding=ROUND_CEILING)
 
 
 def affordable(cash: Decimal, limit: Decimal, cost_rate: Decimal, step: Quantity = 1) -> Quantity:
