@@ -31,15 +31,15 @@ PAYS = "DIV"  # and of one that announces a cash dividend, whose price is its US
 OPENS_MIN = 9 * 60 + 30  # of New York's day
 SPLIT_RATIO = 1.2  # lowest ratio of prices or shares in a split; the smallest common one is 5 for 4
 WHOLE_MAX, PARTS_MAX = 100, 10  # n for 1 and 1 for n up to the first, a for b up to the second
-PLAIN = frozenset(
-    [Fraction(n) for n in range(2, WHOLE_MAX + 1)]
-    + [Fraction(1, n) for n in range(2, WHOLE_MAX + 1)]
-    + [Fraction(a, b) for a in range(1, PARTS_MAX + 1) for b in range(1, PARTS_MAX + 1) if a != b]
+_FRACTIONS = sorted(
+    {
+        *(Fraction(n) for n in range(2, WHOLE_MAX + 1)),
+        *(Fraction(1, n) for n in range(2, WHOLE_MAX + 1)),
+        *(Fraction(a, b) for a in range(1, PARTS_MAX + 1) for b in range(1, PARTS_MAX + 1) if a != b),
+    }
 )
-"""New shares for each old one, in splits that happen."""
-_BY_SIZE = sorted(PLAIN)
-RATIOS = frozenset(float(it) for it in PLAIN if max(it, 1 / it) >= SPLIT_RATIO)
-_OWN_RATIOS = tuple(sorted(RATIOS))
+"""New shares for each old one, in splits that happen, the fewest first."""
+RATIOS = tuple(float(it) for it in _FRACTIONS if max(it, 1 / it) >= SPLIT_RATIO)
 COMMON = (*range(2, WHOLE_MAX + 1), 3 / 2, 4 / 3, 5 / 2, 5 / 3, 5 / 4)
 _SHARED_RATIOS = (*COMMON, *(1 / ratio for ratio in COMMON))  # for symbols that others hold too
 NEAR = 0.02  # tolerance for a dividend of the same day, and rounding
@@ -74,7 +74,7 @@ def _plain_ratios(old_quantity: Decimal, total: Decimal, least: float) -> list[F
 
     The broker rounds `total` down to nine decimals, or to whole shares where it pays the fraction in cash.
     """
-    over = {it: old_quantity * it.numerator / it.denominator - total for it in _BY_SIZE}
+    over = {it: old_quantity * it.numerator / it.denominator - total for it in _FRACTIONS}
     exactly = [it for it, fraction in over.items() if 0 <= fraction < FINEST]
     cut = [it for it, fraction in over.items() if 0 <= fraction < 1 and not total % 1 and max(it, 1 / it) >= least]
     return exactly if len(exactly) == 1 else cut
@@ -95,8 +95,7 @@ def note_history(draft: Draft, event: HistoryAdjusted) -> None:
     change = _changed_by(draft, event)
     if symbol in basket.unadjusted:
         if change is None or factor(*change) >= SPLIT_RATIO:
-            other_symbols = tuple(other for other in basket.unadjusted if other != symbol)
-            draft.basket = replace(basket, unadjusted=other_symbols)
+            draft.basket = replace(basket, unadjusted=_without(basket.unadjusted, symbol))
         return
     mark = float(draft.marks.get(symbol, ZERO))
     if change is None or mark <= 0 or symbol not in draft.book.positions or symbol in basket.splits:
@@ -188,11 +187,11 @@ def note_announcement(draft: Draft, line: Activity) -> None:
     if line.kind == PAYS:
         _go_ex_unpaid(draft, line)
         return
-    if line.kind != "SPLIT" and symbol in draft.book.positions and draft.desk.holds.by_basket:
+    is_held = symbol in draft.book.positions and draft.desk.holds.by_basket
+    if line.kind != "SPLIT" and is_held:
         _keep_announcement(draft, line)
     basket = draft.basket
     today = line.ex_date == new_york_date(now_ns).isoformat() and new_york_minute(now_ns) < OPENS_MIN
-    is_held = symbol in draft.book.positions and draft.desk.holds.by_basket
     if not (today and is_held) or symbol in basket.unadjusted or not draft.first_time(line.id):
         return
     if line.kind == "SPLIT" and _was_booked(draft, symbol):
@@ -295,12 +294,12 @@ def _takeover_key(symbol: str) -> str:
 
 def note_takeover_day(draft: Draft, symbol: str) -> None:
     """Note that the broker's quantity of the symbol was taken over, including what lines of its day will report."""
-    _note_day(draft, f"{symbol} taken over ", new_york_date(draft.now_ns))
+    _note_day(draft, f"{symbol}{_TAKEN_OVER}", new_york_date(draft.now_ns))
 
 
 def was_counted(draft: Draft, line: Activity) -> bool:
     """Return whether the shares of a line were taken over with the broker's positions, on its day or later."""
-    name = f"{line.symbol} taken over "
+    name = f"{line.symbol}{_TAKEN_OVER}"
     first_key = f"{name}{new_york_date(line.time_ns).isoformat()}"
     return any(key.startswith(name) and key >= first_key for key in draft.broker.seen)
 
@@ -432,7 +431,7 @@ def _splits_into(draft: Draft, symbol: str, position: BrokerPosition | None) -> 
     price = position.average_price
     all_shares = expected - draft.broker.beside_fractions.get(symbol, 0)
     cost_is_unknown = bool(foreign_quantity or draft.broker.refused_of(symbol))
-    ratios = _SHARED_RATIOS if cost_is_unknown else _OWN_RATIOS
+    ratios = _SHARED_RATIOS if cost_is_unknown else RATIOS
     for old_quantity in dict.fromkeys((all_shares, expected)):
         extra_cost = (
             price * abs(old_quantity - all_shares) * broker_quantity / old_quantity if old_quantity > 0 else ZERO
@@ -690,7 +689,7 @@ _SPINS_OFF, _SPUN_OFF = " spins off ", "shares spun off "  # followed by the day
 _NO_SPLIT = " changes by no split "
 _GOES_EX = " goes ex "  # followed by the amount a share and the ex-date
 _OWED = " owes the dividend of "
-_PAID_FOR, _PAID_OUT, _MOVED = " was paid for ", " split paid out ", " moved "
+_PAID_FOR, _PAID_OUT, _MOVED, _TAKEN_OVER = " was paid for ", " split paid out ", " moved ", " taken over "
 
 
 def _keep_announcement(draft: Draft, line: Activity) -> None:
