@@ -115,6 +115,7 @@ from strategies.kit.units import MINUTE_NS, SECOND_NS
 T = TypeVar("T")
 
 ADOPTED = Cause("taken_over")
+UNBOOKED = ("pending", ANNOUNCED)  # statuses of lines that move nothing yet
 REPLACED = (*NEW_NAME, *MERGED)  # kinds of lines that replace shares by others
 SETTLE_NS = 10 * SECOND_NS  # wait before a difference is judged, or a fence after it was lifted
 OPEN_NS = 2 * MINUTE_NS  # margin around a session within which the broker's clock may differ from the calendar
@@ -238,7 +239,7 @@ def accept(draft: Draft, event: BrokerReported) -> None:
     cannot: list[str] = []
     given: list[str] = []
     for symbol in sorted(broker_positions.keys() | draft.expected_symbols()):
-        if (exact(broker_positions[symbol].quantity) if symbol in broker_positions else 0) != draft.expected(symbol):
+        if _quantity_of(symbol, event.positions) != draft.expected(symbol):
             note_takeover_day(draft, symbol)
         if not take_over(draft, symbol, broker_positions.get(symbol), rule):
             take_over(draft, symbol, broker_positions.get(symbol), "ignore")
@@ -451,6 +452,7 @@ def account_is_right(draft: Draft, event: BrokerReported) -> bool:
 
 
 def all_differences(draft: Draft, event: BrokerReported) -> list[str]:
+    """Return the differences of cash, positions and orders, each as a text that begins with its subject and a colon."""
     differences = cash_and_positions(draft, event.cash, event.positions)
     for order in event.open_orders:
         if is_ours(draft, order.client_order_id) and order.client_order_id not in draft.orders:
@@ -466,18 +468,19 @@ def cash_and_positions(draft: Draft, cash: Decimal, positions: tuple[BrokerPosit
 
 def differing_positions(draft: Draft, positions: tuple[BrokerPosition, ...]) -> list[str]:
     differences: list[str] = []
-    book = draft.book
-    at_broker = {p.symbol: p.quantity for p in positions}
-    in_book = {symbol: p.quantity for symbol, p in book.positions.items()}
-    for symbol in sorted(at_broker.keys() | draft.expected_symbols()):
-        expected = draft.expected(symbol)
-        if at_broker.get(symbol, ZERO) != expected:
-            foreign_quantity = expected - draft.held(symbol)
-            with_foreign = f" and {foreign_quantity} beside it" if foreign_quantity else ""
-            differences.append(
-                f"{symbol}: broker {at_broker.get(symbol, 0)}, book {in_book.get(symbol, 0)}{with_foreign}"
-            )
+    for symbol in _differing_symbols(draft, positions):
+        own_quantity = draft.held(symbol)
+        foreign_quantity = draft.expected(symbol) - own_quantity
+        with_foreign = f" and {foreign_quantity} beside it" if foreign_quantity else ""
+        differences.append(f"{symbol}: broker {_quantity_of(symbol, positions)}, book {own_quantity}{with_foreign}")
     return differences
+
+
+def _differing_symbols(draft: Draft, positions: tuple[BrokerPosition, ...]) -> list[str]:
+    """Return the symbols, sorted, of which the broker has another quantity than expected."""
+    at_broker = {position.symbol: position.quantity for position in positions}
+    symbols = sorted(at_broker.keys() | draft.expected_symbols())
+    return [symbol for symbol in symbols if at_broker.get(symbol, ZERO) != draft.expected(symbol)]
 
 
 def differing_orders(draft: Draft, open_orders: frozenset[str]) -> list[str]:
@@ -529,11 +532,7 @@ def judge(draft: Draft, event: BrokerReported, differences: tuple[str, ...]) -> 
     if settle_without_ledger(draft, quantities, event.cash - waiting):
         draft.alarm("settled_without_ledger", "; ".join(differences))
     book = draft.book
-    differing = [
-        symbol
-        for symbol in sorted(broker_positions.keys() | draft.expected_symbols())
-        if (broker_positions[symbol].quantity if symbol in broker_positions else ZERO) != draft.expected(symbol)
-    ]
+    differing = _differing_symbols(draft, event.positions)
     rule = draft.trading.broker.foreign_orders
     if differing and rule != "halt":
         foreign_symbols = _foreign_symbols(draft, differing, quantities, paid=event.cash != _told_cash(draft))
@@ -638,8 +637,9 @@ def _lines_of_taken_cash(draft: Draft, event: BrokerReported) -> tuple[Collectio
     amounts, broker = draft.broker.taken_cash, draft.broker
     if isinstance(amounts, UnsetType):
         return (), ()
-    unbooked = (ANNOUNCED, "pending", *AMENDED)
-    lines = [line for line in event.activities if line.status not in unbooked and not _is_seen(draft, line)]
+    lines = [
+        line for line in event.activities if line.status not in (*UNBOOKED, *AMENDED) and not _is_seen(draft, line)
+    ]
     fitting = [line for line in lines if line.amount in amounts][-ADJUSTED_MAX:]
     if broker.filled or event.asked_ns < broker.asked_ns:
         return (), [line.id for line in fitting]
@@ -773,10 +773,9 @@ def _without_passage(draft: Draft, event: BrokerReported) -> BrokerReported:
     A second change of name on one day causes this, or an action that is reversed. The order of a day's lines is not
     known, and booked one by one they would add shares to those that they replace.
     """
-    unbooked = (ANNOUNCED, "pending", *AMENDED)
     together: dict[tuple[str, str, date], list[Activity]] = {}
     for line in event.activities:
-        moves = line.quantity and not line.amount and line.status not in unbooked
+        moves = line.quantity and not line.amount and line.status not in (*UNBOOKED, *AMENDED)
         if line.kind in REORGANISED and moves and not _is_seen(draft, line):
             together.setdefault((line.kind, line.symbol, new_york_date(line.time_ns)), []).append(line)
     passed = [
@@ -960,7 +959,7 @@ def _told_cash(draft: Draft) -> Decimal:
 
 def _split_before_fills(draft: Draft, event: BrokerReported) -> None:
     """Book a split or a new name before the fills that followed it: a stop that rested through it sold new shares."""
-    booked_lines = [line for line in event.activities if line.status not in (ANNOUNCED, "pending")]
+    booked_lines = [line for line in event.activities if line.status not in UNBOOKED]
     for symbol in {
         line.symbol: None for line in booked_lines if line.kind in SPLITS and line.symbol in draft.book.positions
     }:
@@ -1052,7 +1051,7 @@ def _begin(draft: Draft, event: BrokerReported) -> bool:
     The rule decides about foreign positions and open orders. Returns False while they block the start.
     """
     for line in event.activities:  # seen once: a later report does not repeat them
-        if line.status not in ("pending", ANNOUNCED):
+        if line.status not in UNBOOKED:
             _mark_seen(draft, line)
     foreign = [order for order in event.open_orders if not is_ours(draft, order.client_order_id)]
     rule, accepts_broker = draft.trading.broker.foreign_orders, accepts(draft, event)
