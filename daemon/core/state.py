@@ -518,9 +518,9 @@ class State(msgspec.Struct, Generic[S], frozen=True, gc=False):
     leaps: dict[str, Leap] = {}  # prices that are not accepted yet
     wanted: dict[str, Quantity] = {}  # quantity that the desk last decided to hold, by symbol
     doubted: Bar | None = None  # a bar with leaping prices, until quotes or the next bar decide
-    ladder: LadderState | msgspec.UnsetType = msgspec.UNSET  # not encoded until a version climbs
-    worths: dict[str, Worth] | msgspec.UnsetType = msgspec.UNSET  # of held options; not encoded while there is none
-    claim: ClaimState | msgspec.UnsetType = msgspec.UNSET  # not encoded until a model with a claim about risk answers
+    ladder: LadderState | UnsetType = UNSET  # not encoded until a version climbs
+    worths: dict[str, Worth] | UnsetType = UNSET  # of held options; not encoded while there is none
+    claim: ClaimState | UnsetType = UNSET  # not encoded until a model with a claim about risk answers
 
     @property
     def exposed(self) -> bool:

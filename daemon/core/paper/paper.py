@@ -209,13 +209,11 @@ class PaperBroker:
             case WatchContracts():
                 return replace(state, watched=effect.symbols)
             case SubmitOrder():
-                return self._submit(state, effect, time_ns, news)
+                reason = refusal(state, effect, time_ns, self._trading, self._underlying)
+                return submit(state, effect, reason, time_ns, news)
             case CancelOrder():
                 return cancel(state, effect.client_order_id, time_ns, news)
         return state
-
-    def _submit(self, state: PaperState, order: SubmitOrder, time_ns: int, news: list[Event]) -> PaperState:
-        return submit(state, order, refusal(state, order, time_ns, self._trading, self._underlying), time_ns, news)
 
     # --- matching and quotes --------------------------------------------------------------------------------------
 

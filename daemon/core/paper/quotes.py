@@ -173,9 +173,7 @@ def _fresh(state: PaperState, quotes: Sequence[Quote]) -> dict[str, Quote]:
 def _fill(order: RestingOrder, quote: Quote) -> Decimal | None:
     """Return the order's price at this quote; None if the quote is too old, one-sided or too dear, or for a stop."""
     price = quote.ask if order.side > 0 else quote.bid  # 0: that side has no quote
-    if not price or quote.quoted_ns <= order.submitted_ns:
-        return None
-    if order.stop_price is not UNSET:
+    if not price or quote.quoted_ns <= order.submitted_ns or order.stop_price is not UNSET:
         return None
     limit = order.limit_price
     return price if limit is None or order.side * (limit - price) >= 0 else None
