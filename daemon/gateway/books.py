@@ -398,7 +398,7 @@ class Ledgers(msgspec.Struct):
                 total += units
         return total
 
-    def _reserved_by_sales(self, symbol: str, account: str = "", without: GatewayOrder | None = None) -> Decimal:
+    def _reserved_by_sales(self, symbol: str, account: str, without: GatewayOrder | None = None) -> Decimal:
         """Return what working sales of a sub-account ("": of all) reserve, except `without`.
 
         Of an order and its replacement only one is at the broker at a time: the greater counts.

@@ -275,7 +275,6 @@ def clock_check(
     settings: GatewaySettings, journal: GatewayJournal, upstream: Upstream, clock: Clock, log: EventLogger
 ) -> ClockCheck:
     """Return the clock check: the gateway's time follows a leap that the broker's clock confirms."""
-
     return ClockCheck(
         upstream.clock, clock, log, settings.upstream.alpaca.clock_skew_max_s, lambda: journal.books.now_ns
     )

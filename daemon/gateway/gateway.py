@@ -643,7 +643,7 @@ class Gateway:
         report_number = self._report_number
         self._report_request.set()
         if for_exit:
-            self._want_report()
+            self._exit_request.set()
         async with asyncio.timeout(within_s), self._report_condition:
             await self._report_condition.wait_for(lambda: self._taken_in > report_number)
 

@@ -432,7 +432,7 @@ class _Verification:
             report.snapshots += 1
 
 
-def verify(file: Path, tick: Callable[[int], None] | None = None) -> GatewayVerified:
+def verify(file: Path) -> GatewayVerified:
     """Hash every row again, and step every event again from the first; compare effects and snapshots.
 
     Rows of other code are only checked by their hashes, and stepped to continue. After rows that a start left out,
@@ -444,8 +444,6 @@ def verify(file: Path, tick: Callable[[int], None] | None = None) -> GatewayVeri
             verification = _Verification(reader)
             for entry in reader.entries():
                 verification.row(entry)
-                if tick is not None:
-                    tick(verification.report.rows)
             return verification.report
     finally:
         reader.close()
