@@ -862,7 +862,7 @@ def caller(name: str) -> str:
 def line_stamp(ns: int) -> str:
     """Return a time in the form with which an activity's id begins: `YYYYMMDDHHMMSSmmm`, New York."""
     local = datetime.fromtimestamp(ns // SECOND_NS, wire.NEW_YORK)
-    return f"{local:%Y%m%d%H%M%S}{ns // 1_000_000 % 1000:03d}"
+    return f"{local:%Y%m%d%H%M%S}{ns // MILLISECOND_NS % 1000:03d}"
 
 
 def stamped_ns(line_id: str) -> int | None:

@@ -18,7 +18,7 @@ from daemon.alpaca_api.books import AlpacaPosition
 from daemon.alpaca_api.wire import ZERO, Json, multiplier, text
 from daemon.brokers.alpaca import wire
 from daemon.brokers.alpaca.trading.report import amended_execution, amends, execution_of, ledger_fill, standing
-from daemon.core.book import CENT
+from daemon.core.book import CENT, OPTION_MULTIPLIER
 from daemon.core.broker.ledger import AMENDED, CASH_IN_LIEU, CONTRACT_CASH, CONTRACT_ENDS, in_order
 from daemon.core.events import Activity
 from daemon.core.instruments.option_market import parse_occ, root_of
@@ -84,6 +84,7 @@ from daemon.gateway.parts import (
     line_of,
     some_of,
 )
+from strategies.kit.quantity import FINEST
 from strategies.kit.units import DAY_NS, MINUTE_NS, SECOND_NS
 
 CRYPTO = "crypto"  # the class of a coin's asset
@@ -686,7 +687,7 @@ class Bookkeeper:
         """Return for how many shares a part of a cash line pays, where the line names how many it pays for."""
         if not line.quantity or not line.amount:
             return ZERO
-        return (line.quantity * part.amount / line.amount).quantize(Decimal("1e-9")).normalize()
+        return (line.quantity * part.amount / line.amount).quantize(FINEST).normalize()
 
     def _settle_without_ledger(self, event: Reported) -> None:
         """End expired contracts that the broker no longer holds, before their line: on paper it comes a day later.
@@ -714,7 +715,7 @@ class Bookkeeper:
             for name, quantity in holders.items():
                 books.book(name, symbol, LinePart(-quantity), contract.expiry)
                 if symbol in became_shares:
-                    leg = quantity * 100 * contract.right
+                    leg = quantity * OPTION_MULTIPLIER * contract.right
                     legs[name] = LinePart(leg, -leg * contract.strike, leg * contract.strike)
                     books.book(name, contract.root, legs[name], contract.expiry)
             books.settled[symbol] = holders
