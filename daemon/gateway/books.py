@@ -433,11 +433,11 @@ class Ledgers(msgspec.Struct):
         That is more after a split without a line, or nothing, as after an assignment without one: a sale of the last
         share that is not there would open a short position. A sale beyond fewer shares the broker refuses itself.
         """
-        books = sum(self.holders(symbol).values(), ZERO)
+        booked = sum(self.holders(symbol).values(), ZERO)
         if self.differences.get(symbol, (0, ""))[1] not in self.doubts:
-            return books
+            return booked
         there = self.broker_held.get(symbol, ZERO) + sum(self.trades_since(symbol, self.reported_ns).values(), ZERO)
-        return books if 0 < there < books else there
+        return booked if 0 < there < booked else there
 
     def _part_of_fewer(self, account: str, symbol: str) -> Decimal:
         """Return a holding; its part of the broker's quantity where a reverse split without a line made that less.
@@ -617,15 +617,17 @@ class Ledgers(msgspec.Struct):
 
     def book(self, account: str, symbol: str, part: LinePart, date: str = "") -> None:
         """Book a part of a ledger line; `date` is the day at whose close it counts (default: today)."""
-        books = self.accounts[account]
-        books.cash += part.amount
+        sub_account = self.accounts[account]
+        sub_account.cash += part.amount
         if part.quantity:
-            holding = books.holdings.get(symbol)
+            holding = sub_account.holdings.get(symbol)
             if part.rescales and holding is not None and holding.qty + part.quantity:
                 new_quantity = holding.qty + part.quantity
-                books.hold(replace(holding, qty=new_quantity, average=holding.average * holding.qty / new_quantity))
+                sub_account.hold(
+                    replace(holding, qty=new_quantity, average=holding.average * holding.qty / new_quantity)
+                )
             else:
-                books.change(symbol, part.quantity, part.cost)
+                sub_account.change(symbol, part.quantity, part.cost)
             self.note_holders(symbol, {account: part.quantity}, date)
 
     def move(self, source: str, target: str, cash: Decimal, symbol: str, quantity: Decimal) -> Decimal:
@@ -759,9 +761,9 @@ class Ledgers(msgspec.Struct):
 
     def worth(self, account: str, marks: Mapping[str, Decimal]) -> Decimal:
         """Return cash and holdings of a sub-account at `marks`, USD a share; holdings without one at average price."""
-        books = self.accounts[account]
-        values = (h.qty * marks.get(s, h.average) * multiplier(s) for s, h in books.holdings.items())
-        return books.cash + sum(values, ZERO)
+        sub_account = self.accounts[account]
+        values = (h.qty * marks.get(s, h.average) * multiplier(s) for s, h in sub_account.holdings.items())
+        return sub_account.cash + sum(values, ZERO)
 
     def sums(self) -> tuple[Decimal, dict[str, Decimal]]:
         """Return the cash and the holdings of all sub-accounts together."""

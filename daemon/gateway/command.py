@@ -438,7 +438,7 @@ class _Local(http.client.HTTPConnection):
             self.sock.connect(short)
 
 
-_ALL_THE_SAME = "; without it, rltraderctl panic with the account's own keys closes all that the account holds"
+_PANIC_ADVICE = "; without it, rltraderctl panic with the account's own keys closes all that the account holds"
 
 
 def ask(settings: GatewaySettings, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
@@ -456,7 +456,7 @@ def ask(settings: GatewaySettings, method: str, path: str, body: dict[str, Any] 
         content = json.loads(answer.read() or b"null")
     except (OSError, ValueError, http.client.HTTPException) as error:
         if not is_there:
-            cure = "rltrader-gateway starts it" + _ALL_THE_SAME * (path == "/panic")
+            cure = "rltrader-gateway starts it" + _PANIC_ADVICE * (path == "/panic")
             cure = "run it as the gateway's user or as root" if isinstance(error, PermissionError) else cure
             raise ConfigError(f"{file}: no gateway answers there ({error}): {cure}") from None
         cure = "the command may still be carried out; look at `rltrader-gateway status` before you repeat it"
@@ -598,8 +598,8 @@ def _run_command(options: argparse.Namespace) -> int:
         if options.config.exists():
             raise ConfigError(f"{options.config}: exists already: move it away, or edit it by hand")
         o = options
-        order = SetupRequest(o.config, o.sub, o.live, o.url, o.port, o.state_dir, o.keys_dir)
-        sys.stdout.write(asyncio.run(init(order, _account_keys())))
+        request = SetupRequest(o.config, o.sub, o.live, o.url, o.port, o.state_dir, o.keys_dir)
+        sys.stdout.write(asyncio.run(init(request, _account_keys())))
         return 0
     is_mistyped = options.command and not options.config.exists()  # the last start may have been another gateway's
     if options.check or options.command in ("keys", "desk") or is_mistyped:

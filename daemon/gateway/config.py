@@ -152,7 +152,7 @@ def load_gateway(path: Path, environment: Mapping[str, str] | None = None) -> Ga
         name: _table(path, f"sub_account.{name}", SubAccountTable, table, name=name)
         for name, table in sub_tables.items()
     }
-    problems = list(_wrong(gateway, subs))
+    problems = list(_file_mistakes(gateway, subs))
     if problems:
         raise ConfigError("\n".join(f"{path}: {problem}" for problem in problems))
     return GatewaySettings(gateway, account, subs, _upstream(path, gateway, environment), text)
@@ -200,7 +200,7 @@ def keep_start(folder: Path, settings: GatewaySettings) -> None:
 def _table(path: Path, title: str, kind: type[Any], values: object, **more: object) -> Any:
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: {title} is {value_text(values)}: expected a table: write [{title}]")
-    problems = list(_odd(kind.model_fields, values))
+    problems = list(_value_mistakes(kind.model_fields, values))
     if not problems:
         try:
             return kind(**{**more, **values})
@@ -212,7 +212,7 @@ def _table(path: Path, title: str, kind: type[Any], values: object, **more: obje
     raise refusal(f"{path}: {title}.{problem}" for problem in problems)
 
 
-def _odd(keys: Collection[str], values: Mapping[str, object]) -> Iterator[str]:
+def _value_mistakes(keys: Collection[str], values: Mapping[str, object]) -> Iterator[str]:
     """Yield the mistakes that pydantic accepts: unknown keys, and values that it would convert."""
     for key, value in values.items():
         if key not in keys:
@@ -224,7 +224,7 @@ def _odd(keys: Collection[str], values: Mapping[str, object]) -> Iterator[str]:
             yield f"{key} is {value_text(value)}: expected {expected}: correct it"
 
 
-def _wrong(gateway: GatewayTable, subs: Mapping[str, SubAccountTable]) -> Iterator[str]:
+def _file_mistakes(gateway: GatewayTable, subs: Mapping[str, SubAccountTable]) -> Iterator[str]:
     if gateway.account == "live" and not gateway.account_number:
         yield "gateway.account_number is \"\": expected the live account's number: it is checked against the broker's"
     if not subs:

@@ -160,10 +160,10 @@ def _divided(books: Ledgers, line: LedgerLine, ex_date: str) -> Division:
         return _reorganisation(books, line)
     known = line.kind in TRANSFERS or line.kind in INCOME
     doubt = "" if known else f"{line.kind} {line.symbol}: {line.amount} USD, {line.quantity} units"
-    return Division({MAIN: _whole(books, line)}, doubt)
+    return Division({MAIN: _in_one_part(books, line)}, doubt)
 
 
-def _whole(books: Ledgers, line: LedgerLine) -> LinePart:
+def _in_one_part(books: Ledgers, line: LedgerLine) -> LinePart:
     """Return the line in one part. Shares without an amount cost the line's price, else the broker's average.
 
     A person may move them to a desk, whose stop depends on their cost.
@@ -322,7 +322,9 @@ def _split(books: Ledgers, line: LedgerLine) -> Division:
     holders = earliest or holders  # trades since then were in the new shares
     total = sum(holders.values(), ZERO)
     if not total:
-        return Division({MAIN: _whole(books, line)}, f"{line.kind} {line.symbol}: {line.quantity} shares of nobody")
+        return Division(
+            {MAIN: _in_one_part(books, line)}, f"{line.kind} {line.symbol}: {line.quantity} shares of nobody"
+        )
     new = _shares_of(books, line, holders, total + line.quantity)
     names = holders.keys() | new.keys()
     change = {name: new.get(name, ZERO) - holders.get(name, ZERO) for name in sorted(names)}
@@ -403,7 +405,7 @@ def _sum_of(one: LinePart, other: LinePart) -> LinePart:
     return LinePart(one.quantity + other.quantity, one.amount + other.amount, one.cost + other.cost)
 
 
-def _replaced(books: Ledgers, line: LedgerLine) -> Moving | None:
+def _removal_for(books: Ledgers, line: LedgerLine) -> Moving | None:
     """Return what lines of this action took away and this line replaces; None where that is not certain.
 
     Of several the one counts whose contract terms fit, or whose number at the announced ratio (1 without one), or whose
@@ -460,14 +462,14 @@ def _reorganisation(books: Ledgers, line: LedgerLine) -> Division:
     if 0 < line.quantity <= -total:  # short ones are taken back, for no others
         shorts = apportion(line.quantity, {name: -quantity for name, quantity in holders.items()}, FINEST)
         return Division({name: LinePart(quantity) for name, quantity in shorts.items()})
-    if line.quantity > 0 and (removal := _replaced(books, line)) is not None:
+    if line.quantity > 0 and (removal := _removal_for(books, line)) is not None:
         return _give(books, line, removal)
-    if not line.quantity and line.amount and (owners := _paid(books, line, holders)):
+    if not line.quantity and line.amount and (owners := _payees(books, line, holders)):
         return _in_cash(apportion(line.amount, owners))
     if (spun := _spun_off(books, line)) is not None:
         return spun
     doubt = f"{line.kind} {line.symbol}: {line.quantity} units, {line.amount} USD, and whose they are is not known"
-    return Division({MAIN: _whole(books, line)}, doubt)
+    return Division({MAIN: _in_one_part(books, line)}, doubt)
 
 
 def _give(books: Ledgers, line: LedgerLine, removal: Moving) -> Division:
@@ -486,7 +488,7 @@ def _give(books: Ledgers, line: LedgerLine, removal: Moving) -> Division:
     return Division({n: LinePart(come.get(n, ZERO), cash.get(n, ZERO), costs.get(n, ZERO)) for n in names})
 
 
-def _paid(books: Ledgers, line: LedgerLine, holders: Mapping[str, Decimal]) -> dict[str, Decimal]:
+def _payees(books: Ledgers, line: LedgerLine, holders: Mapping[str, Decimal]) -> dict[str, Decimal]:
     """Return whom a line of cash alone pays: holders of shares that left by the action's lines, else of held ones."""
     left = [m for m in books.moving if (m.kind, m.symbol) == (line.kind, line.symbol)]
     if not left:
@@ -615,7 +617,7 @@ def _note_end(books: Ledgers, line: LedgerLine, changes: Mapping[str, Decimal]) 
         books.moving.append(Moving(SHARE_LEG, line.date, f"{root} {_strike_of(line.symbol):f}", parts))
 
 
-def _told_early(books: Ledgers, line: LedgerLine) -> dict[str, LinePart] | None:
+def _pop_early(books: Ledgers, line: LedgerLine) -> dict[str, LinePart] | None:
     """Return and remove the parts of shares that were booked before their line; None without any.
 
     The shares of one contract may come in several lines.
@@ -648,7 +650,7 @@ def _shares_for(early: Moving, whole: Mapping[str, Decimal], some: Mapping[str, 
 
 def _share_leg(books: Ledgers, line: LedgerLine) -> Division:
     """Divide the shares of an exercise or an assignment by whose contracts ended for them."""
-    if (early := _told_early(books, line)) is not None:
+    if (early := _pop_early(books, line)) is not None:
         return Division(early, early=True)
     alike = [m for m in books.moving if m.kind == SHARE_LEG and m.symbol.split(" ")[0] == line.symbol]
     alike = [m for m in alike if m.total * line.quantity < 0] or alike  # a call brings shares, a put takes them

@@ -93,18 +93,18 @@ class SetupRequest:
     keys_dir: str = ""  # "": the folder `keys` of state_dir
 
 
-async def init(order: SetupRequest, keys: Credentials) -> str:
+async def init(request: SetupRequest, keys: Credentials) -> str:
     """Write gateway.toml from what the account holds, and keys for each sub-account; return the text for the user.
 
     Raises ConfigError for capital that the account does not have, and what `Upstream` and `load` raise.
     """
-    subs = [parse_sub(text) for text in order.subs]
+    subs = [parse_sub(text) for text in request.subs]
     for name, count in Counter(sub.name for sub in subs).items():
         if count > 1:
             raise ConfigError(f"--sub {name}: is given {count} times: give each sub-account another name")
-    kind = "live" if order.live else "paper"
-    overrides = {"desk.name": "gateway", "desk.account": kind, "desk.account_number": "unknown" if order.live else ""}
-    overrides |= {f"alpaca.{name}": address for name, address in _addresses(order).items()}
+    kind = "live" if request.live else "paper"
+    overrides = {"desk.name": "gateway", "desk.account": kind, "desk.account_number": "unknown" if request.live else ""}
+    overrides |= {f"alpaca.{name}": address for name, address in _addresses(request).items()}
     settings = load(None, {**overrides, **NO_STRATEGY}, only=(*SHARED_TABLES, "desk"))
     clock = clock_of(settings)
     upstream = Upstream(settings, keys, clock, Log("error", "json", stream=io.StringIO()))
@@ -118,27 +118,27 @@ async def init(order: SetupRequest, keys: Credentials) -> str:
     require_capital(Opened(clock.now_ns(), number, account, positions, orders, [], capital, []))
     if problems:
         raise ConfigError("\n".join(problems))
-    keys_dir = order.keys_dir or f"{order.state_dir}/keys"
+    keys_dir = request.keys_dir or f"{request.state_dir}/keys"
     written_text = TEMPLATE.format(
         account=kind,
         number=number,
-        port=order.port,
-        state_dir=json.dumps(order.state_dir),
+        port=request.port,
+        state_dir=json.dumps(request.state_dir),
         keys_dir=json.dumps(keys_dir),
         subs="".join(_sub_table_text(sub) for sub in subs),
         tables=tables_of(settings, ("alpaca", "clock", "feed")),
     )
-    write_whole(order.file, written_text.encode(), 0o640)
+    write_whole(request.file, written_text.encode(), 0o640)
     words = [f"account {number}: {cash} USD, holds {_positions_text(positions)}; all of it but the capital is {MAIN}'s"]
     if subs:
-        new_settings = load_gateway(order.file)
+        new_settings = load_gateway(request.file)
         for sub in subs:
             if not all(file.exists() for file in key_files(new_settings, sub.name)):
                 make_keys(new_settings, sub.name)
             words.append(f"sub-account {sub.name}: {sub.capital} USD, keys in {keys_dir}/{sub.name}")
     words += [f"note: {note}" for note in shared_symbols(subs)]
-    command = "rltrader-gateway" if order.file.name == "gateway.toml" else f"rltrader-gateway --config {order.file}"
-    words += [f"written: {order.file}: set the limits there. Then:"]
+    command = "rltrader-gateway" if request.file.name == "gateway.toml" else f"rltrader-gateway --config {request.file}"
+    words += [f"written: {request.file}: set the limits there. Then:"]
     words += [f"  {command} --check", f"  {command}"]
     words += [f"  {command} desk {sub.name} --strategy NAME > {sub.name}.toml" for sub in subs]
     return "\n".join(words) + "\n"
@@ -197,11 +197,11 @@ async def _has_contracts(upstream: Upstream, symbol: str) -> bool:
     return isinstance(answer, dict) and bool(answer.get("option_contracts"))
 
 
-def _addresses(order: SetupRequest) -> dict[str, str]:
+def _addresses(request: SetupRequest) -> dict[str, str]:
     """Return the addresses that the options name; the others are the environment's, or Alpaca's."""
-    if order.url:
-        return served_at(order.url.rstrip("/"))
-    if order.live:
+    if request.url:
+        return served_at(request.url.rstrip("/"))
+    if request.live:
         return {"trading_url": "https://api.alpaca.markets", "trade_stream_url": "wss://api.alpaca.markets/stream"}
     return {}
 
