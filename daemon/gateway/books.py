@@ -41,7 +41,7 @@ SENDING, UNKNOWN = "sending", "unknown"
 CANCELED, EXPIRED = "canceled", "expired"
 AMENDING_NS = 2 * MINUTE_NS
 COST_NEAR = Decimal("0.02")  # part of a cost: the broker rounds its averages
-SHARES = "JNLS"
+SHARE_TRANSFER = "JNLS"
 """The kind of an activity of shares moved between sub-accounts."""
 LOST = "missing"
 """Status of an order that never reached the broker."""
@@ -723,7 +723,9 @@ class Ledgers(msgspec.Struct):
         place = bisect_left(entries, date, key=lambda entry: entry[0])
         return dict(entries[place - 1][1]) if place else {}
 
-    def trades_since(self, symbol: str, ns: int, kinds: Collection[str] = ("FILL", SHARES)) -> dict[str, Decimal]:
+    def trades_since(
+        self, symbol: str, ns: int, kinds: Collection[str] = ("FILL", SHARE_TRANSFER)
+    ) -> dict[str, Decimal]:
         """Return the signed quantity that each sub-account has bought, sold or been given since a time."""
         quantities: dict[str, Decimal] = {}
         for name, account in self.accounts.items():

@@ -49,8 +49,6 @@ EARLY = "early OPTRD"
 SPUN = "spun"
 """The kind of `Moving` of a spin-off's shares, whose parent stays."""
 STRIKES_NEAR = Decimal("0.001")  # strikes after a split are rounded
-UNKNOWN_LINE = "gateway_line_unowned"
-"""The alarm for a line booked to `main` because its owner is unknown."""
 
 
 class LedgerLine(msgspec.Struct, frozen=True):

@@ -30,7 +30,7 @@ from daemon.gateway.books import (
     EXPIRED,
     LOST,
     SENDING,
-    SHARES,
+    SHARE_TRANSFER,
     UNKNOWN,
     GatewayOrder,
     Ledgers,
@@ -76,7 +76,6 @@ from daemon.gateway.events import (
 from daemon.gateway.parts import (
     EARLY,
     LAPSED,
-    UNKNOWN_LINE,
     LedgerLine,
     divide,
     early_shares,
@@ -95,7 +94,7 @@ CLOSED_MIN = 16 * 60  # minutes of New York's day: then expiring contracts trade
 FILLS = ("fill", "partial_fill")
 REPLACE_REJECTED, REJECTED = "order_replace_rejected", "rejected"
 AMENDMENTS = ("trade_bust", "trade_correct")
-TRANSFER = "JNLC"
+CASH_TRANSFER = "JNLC"  # kind of an activity of cash moved between sub-accounts
 DESK_SHORT = "gateway_desk_short"
 
 
@@ -236,7 +235,7 @@ class Bookkeeper:
         cash: Decimal = ZERO,
     ) -> None:  # fmt: skip
         books = self.books
-        kind = TRANSFER if not symbol else CONTRACT_CASH if cash else SHARES
+        kind = CASH_TRANSFER if not symbol else CONTRACT_CASH if cash else SHARE_TRANSFER
         shares = {"symbol": symbol, "qty": text(quantity), "price": text(price)} if symbol else {}
         words = f"{books.seq} {name} {kind}" + (f" {symbol}" if kind == CONTRACT_CASH else "")  # several a report
         fields: Json = {
@@ -660,7 +659,7 @@ class Bookkeeper:
         books.spun.pop(line.id, None)
         books.lines[line.id] = (books.now_ns, division.parts)
         if division.doubt:
-            self._do(Warn(UNKNOWN_LINE, division.doubt))
+            self._do(Warn("gateway_line_unowned", division.doubt))
         for name, part in division.parts.items():
             if not division.early:
                 books.book(name, line.symbol, part, line.date)
