@@ -15,6 +15,7 @@ from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 LATER = "9999-12-31"  # an expiry after any session
 SATURDAY = 5  # as `date.weekday` counts
+OPENS_MIN, CLOSES_MIN = 9 * 60 + 30, 16 * 60  # a full session, in minutes of New York's day
 
 NEW_YORK = ZoneInfo("America/New_York")
 _WINDOW = re.compile(r"(\d\d):([0-5]\d)-(\d\d):([0-5]\d)", re.ASCII)

@@ -29,7 +29,7 @@ from daemon.brokers.alpaca.market.socket import MarketSocket, Pair, State, insta
 from daemon.brokers.alpaca.rest.client import NotSent, Refused, RestError, Throttled
 from daemon.brokers.api import BrokerError, EventLogger
 from daemon.config.tables import STOCK_FEEDS
-from daemon.core.session import new_york_minute
+from daemon.core.session import CLOSES_MIN, OPENS_MIN, new_york_minute
 from daemon.gateway.gateway import Gateway, refusal_of
 from daemon.gateway.rules import WIDE_OPTION, WIDE_SHARE, middle_of_row
 from daemon.gateway.upstream import Upstream
@@ -44,7 +44,6 @@ SILENT_NS = 60 * SECOND_NS  # without a message, for a stream with subscriptions
 LINGER_S = 30.0  # real seconds that a stream stays open after its last client, for a desk that restarts
 DAY_ROWS = 1440  # minutes kept for each symbol
 SETTLED_NS = 3 * SECOND_NS  # after a minute's end, until REST has it
-OPEN_MINUTE, CLOSE_MINUTE = 9 * 60 + 30, 16 * 60  # of the New York day
 FRAME_MESSAGES = 500  # kept bars a frame: alpaca-py accepts 1 MiB
 
 
@@ -236,7 +235,7 @@ class SharedStream:
         now_ns = self._clock.now_ns()
         if self.path.rpartition("/")[2] not in STOCK_FEEDS or not in_hours(now_ns):
             return []
-        open_ns = wire.day_start_ns(now_ns) + OPEN_MINUTE * MINUTE_NS
+        open_ns = wire.day_start_ns(now_ns) + OPENS_MIN * MINUTE_NS
         await self._read_missing(symbols, open_ns, now_ns)
         days = [self._bars[symbol] for symbol in symbols if symbol in self._bars]
         rows = [row for day in days for start_ns, row in day.rows.items() if start_ns >= open_ns]
@@ -267,7 +266,7 @@ class SharedStream:
 
 def in_hours(now_ns: int) -> bool:
     """Return whether the market may be open at this time of day."""
-    return OPEN_MINUTE <= new_york_minute(now_ns) < CLOSE_MINUTE
+    return OPENS_MIN <= new_york_minute(now_ns) < CLOSES_MIN
 
 
 def pairs_of(channels: Mapping[str, Collection[str]]) -> frozenset[Pair]:

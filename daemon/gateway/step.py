@@ -23,7 +23,7 @@ from daemon.core.broker.ledger import AMENDED, CASH_IN_LIEU, CONTRACT_CASH, CONT
 from daemon.core.events import Activity
 from daemon.core.instruments.option_market import parse_occ, root_of
 from daemon.core.orders import parse_name
-from daemon.core.session import new_york_date, new_york_minute
+from daemon.core.session import CLOSES_MIN, new_york_date, new_york_minute
 from daemon.gateway.books import (
     CANCELED,
     CASH,
@@ -90,7 +90,6 @@ CRYPTO = "crypto"  # the class of a coin's asset
 READ_AGAIN_DAYS = 7  # most days of orders and lines that are read again after a damaged row
 OWES_USD = Decimal(1)  # least lack of cash in `main` to report: less comes from fees or interest
 LASTS_NS = 10 * SECOND_NS  # a younger difference may be news on its way
-CLOSED_MIN = 16 * 60  # minutes of New York's day: then expiring contracts trade no more, whatever the broker's clock
 FILLS = ("fill", "partial_fill")
 REPLACE_REJECTED, REJECTED = "order_replace_rejected", "rejected"
 AMENDMENTS = ("trade_bust", "trade_correct")
@@ -695,7 +694,7 @@ class Bookkeeper:
         have been sold: while news of that may be on its way, it waits.
         """
         books, today = self.books, new_york_date(self.books.now_ns)
-        is_closed = event.closed or new_york_minute(books.now_ns) >= CLOSED_MIN
+        is_closed = event.closed or new_york_minute(books.now_ns) >= CLOSES_MIN  # whatever the broker's clock
         over = (today + timedelta(days=int(is_closed))).isoformat()
         for symbol in [symbol for symbol, holding in books.main.holdings.items() if holding.qty < 0]:
             contract = parse_occ(symbol)

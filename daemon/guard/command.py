@@ -39,7 +39,7 @@ from daemon.config.load import (
     load,
     sim_start_ns,
 )
-from daemon.core.session import new_york_date, new_york_minute
+from daemon.core.session import OPENS_MIN, new_york_date, new_york_minute
 from daemon.guard.paths import FolderPath, MqttPath
 from daemon.guard.watch import NOTHING, Action, Alarm, Cancel, Fence, Memory, Rest, Rules, Watch
 from daemon.host.safe_decode import Unreadable, decode_with_type
@@ -60,7 +60,6 @@ TABLES = ("desk", "alpaca", "clock", "mqtt", "alarms", "guard", "log")
 """Tables of config.toml that a guard reads."""
 LAST_START = "last_start.json"  # next to its memory: the tables of the last start, by dotted keys
 TURN_S = 1.0
-OPENS_MIN = 9 * 60 + 30  # minutes of New York's day
 DAYS_MAX = 90  # most days of corporate actions requested: a stop rests no longer
 CLOSING_S = 40.0  # seconds for one call to close everything
 KEPT_EVERY_S = 60.0  # between two writes of the memory where only the counter changed

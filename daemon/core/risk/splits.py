@@ -21,14 +21,13 @@ from daemon.core.book import average_price, rescale
 from daemon.core.draft import Draft, names_of
 from daemon.core.effects import AskBroker
 from daemon.core.events import SPLIT, ActionsAnnounced, Activity, BrokerPosition, HistoryAdjusted
-from daemon.core.session import new_york_date, new_york_minute, new_york_text
+from daemon.core.session import OPENS_MIN, new_york_date, new_york_minute, new_york_text
 from daemon.core.state import BROKER_MODES, ZERO, BasketState, Leaver
 from strategies.kit.quantity import FINEST, Quantity, exact, floor_to
 
 ANNOUNCED = "announced"  # status of a line about what is to come: nothing is booked by it
 SPIN_OFF = "SPIN"  # kind of a line that announces shares for which none leave
 PAYS = "DIV"  # and of one that announces a cash dividend, whose price is its USD a share
-OPENS_MIN = 9 * 60 + 30  # of New York's day
 SPLIT_RATIO = 1.2  # lowest ratio of prices or shares in a split; the smallest common one is 5 for 4
 WHOLE_MAX, PARTS_MAX = 100, 10  # n for 1 and 1 for n up to the first, a for b up to the second
 _FRACTIONS = sorted(
