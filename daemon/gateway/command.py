@@ -246,16 +246,16 @@ async def serve(settings: GatewaySettings, keys: Credentials, clock: Clock, plai
         gateway = Gateway(settings, journal, upstream, clock, log, check)
         clients = Clients(gateway, pairs)
         relay = MarketRelay(gateway, clients, log)
-        control = folder / CONTROL_SOCKET
         service = Service()
-        async with GatewayServer(gateway, clients, relay, port=settings.gateway.port, control=control) as server:
+        control, port = folder / CONTROL_SOCKET, settings.gateway.port
+        async with GatewayServer(gateway, clients, relay, port=port, control=control) as server:
             gateway.serve_to(server.publish, server.on_state, server.listens)
             log("gateway_started", port=server.port, account=journal.books.number, sub_accounts=sorted(pairs))
             async with asyncio.TaskGroup() as group:
                 group.create_task(gateway.run(), name="gateway")
                 group.create_task(_feed(service, gateway), name="watchdog")
                 group.create_task(check.run(), name="clock")
-                group.create_task(server.keep_control(control), name="control")
+                group.create_task(server.keep_control(), name="control")
                 for name, work in _watchers(settings, GatewayStatusFile(server, folder), plain_log):
                     group.create_task(supervise(name, work, gateway.watcher_failed), name=name)
     finally:

@@ -906,7 +906,7 @@ class Gateway:
             await self._once_read_after_hang()
 
     def _is_free(self, account: str, name: str) -> None:
-        """Raise the refusal of a name in use; its owner may use the name of an order that never arrived again."""
+        """Raise the refusal of a name in use; its owner may reuse that of an order that never arrived."""
         named_order = self.books.orders.get(name) if name else None
         prefixes = self.books.guard_prefixes(self.settings.guards)
         guards = any(name.startswith(prefix) and owner != account for prefix, owner in prefixes)

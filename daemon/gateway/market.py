@@ -169,13 +169,13 @@ class SharedStream:
         self._news.set()
         self._news = asyncio.Event()
 
-    async def until(self, true: Callable[[], object], within_s: float) -> bool:
-        """Wait until `true()` holds; False when it does not within these real seconds."""
+    async def until(self, holds: Callable[[], object], within_s: float) -> bool:
+        """Wait until `holds()` is true; False when it is not within these real seconds."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
-                while not true():
+                while not holds():
                     await self._news.wait()
-        return bool(true())
+        return bool(holds())
 
     # --- what is subscribed ---
 

@@ -128,9 +128,7 @@ class Clients:
 class GatewayServer:
     """The sockets of a running gateway, open within an `async with`."""
 
-    def __init__(
-        self, gateway: Gateway, clients: Clients, relay: MarketRelay, *, port: int, control: Path | None
-    ) -> None:
+    def __init__(self, gateway: Gateway, clients: Clients, relay: MarketRelay, *, port: int, control: Path) -> None:
         self.gateway, self.clients, self.port = gateway, clients, port
         self.trade_stream = TradeStreamServer(clients)
         self.relay, self._control = relay, control
@@ -185,11 +183,10 @@ class GatewayServer:
         except OSError as error:
             raise not_had("gateway.port", self.port, error, "end what has it, or choose another") from error
         self.port = self._listening.sockets[0].getsockname()[1]
-        if self._control is not None:
-            await self._open_control(self._control)
+        await self._open_control()
         return self
 
-    async def _open_control(self, path: Path) -> None:
+    async def _open_control(self) -> None:
         """Open the operator's socket, which only its owner may use."""
         app = web.Application(middlewares=[_plain_errors])
         operator = Operator(self.gateway)
@@ -199,20 +196,20 @@ class GatewayServer:
         self._runners.append(runner)
         old_umask = os.umask(0o177)
         try:
-            with address(path.parent) as short:
+            with address(self._control.parent) as short:
                 await web.UnixSite(runner, short).start()  # asyncio replaces a socket that no process serves
         finally:
             os.umask(old_umask)
-        facts = os.lstat(path)
+        facts = os.lstat(self._control)
         self._inode = facts.st_dev, facts.st_ino
 
-    async def keep_control(self, control: Path) -> NoReturn:
+    async def keep_control(self) -> NoReturn:
         """Open the operator's socket again after its file was removed."""
         while True:
             await asyncio.sleep(look_s(LOOK_S))
-            if not is_there(control.parent, CONTROL_SOCKET, self._inode):
+            if not is_there(self._control.parent, CONTROL_SOCKET, self._inode):
                 with contextlib.suppress(OSError):  # something else has its place for now
-                    await self._open_control(control)
+                    await self._open_control()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

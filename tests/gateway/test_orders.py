@@ -283,7 +283,7 @@ async def test_an_operators_socket_whose_file_is_taken_away_is_opened_again(
     monkeypatch.setattr(server, "LOOK_S", 0.01)
     async with stage(tmp_path) as s:
         control = s.folder / server.CONTROL_SOCKET
-        keeping = asyncio.create_task(s.server.keep_control(control))
+        keeping = asyncio.create_task(s.server.keep_control())
         control.unlink()
         await s.until(control.exists)
         assert stat.S_IMODE(control.lstat().st_mode) == 0o600
