@@ -310,7 +310,7 @@ def _split(books: Ledgers, line: LedgerLine) -> Division:
     for owners in (earliest, earlier, holders):
         if line.quantity < 0 and sum(owners.values(), ZERO) == -line.quantity:
             return _take_away(books, line, {name: -quantity for name, quantity in owners.items()})
-    removal = next((m for m in books.moving if (m.kind, m.date, m.symbol) == (line.kind, line.date, line.symbol)), None)
+    removal = _moving_of(books, line.kind, line)
     if removal is not None and line.quantity > 0:
         books.moving.remove(removal)
         old = {name: -part.quantity for name, part in removal.parts.items()}
@@ -384,13 +384,17 @@ def _take_away(books: Ledgers, line: LedgerLine, change: Mapping[str, Decimal]) 
     cash = apportion(line.amount, {name: abs(quantity) for name, quantity in change.items()})
     for name, quantity in change.items():
         parts[name] = LinePart(quantity, cash.get(name, ZERO), _cost(books, name, line.symbol) * quantity)
-    same = (m for m in books.moving if (m.kind, m.date, m.symbol) == (line.kind, line.date, line.symbol))
-    if (moving := next(same, None)) is None:
+    if (moving := _moving_of(books, line.kind, line)) is None:
         books.moving.append(Moving(line.kind, line.date, line.symbol, parts))
     else:  # several lines of one removal
         names = sorted(moving.parts.keys() | parts.keys())
         moving.parts = {n: _sum_of(moving.parts.get(n, LinePart()), parts.get(n, LinePart())) for n in names}
     return Division(parts)
+
+
+def _moving_of(books: Ledgers, kind: str, line: LedgerLine) -> Moving | None:
+    """Return the first entry of this kind with the line's date and symbol; None without one."""
+    return next((m for m in books.moving if (m.kind, m.date, m.symbol) == (kind, line.date, line.symbol)), None)
 
 
 def _cost(books: Ledgers, name: str, symbol: str) -> Decimal:
@@ -409,9 +413,9 @@ def _removal_for(books: Ledgers, line: LedgerLine) -> Moving | None:
     Of several the one counts whose contract terms fit, or whose number at the announced ratio (1 without one), or whose
     name is in the line's words. Where all had the same owners in the same proportion, any of them does.
     """
-    alike = [m for m in books.moving if (m.kind, m.date) == (line.kind, line.date)]
-    some = [m for m in alike if not m.given]
-    some += [m for m in alike if line.symbol in m.given]
+    of_action = [m for m in books.moving if (m.kind, m.date) == (line.kind, line.date)]
+    candidates = [m for m in of_action if not m.given] + [m for m in of_action if line.symbol in m.given]
+    candidates = candidates or of_action
     new, old = _rates(ratio := books.ratios.get(line.id, "") or "1/1")
     near = FINEST if ratio == "1/1" else Decimal(1)
 
@@ -424,9 +428,9 @@ def _removal_for(books: Ledgers, line: LedgerLine) -> Moving | None:
         fits_in_number,
         lambda moving: moving.symbol in re.findall(r"[A-Z0-9.]+", line.words),
     ):
-        some = [moving for moving in some or alike if fits(moving)] or some or alike
-    owners = {tuple((name, part.quantity / moving.total) for name, part in moving.parts.items()) for moving in some}
-    return some[0] if len(owners) == 1 else None
+        candidates = [m for m in candidates if fits(m)] or candidates
+    owners = {tuple((name, part.quantity / m.total) for name, part in m.parts.items()) for m in candidates}
+    return candidates[0] if len(owners) == 1 else None
 
 
 def _fits_contract(moving: Moving, line: LedgerLine) -> bool:
@@ -500,8 +504,7 @@ def _spun_off(books: Ledgers, line: LedgerLine) -> Division | None:
 
     None unless exactly one announced parent was held in a number that brings so many shares, or else more.
     """
-    same = (m for m in books.moving if (m.kind, m.date, m.symbol) == (SPUN, line.date, line.symbol))
-    spinning = next(same, None) or Moving(SPUN, line.date, line.symbol, {})
+    spinning = _moving_of(books, SPUN, line) or Moving(SPUN, line.date, line.symbol, {})
     former = spinning.given.get(line.symbol, {})
     come = sum(former.values(), line.quantity)
     whole: list[tuple[dict[str, Decimal], str]] = []
@@ -620,12 +623,12 @@ def _pop_early(books: Ledgers, line: LedgerLine) -> dict[str, LinePart] | None:
 
     The shares of one contract may come in several lines.
     """
-    alike = [m for m in books.moving if m.kind == EARLY and root_of(m.symbol) == line.symbol]
-    alike = [m for m in alike if (price := _unit_cost(line)) is None or _strike(m.symbol) in (None, price)]
-    alike = [m for m in alike if m.total * line.quantity > 0 and abs(m.total) >= abs(line.quantity)]
-    if not alike:
+    fitting = [m for m in books.moving if m.kind == EARLY and root_of(m.symbol) == line.symbol]
+    fitting = [m for m in fitting if (price := _unit_cost(line)) is None or _strike(m.symbol) in (None, price)]
+    fitting = [m for m in fitting if m.total * line.quantity > 0 and abs(m.total) >= abs(line.quantity)]
+    if not fitting:
         return None
-    early = min(alike, key=lambda m: abs(m.total))
+    early = min(fitting, key=lambda m: abs(m.total))
     books.moving.remove(early)
     contracts = {name: part.quantity / OPTION_MULTIPLIER for name, part in early.parts.items()}
     quantities = some_of(contracts, abs(line.quantity) / OPTION_MULTIPLIER, MAIN)
@@ -650,15 +653,15 @@ def _share_leg(books: Ledgers, line: LedgerLine) -> Division:
     """Divide the shares of an exercise or an assignment by whose contracts ended for them."""
     if (early := _pop_early(books, line)) is not None:
         return Division(early, early=True)
-    alike = [m for m in books.moving if m.kind == SHARE_LEG and m.symbol.split(" ")[0] == line.symbol]
-    alike = [m for m in alike if m.total * line.quantity < 0] or alike  # a call brings shares, a put takes them
-    alike = [m for m in alike if Decimal(m.symbol.split(" ")[1]) == _unit_cost(line)] or alike
-    alike = [m for m in alike if abs(m.total) * OPTION_MULTIPLIER == abs(line.quantity)]
-    if not alike:
+    ends = [m for m in books.moving if m.kind == SHARE_LEG and m.symbol.split(" ")[0] == line.symbol]
+    ends = [m for m in ends if m.total * line.quantity < 0] or ends  # a call brings shares, a put takes them
+    ends = [m for m in ends if Decimal(m.symbol.split(" ")[1]) == _unit_cost(line)] or ends
+    ends = [m for m in ends if abs(m.total) * OPTION_MULTIPLIER == abs(line.quantity)]
+    if not ends:
         doubt = f"{line.kind} {line.symbol}: {line.quantity} shares, and no contract ended for them"
         return Division({MAIN: LinePart(line.quantity, line.amount, -line.amount)}, doubt)
-    books.moving.remove(alike[0])
-    contracts = {name: abs(part.quantity) for name, part in alike[0].parts.items()}
+    books.moving.remove(ends[0])
+    contracts = {name: abs(part.quantity) for name, part in ends[0].parts.items()}
     whole = sum(contracts.values(), ZERO)
     cash = apportion(line.amount, contracts)
     sign = 1 if line.quantity > 0 else -1
