@@ -177,8 +177,9 @@ class SharePaperBroker:
     # --- the market -----------------------------------------------------------------------------------------------
 
     def _is_regular(self, session: Session | None, bar: Bar) -> bool:
-        ours = session is not None and bar.symbol in self._symbols
-        return ours and session is not None and session.open_ns <= bar.start_ns < session.close_ns
+        if session is None or bar.symbol not in self._symbols:
+            return False
+        return session.open_ns <= bar.start_ns < session.close_ns
 
     def _trade(self, state: SharePaperState, bar: Bar, now_ns: int, news: list[Event]) -> SharePaperState:
         """Fill earlier orders at the bar's open, and elect the stops that it touches."""
@@ -235,20 +236,18 @@ class SharePaperBroker:
         """Fill earlier orders at this print; the opening one ends the auction. Then return the quotes."""
         if state.session is None or state.session.date != event.date:
             return state, None
-        now, waits = event.time_ns, self._paper.share_wait_rate
+        now_ns, wait_rate = event.time_ns, self._paper.share_wait_rate
         offers: dict[str, Offer] = {}
         quotes: list[Quote] = []
-        for price_print in event.prices:
-            bid, auction_ask, ask = down(price_print.price), up(price_print.price), up(price_print.price * (1 + waits))
-            offers[price_print.symbol] = Offer(
-                bid, ask, bid, auction_ask, now, bid, down(price_print.price * (1 - waits))
-            )
+        for symbol, price in ((it.symbol, it.price) for it in event.prices):
+            bid, auction_ask, ask = down(price), up(price), up(price * (1 + wait_rate))
+            offers[symbol] = Offer(bid, ask, bid, auction_ask, now_ns, bid, down(price * (1 - wait_rate)))
             middle = (bid + ask) / 2
-            quotes.append(Quote(price_print.symbol, bid, ask, middle, middle, now))
+            quotes.append(Quote(symbol, bid, ask, middle, middle, now_ns))
         state = replace(state, asks={**state.asks, **{symbol: offer.ask for symbol, offer in offers.items()}})
         if state.orders:
-            state = self._match(state, offers, now, news, auction=event.opening, auction_ends=event.opening)
-        return state, QuotesReceived(now, 0, tuple(quotes))
+            state = self._match(state, offers, now_ns, news, auction=event.opening, auction_ends=event.opening)
+        return state, QuotesReceived(now_ns, 0, tuple(quotes))
 
     def _fill_at_quotes(
         self, state: SharePaperState, quotes: Sequence[Quote], now_ns: int, news: list[Event]
