@@ -610,9 +610,9 @@ def _take_adjusted_back(draft: Draft, event: BrokerReported) -> None:
     adjustments, twice = _adjustments(draft), _told_cash(draft) - event.cash
     if not (twice and adjustments.told) or draft.broker.filled or differing_positions(draft, event.positions):
         return
-    of_lines = any(sum(some) == twice for some in _some_of(adjustments.told))
+    of_lines = any(sum(some) == twice for some in _combinations_of(adjustments.told))
     booked_places = next(
-        (some for some in _some_of(range(len(adjustments.amounts))) if _sum_of(adjustments, some) == twice), ()
+        (some for some in _combinations_of(range(len(adjustments.amounts))) if _sum_of(adjustments, some) == twice), ()
     )
     if of_lines and booked_places:
         _adjust(draft, -twice)
@@ -644,7 +644,7 @@ def _lines_of_taken_cash(draft: Draft, event: BrokerReported) -> tuple[Collectio
     if broker.filled or event.asked_ns < broker.asked_ns:
         return (), [line.id for line in fitting]
     twice = _told_cash(draft) + sum((line.amount for line in lines), ZERO) - event.cash
-    some = next((some for some in _some_of(fitting) if sum(line.amount for line in some) == twice), ())
+    some = next((some for some in _combinations_of(fitting) if sum(line.amount for line in some) == twice), ())
     if not twice or not some:
         return (), ()
     left = list(amounts)
@@ -659,7 +659,7 @@ def _sum_of(adjustments: Adjusted, places: tuple[int, ...]) -> Decimal:
     return sum((adjustments.amounts[place] for place in places), ZERO)
 
 
-def _some_of(values: Sequence[T]) -> Iterator[tuple[T, ...]]:
+def _combinations_of(values: Sequence[T]) -> Iterator[tuple[T, ...]]:
     """Return all combinations of one or more values, the smallest first."""
     return chain.from_iterable(combinations(values, count) for count in range(1, len(values) + 1))
 
