@@ -31,7 +31,7 @@ from daemon.brokers.alpaca.trading.trade_stream import TradeStream
 from daemon.brokers.alpaca.trading.trading import AnnouncementCache, TradingOrders, TradingReads
 from daemon.brokers.api import BrokerClock, BrokerError, EventLogger
 from daemon.config.load import Credentials, DeskSettings
-from daemon.core.broker.ledger import DIVIDENDS, REORGANISED, SPLITS, SPUN_OFF
+from daemon.core.broker.ledger import AMENDED, DIVIDENDS, REORGANISED, SPLITS, SPUN_OFF
 from daemon.core.instruments.option_market import parse_occ
 from daemon.core.session import new_york_date, new_york_minute
 from daemon.gateway.books import LINES_DAYS, Ledgers
@@ -404,6 +404,6 @@ def _is_news(books: Ledgers, row: Json) -> bool:
         if order is None:
             return True
         return not books.booked(order, wire.decimal(row.get("cum_qty"), "cum_qty"), row)
-    if status in ("correct", "canceled") and row.get("activity_type") != "FILL":
+    if status in AMENDED and row.get("activity_type") != "FILL":
         return f"{line} {status}" not in books.lines
     return line not in books.lines
