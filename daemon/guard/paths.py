@@ -17,6 +17,7 @@ from aiomqtt import Client, MqttError
 
 from daemon.operator.heartbeat import (
     BYTES_MAX,
+    FRESH_S,
     GuardBeat,
     Heartbeat,
     OtherRelease,
@@ -120,10 +121,14 @@ class FolderPath:
     name = "folder"
 
     def __init__(self, folder: Path, desk: str, key: Key, ears: Ears, beat_s: float) -> None:
-        self._folder, self._desk, self._key, self._ears, self._beat_s = folder, desk, key, ears, beat_s
+        self._folder, self._desk, self._key, self._ears = folder, desk, key, ears
+        self._look_s = min(beat_s, FRESH_S / 4)
 
     async def run(self) -> NoReturn:
-        """Write and read until cancelled; a folder that hangs holds back this path only."""
+        """Write and read until cancelled; a folder that hangs holds back this path only.
+
+        A message that lay in the folder until it is nearly a minute old would count as late.
+        """
         while True:
             try:
                 guard_beat, beat = await asyncio.to_thread(self._exchange, self._ears.own_beat())
@@ -136,7 +141,7 @@ class FolderPath:
                     self._ears.take_unread(self.name, beat)
                 elif beat is not None:
                     self._ears.take_beat(self.name, beat)
-            await asyncio.sleep(self._beat_s)
+            await asyncio.sleep(self._look_s)
 
     def _exchange(self, guard_beat: GuardBeat) -> tuple[GuardBeat | None, Heartbeat | OtherRelease | None]:
         put(self._folder, guard_beat)

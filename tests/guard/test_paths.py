@@ -138,6 +138,28 @@ async def test_by_a_folder_the_newest_message_of_each_comes(tmp_path: Path) -> N
     assert ears.beats[0] == sign(BEAT, KEY)
 
 
+async def test_by_the_slowest_beat_a_folder_brings_a_message_while_it_is_fresh(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The heartbeat is written a second after a look, by a clock twenty seconds behind: a minute is left to it."""
+    now_s, ears, sleep, heard = 0.0, Ears(), asyncio.sleep, asyncio.Event()
+
+    async def passes(seconds: float) -> None:
+        nonlocal now_s
+        if ears.beats:
+            heard.set()
+            await sleep(60.0)
+        if not now_s:
+            put(tmp_path, sign(BEAT, KEY))
+        now_s += seconds
+        await sleep(0)
+
+    monkeypatch.setattr("daemon.guard.paths.asyncio.sleep", passes)
+    async with at_work(FolderPath(tmp_path, "paper-1", KEY, ears, 60.0).run()):
+        await heard.wait()
+    assert now_s - 1.0 + 20.0 < 60.0
+
+
 async def test_the_other_host_s_user_reads_what_either_writes_under_the_umask_of_the_units(tmp_path: Path) -> None:
     """The user `rltrader` may have another number there, and share no group."""
     former, ears = os.umask(0o027), Ears()
