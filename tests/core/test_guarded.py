@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from decimal import Decimal
+from typing import Literal
 
 import pytest
 from msgspec import UNSET
@@ -79,6 +80,24 @@ def test_what_no_guard_sends_is_foreign_whatever_its_name(difference: str) -> No
         desk.account.orders[name] = with_fields(order, stop_price=UNSET)
     returns(desk, 60)
     assert "foreign_order" in desk.halted()
+
+
+@pytest.mark.parametrize("rule", ["halt", "ignore", "adopt"])
+@pytest.mark.parametrize("status", ["expired", "canceled", "rejected"])
+def test_stops_of_the_guard_that_ended_and_sold_nothing_are_nobody_else_s_order(
+    status: str, rule: Literal["halt", "ignore", "adopt"]
+) -> None:
+    """Those of the days before, as a fraction's stop is for the day; the last one rests."""
+    rules = replace(GUARDED, broker=replace(GUARDED.broker, foreign_orders=rule))
+    desk = bare(rules)
+    for number in range(3):
+        former = by_guard(desk, "SPY", 10, desk.at(20 + number), name=f"guard-SPY-7-9-{number}")
+        desk.account.end(former, status)
+    name = by_guard(desk, "SPY", 10, desk.at(30), name="guard-SPY-7-9-3")
+    told = returns(desk, 60, rules)
+    assert (told.count("guard_acted"), "foreign_order" in told) == (1, False)
+    assert (desk.halted(), desk.state.risk.reconciled) == ("", True)
+    assert desk.state.orders[name].purpose == "protection"
 
 
 def test_a_stop_of_the_guard_that_sold_meanwhile_is_booked_at_its_price() -> None:

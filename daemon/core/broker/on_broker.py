@@ -21,7 +21,7 @@ from daemon.core.broker.fills import (
     was_refused,
 )
 from daemon.core.broker.foreign import mark_of, on_foreign_cancel, on_foreign_order
-from daemon.core.broker.protection import take_from_guard
+from daemon.core.broker.protection import is_of_guard, take_from_guard
 from daemon.core.broker.sending import Leave, hanging_orders, may_enter_auction, may_send, sellable, submission_of
 from daemon.core.draft import ENTRY, EXIT, PROTECTION, Draft, wording
 from daemon.core.effects import AskBroker
@@ -250,7 +250,8 @@ def absorb(draft: Draft, report: BrokerOrder) -> None:
     """Take over the broker's state of one order: ours when it matches what was sent, else foreign."""
     order = own_or_guards(draft, report)
     if order is None or order.purpose == "foreign":
-        if not _may_be_awaited(draft, report):
+        over = is_of_guard(draft, report) and report.status in ENDED and not report.filled  # and changed nothing
+        if not over and not _may_be_awaited(draft, report):
             on_foreign_order(draft, report, order)
         return
     if order.closing and report.quantity != order.quantity:  # the broker's own call chooses the quantity
