@@ -256,6 +256,13 @@ def test_a_fenced_desk_stands_halted_until_a_resume_which_lifts_the_fence() -> N
     assert (desk.halted(), desk.state.broker.blocked) == ("", "")
 
 
+def test_a_fence_is_told_by_its_halt_alone_and_another_block_by_its_own_alarm() -> None:
+    desk = Desk(GUARDED)
+    told = [alarms(desk.put(desk.account.report(desk.at(minute, 1), blocked=FENCED))) for minute in (1, 2)]
+    assert told == [["fenced"], []]
+    assert "account_blocked" in alarms(desk.put(desk.account.report(desk.at(3), blocked=f"trading_blocked, {FENCED}")))
+
+
 def test_a_fence_that_does_not_lift_halts_again() -> None:
     desk = Desk(GUARDED)
     desk.put(desk.account.report(desk.at(1, 1), blocked=FENCED))

@@ -373,13 +373,16 @@ def _note_status(draft: Draft, block_reason: str, asked_ns: int) -> None:
     former, lifted_ns = draft.broker.blocked, draft.broker.unfenced_ns
     draft.broker = replace(draft.broker, blocked=block_reason)
     lifting = not isinstance(lifted_ns, UnsetType) and asked_ns <= lifted_ns + SETTLE_NS
-    if FENCE in block_reason and is_guarded(draft) and not lifting:
+    fenced = FENCE in block_reason and is_guarded(draft)
+    if fenced and not lifting:
         by = "its guard while this desk was silent, or a panic of its gateway"
         draft.halt("fenced", f"{block_reason}: by {by}; a resume lifts it")
         if draft.book.positions:  # bought before the fence, reported later: exits need it lifted, the halt stays
             lift_fence(draft)
     if CLOSED & set(block_reason.split(", ")):
         draft.halt("account_blocked", block_reason)
+    elif fenced and ", " not in block_reason:
+        draft.cancel_entries()  # its halt has told it
     elif block_reason:
         end_entries(draft, block_reason)
     elif former:
