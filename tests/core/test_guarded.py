@@ -282,6 +282,18 @@ def test_a_fence_around_something_that_is_held_lifts_at_once_and_the_halt_stays(
     assert "fenced" in desk.halted()
 
 
+def test_a_fence_stays_where_the_guard_closed_what_the_book_still_has() -> None:
+    desk = bare()
+    for symbol in ("SPY", "QQQ"):
+        name = desk.account.take(SubmitOrder(f"close-{symbol}", symbol, -1, 10, None, "", 0), desk.at(20))
+        desk.account.fill(name, 10, "60.00", desk.at(21))
+    desk.put(ev.RunStarted(desk.at(60), "live", "d", "share_bars", "e1", "c", "sip", GUARDED))
+    effects = desk.put(desk.account.report(desk.at(60, 1), blocked=FENCED))
+    assert set(desk.state.book.positions) == {"SPY", "QQQ"}  # by broker.foreign_orders = "halt"
+    assert (alarms(effects).count("fenced"), of(effects, LiftFence)) == (1, [])
+    assert len(of(desk.put(ev.ResumeRequested(desk.at(61), "seen", "ann")), LiftFence)) == 1
+
+
 def test_a_start_lifts_the_fence_that_a_resume_of_the_stopped_desk_could_not() -> None:
     desk = Desk(GUARDED)
     desk.put(desk.account.report(desk.at(1, 1), blocked=FENCED))

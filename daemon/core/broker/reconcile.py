@@ -358,7 +358,7 @@ CLOSED = frozenset(
 
 def note_account(draft: Draft, event: BrokerReported) -> None:
     """Take over the account's state from the report: trading blocks, the market's hours, a margin deficit."""
-    _note_status(draft, event.blocked, event.asked_ns)
+    _note_status(draft, event)
     _note_market(draft, event)
     short = deficit(event.funds)
     draft.broker = replace(draft.broker, funds=event.funds)
@@ -368,16 +368,17 @@ def note_account(draft: Draft, event: BrokerReported) -> None:
         draft.case_over("margin_deficit")
 
 
-def _note_status(draft: Draft, block_reason: str, asked_ns: int) -> None:
+def _note_status(draft: Draft, event: BrokerReported) -> None:
     """Take no new risk while the account may not trade; halt when it is closed, or fenced by the desk's guard."""
-    former, lifted_ns = draft.broker.blocked, draft.broker.unfenced_ns
+    block_reason, former, lifted_ns = event.blocked, draft.broker.blocked, draft.broker.unfenced_ns
     draft.broker = replace(draft.broker, blocked=block_reason)
-    lifting = not isinstance(lifted_ns, UnsetType) and asked_ns <= lifted_ns + SETTLE_NS
+    lifting = not isinstance(lifted_ns, UnsetType) and event.asked_ns <= lifted_ns + SETTLE_NS
     fenced = FENCE in block_reason and is_guarded(draft)
     if fenced and not lifting:
         by = "its guard while this desk was silent, or a panic of its gateway"
         draft.halt("fenced", f"{block_reason}: by {by}; a resume lifts it")
-        if draft.book.positions:  # bought before the fence, reported later: exits need it lifted, the halt stays
+        if any(draft.held(position.symbol) for position in event.positions):
+            # bought before the fence, reported later: exits need it lifted, the halt stays
             lift_fence(draft)
     if CLOSED & set(block_reason.split(", ")):
         draft.halt("account_blocked", block_reason)
