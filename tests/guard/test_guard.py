@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from pydantic import SecretStr
 
 from daemon.brokers.alpaca.guarded import AlpacaGuarded
 from daemon.brokers.alpaca.rest.client import QueuedClient, Refused, Unanswered
 from daemon.brokers.alpaca.trading.trading import TradingReads
 from daemon.brokers.api import AccountLook
-from daemon.config.load import NO_STRATEGY, DeskSettings, load
+from daemon.config.load import NO_STRATEGY, Credentials, DeskSettings, load
 from daemon.core.effects import SubmitOrder
 from daemon.guard import command
 from daemon.guard.command import TABLES, Guard
@@ -397,3 +398,46 @@ async def test_an_order_that_has_ended_is_asked_for_once_however_long_the_silenc
     orders.asked.clear()
     assert {order.client_order_id for order in await account._orders_of_names(names)} == names
     assert orders.asked == ["n05"]
+
+
+class Reads:
+    """An account of 15 SPY, five of them a person's, whose sale works since long before the heartbeat."""
+
+    def __init__(self) -> None:
+        self.sale = {
+            "id": "id-1", "client_order_id": "by-hand", "symbol": "SPY", "side": "sell", "qty": "5", "status": "new",
+            "filled_qty": "0", "type": "limit", "limit_price": "60", "submitted_at": "2026-11-23T15:00:00Z",
+        }  # fmt: skip
+
+    async def clock(self) -> dict[str, Any]:
+        return {
+            "timestamp": "2026-11-24T15:00:00Z", "is_open": True, "next_open": "2026-11-25T14:30:00Z",
+            "next_close": "2026-11-24T21:00:00Z",
+        }  # fmt: skip
+
+    async def open_orders(self) -> list[dict[str, Any]]:
+        return [self.sale] if self.sale["status"] == "new" else []
+
+    async def orders_since(self, _since_ns: int) -> list[dict[str, Any]]:
+        return []
+
+    async def order_by_client_id(self, name: str) -> dict[str, Any] | None:
+        return self.sale if name == "by-hand" else None
+
+    async def positions(self) -> list[dict[str, Any]]:
+        return []
+
+    async def account(self) -> dict[str, Any]:
+        return {"account_number": "PA1"}
+
+
+async def test_a_person_s_order_that_worked_before_the_silence_is_seen_when_it_fills(tmp_path: Path) -> None:
+    keys = Credentials(api_key_id=SecretStr("k"), api_secret_key=SecretStr("s"))
+    account, reads = AlpacaGuarded(settings_of(tmp_path), keys, Clock.real()), Reads()
+    account._reads = cast(TradingReads, reads)
+    await account.look(1, (), ())
+    reads.sale |= {"status": "filled", "filled_qty": "5", "filled_avg_price": "60"}
+    for since_ns in (2, 2, 2):  # the last heartbeat, and the silence
+        assert [order.filled for order in (await account.look(since_ns, (), ())).orders] == [5]
+    assert (await account.look(3, (), ())).orders == ()  # a later heartbeat knows it
+    await account.close()

@@ -35,16 +35,21 @@ class AlpacaGuarded:
         self._changes_read: tuple[str, str, int] | None = None  # first and last day, and hour, of the last whole read
         self._changed: frozenset[str] = frozenset()  # symbols with corporate actions on these days
         self._ended_orders: dict[str, BrokerOrder] = {}  # by name: these change no more
+        self._since_ns = 0  # of the last look
+        self._open_names: frozenset[str] = frozenset()  # of orders that worked at the last look
+        self._worked_names: frozenset[str] = frozenset()  # of those that worked at a look since then, or just before
 
     async def look(self, since_ns: int, names: Collection[str], days: Sequence[str] | None) -> AccountLook:
         """Read clock, orders, positions and account. Raises RestError and Malformed, both a BrokerError."""
         asked_ns = self._clock.now_ns()
         clock = broker_clock(await self._reads.clock())
         between_ns = (asked_ns + self._clock.now_ns()) // 2
-        rows = await self._reads.open_orders()
-        rows += await self._reads.orders_since(since_ns)
-        orders = {order.order_id: order for order in map(wire.order, rows)}
-        for order in await self._orders_of_names(set(names) - {order.client_order_id for order in orders.values()}):
+        open_orders = list(map(wire.order, await self._reads.open_orders()))
+        later_orders = map(wire.order, await self._reads.orders_since(since_ns))
+        orders = {order.order_id: order for order in (*open_orders, *later_orders)}
+        self._note_open(since_ns, frozenset(order.client_order_id for order in open_orders))
+        read_names = {order.client_order_id for order in orders.values()}
+        for order in await self._orders_of_names({*names, *self._worked_names} - read_names):
             orders[order.order_id] = order
         positions = wire.positions(await self._reads.positions())
         account = await self._reads.account()
@@ -59,6 +64,12 @@ class AlpacaGuarded:
             changed=await self._changes(days),
             next_open_ns=clock.next_open_ns,
         )
+
+    def _note_open(self, since_ns: int, open_names: frozenset[str]) -> None:
+        """Remember which orders work, also those of others that were sent long before: they may fill in a silence."""
+        if since_ns != self._since_ns:  # a new heartbeat includes what ended earlier
+            self._since_ns, self._worked_names = since_ns, self._open_names
+        self._open_names, self._worked_names = open_names, self._worked_names | open_names
 
     async def _orders_of_names(self, names: set[str]) -> list[BrokerOrder]:
         """Return the orders of these names; an ended one is requested once."""
