@@ -15,6 +15,7 @@ from typing import Literal
 import pytest
 from msgspec.structs import replace as with_fields
 
+from daemon.brokers.api import AccountLook
 from daemon.core.effects import SubmitOrder
 from daemon.core.events import BrokerOrder
 from daemon.guard.watch import Action, Alarm, Cancel, Close, Fence, Memory, Rest, Watch
@@ -729,6 +730,41 @@ def test_a_stop_that_is_missing_at_one_look_alone_is_no_missing_stop() -> None:
     world.own("SPY", -1, 10)
     world.run(HOUR)
     assert world.guard.acts() == []
+
+
+def test_what_a_person_buys_between_any_two_looks_keeps_no_stop_of_the_desk_away() -> None:
+    world = World()
+    world.run(60)
+    died_s = dead(world)
+    for number in range(20):
+        name = f"by-hand-{number}"
+        assert world.broker.put(SubmitOrder(name, "SPY", 1, 1, None, "", 0), world.now_ns)
+        world.broker.fill(name, 1)
+        world.run(RULES.look_s)
+    assert world.broker.stops() == {"SPY": 10}
+    assert world.guard.alarms() == ["desk_silent", "guard_acts"]
+    assert world.guard.when("guard_acts")[0] - died_s <= LATEST
+
+
+@pytest.mark.parametrize("shares", [9, 11])
+def test_an_order_that_fills_while_a_look_reads_is_no_split(monkeypatch: pytest.MonkeyPatch, shares: int) -> None:
+    """The look's positions have what its orders do not show yet; the next look has both."""
+    world, look = World(), Broker.look
+    times_ns: list[int] = []
+
+    def torn(broker: Broker, now_ns: int) -> AccountLook:
+        times_ns.append(now_ns)
+        whole = look(broker, now_ns)
+        one = with_fields(whole.positions[0], quantity=Decimal(shares), available=Decimal(shares))
+        return replace(whole, positions=(one,)) if len(times_ns) % 3 == 0 else whole
+
+    monkeypatch.setattr(Broker, "look", torn)
+    world.run(60)
+    died_s = dead(world)
+    world.run(LATEST + 3 * RULES.look_s)
+    assert world.broker.stops() == {"SPY": 10}
+    assert world.guard.alarms() == ["desk_silent", "guard_acts"]
+    assert world.guard.when("guard_acts")[0] - died_s <= LATEST + 2 * RULES.look_s
 
 
 def test_what_was_bought_since_the_former_look_is_not_closed_at_once() -> None:
