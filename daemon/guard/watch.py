@@ -98,14 +98,15 @@ Action = Alarm | Cancel | Rest | Close | Fence
 class Memory(msgspec.Struct, frozen=True):
     """State that outlives the guard's process: the signed heartbeat as it came, and whether the fence is this guard's.
 
-    And for this silence: whether a fence was seen, which a person may have lifted since, and whether it closed
-    everything.
+    And for this silence: whether a fence was seen, which a person may have lifted since, whether it closed everything,
+    and whether it told of the silence.
     """
 
     beat: Heartbeat | None = None
     fenced: bool = False
     fenced_once: bool = False
     closes: bool = False
+    told: bool = False
 
 
 NOTHING = Memory()
@@ -141,6 +142,8 @@ class Watch:
         self._looks: list[_Seen] = []  # the newest two
         self._problem = "the account was not looked at yet"
         self._alarm_times: dict[str, float] = {}  # open alarm -> when it was last raised
+        if memory.told:  # told again when due, and over once the desk is heard
+            self._alarm_times["desk_silent"] = began_s - STOPPED_AGAIN_S
         self._settled_s = began_s  # when the last judged look was requested
         self._acted_s = began_s  # time of the last action or answer
         self._closed_s = began_s  # time of the last request to close everything
@@ -212,7 +215,7 @@ class Watch:
     @property
     def memory(self) -> Memory:
         """The state that this guard's next run needs."""
-        return Memory(self.beat, self.fenced, self._was_fenced, self._closes)
+        return Memory(self.beat, self.fenced, self._was_fenced, self._closes, "desk_silent" in self._alarm_times)
 
     # --- what follows -----------------------------------------------------------------------------------------------
 

@@ -1105,6 +1105,25 @@ def test_a_guard_that_is_killed_before_or_after_any_request_leaves_what_one_does
         assert world.requests - requests in ({0} if kill is None else {0, 1, 2}), kill  # a close may begin again
 
 
+@pytest.mark.parametrize("restart_s", [10, 30, 600])  # of the guard, before the desk is back
+def test_a_guard_that_restarted_in_the_silence_tells_that_the_desk_is_heard(restart_s: int) -> None:
+    world = World()
+    world.run(60)
+    dead(world)
+    world.run(HOUR)
+    world.begins_again(world.guard)
+    world.run(restart_s)
+    told = world.guard.alarms().count("desk_silent")
+    assert told == (2 if restart_s == 600 else 1)
+    world.desk.restart(world.now_ns)
+    world.run(120)
+    assert world.guard.alarms().count("desk_heard") == 1
+    world.begins_again(world.guard)
+    world.run(HOUR)
+    assert world.guard.alarms().count("desk_heard") == 1
+    assert world.guard.alarms().count("desk_silent") == told
+
+
 def test_a_guard_that_restarts_leaves_a_desk_alone_that_sends_orders_unheard() -> None:
     world = World(replace(RULES, act="close"))
     world.run(60)
