@@ -209,9 +209,10 @@ class Guard:
         """Read the account once, and pass the answer or the problem to the watch."""
         beat, asked_s = self.watch.beat, self._now_s()
         silent = self.watch.silent_s(asked_s) >= self._rules.alarm_s
-        since_ns = self._broker_ns() if beat is None else beat.time_ns - FRESH_NS
+        known_ns = self.watch.known_ns
+        since_ns = known_ns - FRESH_NS if known_ns else self._broker_ns()
         until_ns = max(self._broker_ns(), self._opens_ns)  # a stop of the night meets the prices of the next session
-        days = changed_days(beat.time_ns, until_ns) if beat is not None and silent else ()
+        days = changed_days(known_ns, until_ns) if known_ns and silent else ()
         try:
             look = await self._account.look(since_ns, beat.orders if beat is not None else (), days)
         except BrokerError as error:

@@ -213,6 +213,11 @@ class Watch:
         self._acted_s = now_s
 
     @property
+    def known_ns(self) -> int:
+        """When the desk last knew the account: a start tells what it held before it has looked. 0: nothing is known."""
+        return 0 if self.beat is None else min(self.beat.known_ns or self.beat.time_ns, self.beat.time_ns)
+
+    @property
     def memory(self) -> Memory:
         """The state that this guard's next run needs."""
         return Memory(self.beat, self.fenced, self._was_fenced, self._closes, "desk_silent" in self._alarm_times)
@@ -553,38 +558,49 @@ class Watch:
     def _parts(self, look: AccountLook) -> dict[str, tuple[Quantity, Quantity]]:
         """Return the desk's quantity of each symbol, and others'. What others sell is theirs first.
 
-        Their orders count only where they explain what the account has: the heartbeat may include some of them.
+        Their orders count only where they explain what the account has: the heartbeat may include the first of them.
         """
-        parts, account, names = {}, _account_holdings(look), self._names()
-        foreign_orders = [order for order in look.orders if not order.client_order_id.startswith(names)]
-        foreign_orders.sort(key=lambda order: order.submitted_ns)
+        parts, account, shared = dict[str, tuple[Quantity, Quantity]](), _account_holdings(look), self._is_shared(look)
         assert self.beat is not None
         for symbol, quantity in self._desk_holdings(look).items():
             others = self.beat.holds[symbol].others if symbol in self.beat.holds else 0
-            left, theirs, parts[symbol] = quantity, others, (quantity, others)
-            for order in () if self._is_shared(look) else foreign_orders:
-                if order.symbol == symbol:
+            parts[symbol] = (quantity, others)
+            orders = [] if shared else self._orders_of_others(look, symbol)
+            early = sum(order.submitted_ns <= self.beat.time_ns + FRESH_NS for order in orders)
+            for known_count in range(min(early + 1, len(orders))):
+                left, theirs = quantity, others
+                for order in orders[known_count:]:
                     theirs += order.side * exact(order.filled)
                     left, theirs = left + min(theirs, 0), max(theirs, 0)
-            has = account.get(symbol, 0)
-            if type(quantity) is int:  # a fraction, as from a reinvested dividend, is not the desk's
-                has, left, theirs = whole_of(has), whole_of(left), whole_of(theirs)
-            if has == left + theirs != quantity + others:
-                parts[symbol] = (left, theirs)
+                has = account.get(symbol, 0)
+                if type(quantity) is int:  # a fraction, as from a reinvested dividend, is not the desk's
+                    has, left, theirs = whole_of(has), whole_of(left), whole_of(theirs)
+                if has == left + theirs != quantity + others:
+                    parts[symbol] = (left, theirs)
+                    break
         return parts
+
+    def _orders_of_others(self, look: AccountLook, symbol: str) -> list[BrokerOrder]:
+        """Return the orders of the symbol that neither desk nor guard sent, the oldest first."""
+        orders = [o for o in look.orders if o.symbol == symbol and not o.client_order_id.startswith(self._names())]
+        return sorted(orders, key=lambda order: order.submitted_ns)
 
     def _desk_holdings(self, look: AccountLook) -> Mapping[str, Quantity]:
         """Return the desk's quantity of each symbol: by its last heartbeat, and its orders' fills since.
 
-        The heartbeat includes all earlier fills, so the two clocks need not agree.
+        The heartbeat includes all earlier fills of its own orders, so the two clocks need not agree; those of its
+        guard's only as far as the desk knew the account.
         """
         beat = self.beat
         assert beat is not None
         holdings: dict[str, Quantity] = defaultdict(int, {symbol: one.quantity for symbol, one in beat.holds.items()})
+        own_ns = beat.time_ns - FRESH_NS
+        guards_ns = min(beat.known_ns or own_ns, own_ns)
         for order in look.orders:
             name, filled_in_beat = order.client_order_id, beat.orders.get(order.client_order_id)
+            since_ns = guards_ns if self._is_guards(order) else own_ns
             ours = name.startswith(self._names())
-            if filled_in_beat is not None or (ours and order.submitted_ns > beat.time_ns - FRESH_NS):
+            if filled_in_beat is not None or (ours and order.submitted_ns > since_ns):
                 holdings[order.symbol] += order.side * (exact(order.filled) - (filled_in_beat or 0))
         return holdings
 
@@ -609,7 +625,7 @@ class Watch:
         or, beyond a person's order, with a limit: one with a limit from before the silence was no such call.
         """
         assert self.beat is not None
-        total, since_ns = exact(0), self.beat.time_ns - FRESH_NS
+        total, since_ns = exact(0), self.known_ns - FRESH_NS
         for order in look.orders:
             named = is_desks(order.client_order_id) or order.client_order_id.startswith(self._names())
             is_call = order.stop_price is UNSET and (order.limit_price is None or order.submitted_ns > since_ns)

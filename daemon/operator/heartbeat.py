@@ -61,14 +61,16 @@ class Heartbeat(_Signed, frozen=True, kw_only=True):
     """`heartbeat`: the desk lives.
 
     `names` is the prefix of its orders' names, `prefix` that of its guard's ("": an older release); `orders` are those
-    that work or lately filled, with their filled quantities. `leaving`: a person stopped the desk, and no message
-    follows.
+    that work or lately filled, with their filled quantities. `known_ns`: what others did later, `holds` does not
+    include, by the desk's last report of the account; 0: an older release, or none yet. `leaving`: a person stopped the
+    desk, and no message follows.
     """
 
     schema: Literal["heartbeat"] = "heartbeat"
     account: str
     names: str
     prefix: str = ""
+    known_ns: int = 0
     leaving: bool
     holds: dict[str, Held]
     orders: dict[str, Quantity]
@@ -122,6 +124,7 @@ def heartbeat_of(
         account=state.broker.account,
         names=name_prefix(state.identity.epoch, state.identity.strategy),
         prefix=guard_prefix(draft),
+        known_ns=state.broker.asked_ns,
         leaving=leaving,
         holds={symbol: Held(*cover) for symbol, cover in cover_of(draft).items()},
         orders={order.client_order_id: order.filled for order in orders if order.purpose != "foreign"},

@@ -336,9 +336,13 @@ def test_the_heartbeat_has_what_is_held_and_the_stop_below_it() -> None:
     }
     buys = {"e1-share_bars-1-0-0": 10, "e1-share_bars-1-1-0": 10}  # of each ten, two minutes and less ago
     assert beat.orders == {**dict.fromkeys(names.values(), 0), **buys}
+    asked_ns = desk.state.broker.asked_ns
+    assert 0 < beat.known_ns == asked_ns
+    desk.put(ev.RunStarted(desk.at(19), "live", "d", "share_bars", "e1", "c", "sip", GUARDED))
     desk.tick(20, 0)
     later = heartbeat_of(desk.state, desk.core.desk, "paper-1", 1, 3, 4, leaving=False)
     assert later.orders == dict.fromkeys(names.values(), 0)
+    assert later.known_ns == asked_ns  # a start has not looked yet
     assert beat.names == "e1-share_bars-"
     assert beat.account == "PA3TEST"
 

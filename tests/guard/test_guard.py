@@ -13,6 +13,7 @@ import time
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -121,7 +122,7 @@ class Host:
             lambda: self.now_s,
         )  # fmt: skip
 
-    def beat(self, counter: int = 1) -> Heartbeat:
+    def beat(self, counter: int = 1, known_ns: int = 0) -> Heartbeat:
         beat = Heartbeat(
             desk="paper-1",
             life=1,
@@ -130,6 +131,7 @@ class Host:
             account="PA1",
             names="e1-online_dqn-",
             prefix="guard",
+            known_ns=known_ns,
             leaving=False,
             holds={"SPY": Held(10, 0, Decimal("55.00"), None)},
             orders={},
@@ -318,6 +320,27 @@ async def test_before_a_stop_rests_over_night_the_actions_of_the_next_session_ar
     await guard.look()
     await guard.look()
     assert asked[1] == days
+
+
+async def test_of_a_start_that_had_not_looked_all_since_the_last_report_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The desk knew the account on Friday in the session; it started on Monday for a moment, and died."""
+    host = Host(tmp_path)
+    host.clock = Clock.simulated(time.time(), ns_of("2026-11-30T15:00"), 1.0)
+    host.guard = host.started()
+    asked: list[tuple[object, ...]] = []
+
+    async def look(since_ns: int, names: Collection[str], days: Sequence[str] | None) -> AccountLook:
+        asked.append((since_ns, days))
+        return AccountLook("PA1", 0, 0.0, True, False, (), (), frozenset())
+
+    monkeypatch.setattr(host.account, "look", look)
+    known_ns = ns_of("2026-11-27T16:00")
+    monkeypatch.setattr(host, "beat", partial(host.beat, known_ns=known_ns))
+    await host.silent().look()
+    days = ("2026-11-30", "2026-11-29", "2026-11-28")
+    assert asked == [(known_ns - 60 * SECOND, days)]
 
 
 def ns_of(text: str) -> int:

@@ -767,6 +767,59 @@ def test_an_order_that_fills_while_a_look_reads_is_no_split(monkeypatch: pytest.
     assert world.guard.when("guard_acts")[0] - died_s <= LATEST + 2 * RULES.look_s
 
 
+def unseeing(sold: int, bought: int, act: Literal["protect", "close"] = "protect") -> World:
+    """Ten shares of a dead desk: its guard's stop sells some, a person buys some, and it starts for ten seconds.
+
+    Before it has looked at the account it dies again.
+    """
+    world = World(replace(RULES, act=act))
+    world.broker.is_open = act == "protect"
+    world.run(60)
+    dead(world)
+    died_ns = world.now_ns
+    world.run(HOUR)
+    (stop,) = world.broker.working(-1)
+    world.broker.fill(stop.client_order_id, sold)
+    if bought:
+        assert world.broker.put(SubmitOrder("by-hand", "SPY", 1, bought, None, "", 0), world.now_ns)
+        world.broker.fill("by-hand", bought)
+    world.broker.end(stop.client_order_id, "filled" if sold == 10 else "canceled")
+    world.run(10)
+    world.desk.restart_unseeing(world.now_ns, died_ns)
+    world.run(10)
+    dead(world)
+    world.broker.is_open = True
+    world.run(HOUR)
+    return world
+
+
+@pytest.mark.parametrize(("sold", "bought"), [(0, 0), (4, 0), (0, 5), (4, 5)])
+def test_a_start_that_dies_before_it_has_looked_takes_no_stop_away(sold: int, bought: int) -> None:
+    world = unseeing(sold, bought)
+    assert world.broker.stops() == {"SPY": 10 - sold}
+    assert "guard_unprotected" not in world.guard.alarms()
+
+
+def test_a_start_that_has_not_looked_has_nothing_of_a_person_closed() -> None:
+    world = unseeing(10, 5, "close")
+    assert world.broker.positions == {"SPY": 5}
+
+
+@pytest.mark.parametrize("known", [0, 1, 2])
+def test_of_what_a_person_traded_around_the_last_heartbeat_it_may_have_some(known: int) -> None:
+    world = World(others=5)
+    world.run(60)
+    for number in range(2):
+        name = f"by-hand-{number}"
+        assert world.broker.put(SubmitOrder(name, "SPY", 1, 3, None, "", 0), world.now_ns)
+        world.broker.fill(name, 3)
+    world.desk.holds = {"SPY": Held(10, 5 + 3 * known, Decimal("55.00"), None)}
+    world.run(10)
+    dead(world)
+    world.run(HOUR)
+    assert world.broker.stops() == {"SPY": 10}
+
+
 def test_what_was_bought_since_the_former_look_is_not_closed_at_once() -> None:
     world = World(replace(RULES, act="close", fence=False), held=0)
     world.desk.holds = {"SPY": Held(10, 0, Decimal("55.00"), None)}

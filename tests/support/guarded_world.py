@@ -102,6 +102,8 @@ class DeskHost:
     account: str = "PA1"
     prefix: str = "guard"  # of its guard's orders
     ended: dict[str, int] = field(default_factory=dict)  # when it first knew that an order of its own had ended
+    known_ns: int = 0  # when it last knew the account; 0: at each heartbeat
+    journal: set[str] | None = None  # names of the orders that it knows where it has not looked yet
 
     def beat(self, now_ns: int, broker: Broker) -> Heartbeat:
         self.counter += 1
@@ -116,6 +118,7 @@ class DeskHost:
             account=self.account,
             names=NAMES,
             prefix=self.prefix,
+            known_ns=self.known_ns or now_ns,
             leaving=self.leaving,
             holds=self.holds,
             orders={order.client_order_id: exact(order.filled) for order in (*working, *lately)},
@@ -123,7 +126,14 @@ class DeskHost:
 
     def knows(self, name: str) -> bool:
         """Whether the desk sees an order: of a whole account all, of a sub-account its own and its guard's."""
+        if self.journal is not None:
+            return name in self.journal
         return self.account == "PA1" or name.startswith((NAMES, "guard-"))
+
+    def restart_unseeing(self, now_ns: int, died_ns: int) -> None:
+        """It starts, and tells what it held when it died: it has not looked at the account yet."""
+        self.restart(now_ns)
+        self.known_ns, self.journal = died_ns, set()
 
     def restart(self, now_ns: int) -> None:
         self.runs, self.life, self.counter = True, now_ns, 0
