@@ -111,6 +111,7 @@ ALL = "account"
 """Stands for all sub-accounts in the place of a name."""
 QUOTE_S = 5.0  # an older price is requested anew before a purchase at the market
 CANCEL_TRIES = 3  # tries of a panic, where the broker refuses a cancel
+CLOSE_TRIES = 3  # the same, where a position is not closed: more take longer than a person's command waits
 LOOK_UP_S = 1.0  # between two look-ups of an unanswered order
 REPORT_GAP_S = 2.0  # between two reports
 EXIT_GAP_S = 0.25  # between two reports where an exit waits
@@ -1280,18 +1281,23 @@ class Gateway:
                 await asyncio.sleep(LOOK_UP_S)
             await self._while_cancels(lambda: any(o.account == account for o in self.books.open_orders()))
         rows = await self._close_positions(account, self.books.accounts[account].holdings)
-        for _ in range(CANCEL_TRIES if cancel_orders else 0):
-            if not (late_symbols := await self._filled_late(account, rows)):
+        for _ in range(CLOSE_TRIES - 1 if cancel_orders else 0):
+            if not (symbols := await self._still_to_close(account, rows)):
                 break
-            rows += await self._close_positions(account, late_symbols)
+            rows = [row for row in rows if row["status"] == 200 or row["symbol"] not in symbols]
+            rows += await self._close_positions(account, symbols)
         return rows
 
-    async def _filled_late(self, account: str, rows: Sequence[Json]) -> list[str]:
-        """Return the symbols still to be closed: cancelled purchases may have filled, and the news comes late."""
+    async def _still_to_close(self, account: str, rows: Sequence[Json]) -> list[str]:
+        """Return the symbols still to be closed: calls were not sent or never arrived, or cancelled purchases filled.
+
+        The news of such fills comes late. What is looked up may be sold.
+        """
+        denied_symbols = {row["symbol"] for row in rows if row["status"] != 200}
+        await self._while_cancels(lambda: not denied_symbols.isdisjoint(self._closing.values()))
         if self.books.purchases((account,)):
             await self._after_report()
-        denied_symbols = {row["symbol"] for row in rows if row["status"] != 200}
-        held_symbols = self.books.accounts[account].holdings.keys() - denied_symbols
+        held_symbols = self.books.accounts[account].holdings
         return sorted(symbol for symbol in held_symbols if self.books.free(account, symbol) > 0)
 
     async def _close_positions(self, account: str, symbols: Iterable[str]) -> list[Json]:
@@ -1444,7 +1450,8 @@ class Gateway:
         if account == ALL:
             await self.halt("panic", "everything in the account is closed", by)
             names = [*(name for name in self.books.accounts if name != MAIN), MAIN]
-            return [row for name in names for row in await self._flatten(name)]
+            rows_of_each = await asyncio.gather(*(self._flatten(name) for name in names))  # none waits for another's
+            return [row for rows in rows_of_each for row in rows]
         self._person_halts[account] = Halted(self.now_ns(), "panic", f"all of {account} is closed", by)
         await self.do(Suspended(self.now_ns(), account, True))
         return await self._flatten(account)

@@ -905,6 +905,37 @@ async def test_panic_cancels_again_what_the_broker_did_not_take_and_says_what_is
             assert "is not cancelled: try again" in closing_text([by_symbol["QQQ"]])
 
 
+async def test_panic_tries_again_what_hanging_calls_kept_from_being_sent(tmp_path: Path) -> None:
+    """Two calls that hang take the ten seconds for which all others wait for their turn."""
+    names = tuple(f"{letter}X" for letter in "ABCDEF")
+    async with stage(tmp_path, symbols=names) as s:
+        for name in names:
+            await s.place("a", 1, symbol=name)
+            where = {"method": "DELETE", "path": f"/v2/positions/{name}"}
+            if name < "CX":
+                s.broker.faults.add("http_hang", where=where, seconds=60, moment="before", times=1)
+        await s.until(lambda: len(s.held("a")) == len(names))
+        rows = await s.gateway.panic("a", "anna")
+        assert sorted((row["symbol"], row["status"], row["body"]["qty"]) for row in rows) == [
+            (name, 200, "1") for name in names
+        ]
+        await s.until(lambda: not s.broker.account.positions)
+        assert all(sum(t.quantity for t in s.broker.account.trades if t.symbol == name) == 0 for name in names)
+        await s.settled()
+
+
+async def test_in_a_panic_of_the_account_none_waits_for_anothers_hanging_cancels(tmp_path: Path) -> None:
+    async with stage(tmp_path, symbols=("AX", "BX")) as s:
+        await hold(s, "b", 1)
+        row = await s.place("a", 1, symbol="AX", type="limit", limit_price="400")
+        where = {"method": "DELETE", "path": f"/v2/orders/{row['id']}"}
+        s.broker.faults.add("http_hang", where=where, seconds=60, moment="before", times=9)
+        closing = asyncio.create_task(s.gateway.panic("account", "anna"))
+        await asyncio.sleep(18)  # three calls of five seconds, and a report
+        assert not s.held("b")
+        assert [row["status"] for row in await closing] == [504, 200]
+
+
 @pytest.mark.parametrize("delay_s", [0, 6, 60])
 @pytest.mark.parametrize("entered", ["IWM", "SPY"])
 async def test_panic_closes_what_a_cancelled_purchase_filled_however_late_the_stream_says_so(
