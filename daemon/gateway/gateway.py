@@ -1156,8 +1156,15 @@ class Gateway:
             return await self._close(account, symbol, quantity, percent)
 
     def _is_held(self, account: str, symbol: str) -> None:
-        if not self.books.accounts[account].quantity(symbol):
+        """Raise the broker's 404 for nothing to close: also where `main` is short of what others hold at the broker."""
+        quantity = self.books.accounts[account].quantity(symbol)
+        if not quantity or (account == MAIN and quantity < 0 and not self._short_at_broker(symbol)):
             raise Refusal(404, 40410000, f"position not found: {symbol}")
+
+    def _short_at_broker(self, symbol: str) -> Decimal:
+        """Return by how much the account itself is short, by the books and by the last report; 0 where it is not."""
+        quantities = (self.books.sums()[1], self.books.broker_held)
+        return max(-max(by_symbol.get(symbol, ZERO) for by_symbol in quantities), ZERO)
 
     async def _after_report(self, *, for_exit: bool = True) -> None:
         """Wait for a report that begins now: a close call does, and any sale before the first report of a start.
@@ -1253,8 +1260,9 @@ class Gateway:
     def _closable(self, account: str, symbol: str) -> Decimal:
         """Return how much of a position can be closed, without what ended orders closed and is not booked yet."""
         books, holding = self.books, self.books.accounts[account].quantity(symbol)
-        if holding <= 0:
-            return abs(holding) - books.unbooked_quantity(symbol, "buy", account)
+        if holding <= 0:  # the broker's own call sells where the account is not short
+            short = -holding if account != MAIN else min(-holding, self._short_at_broker(symbol))
+            return short - books.unbooked_quantity(symbol, "buy", account)
         total = sum(books.holders(symbol).values(), ZERO) - books.unbooked_quantity(symbol, "sell")
         return min(holding - books.unbooked_quantity(symbol, "sell", account), total)
 

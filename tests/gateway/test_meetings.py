@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import json
 from datetime import UTC, datetime
@@ -934,6 +935,27 @@ async def test_in_a_panic_of_the_account_none_waits_for_anothers_hanging_cancels
         await asyncio.sleep(18)  # three calls of five seconds, and a report
         assert not s.held("b")
         assert [row["status"] for row in await closing] == [504, 200]
+
+
+@pytest.mark.parametrize(("desk", "sold", "left"), [(10, 3, 7), (3, 3, 0), (2, 5, 0), (0, 4, 0)])
+async def test_what_main_is_short_of_is_bought_as_far_as_the_account_is_short(
+    tmp_path: Path, desk: int, sold: int, left: int
+) -> None:
+    """The broker's own call sells where the account is long: it would sell the desks' shares a second time."""
+    async with stage(tmp_path) as s:
+        if desk:
+            await hold(s, "a", desk)
+        for quantity in filter(None, (min(sold, desk), max(sold - desk, 0))):  # a short sale is an order of its own
+            s.broker.by_hand("place", symbol="SPY", qty=str(quantity), side="sell")
+            await asyncio.sleep(1)
+        assert s.held("main") == {"SPY": -sold}
+        await s.settled()
+        with contextlib.suppress(Refusal):
+            await s.gateway.close("main", "SPY", None, None)
+        await asyncio.sleep(1)
+        assert s.broker.account.quantity("SPY") == left
+        assert s.held("a").get("SPY", 0) == desk
+        await s.settled()
 
 
 @pytest.mark.parametrize("delay_s", [0, 6, 60])
