@@ -305,11 +305,11 @@ def was_counted(draft: Draft, line: Activity) -> bool:
 
 def note_moved(draft: Draft, line: Activity) -> None:
     """Note shares that came or left without a trade, as from another broker: their number shows no split."""
-    _note_day(draft, f"{line.symbol}{_MOVED}{exact(line.quantity)} by {line.id} ", new_york_date(line.time_ns))
+    _note_day(draft, f"{line.symbol}{_MOVED}{exact(line.quantity)} by {line.id} ", new_york_date(draft.now_ns))
 
 
 def _were_moved(draft: Draft, symbol: str, change: Quantity) -> bool:
-    """Return whether lines dated around today moved `change` shares, one line or several together."""
+    """Return whether lines of the last nights, whatever their dates, moved `change` shares, one or several together."""
     name, days = f"{symbol}{_MOVED}", near_days(new_york_date(draft.now_ns))
     sums: set[Quantity] = {0}
     for key in draft.broker.seen:
@@ -342,7 +342,7 @@ def note_positions(draft: Draft, positions: Iterable[BrokerPosition]) -> dict[st
     pending_splits = tuple(
         symbol
         for symbol, (old_quantity, new_quantity) in changed.items()
-        if new_quantity != old_quantity
+        if not _were_moved(draft, symbol, new_quantity - old_quantity)
         and (symbol in splits or symbol in lieu_symbols or is_split(draft, symbol, broker_positions.get(symbol)))
     )
     draft.basket = replace(basket, apart=apart, to_come=pending_splits, splits=splits, sure=sure)

@@ -1,0 +1,92 @@
+"""A desk that is down for days, while companies and a person change what its account holds.
+
+The account of `tests.support.core.account` is the truth; whose shares are whose is counted by hand. The desk bought on
+Monday at 100.00, was down from Tuesday's morning on, and starts eight days later.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+from msgspec.structs import replace
+
+from daemon.core import events as ev
+from daemon.core.effects import RaiseAlarm, SubmitOrder
+from daemon.core.limits import Trading
+from strategies.kit.contract import Session
+from strategies.kit.quantity import Quantity
+from tests.support.core.account import Account, line
+from tests.support.core.daily_desk import LAST_FRIDAY, MIDNIGHT, DailyDesk, bar
+from tests.support.core.daily_live import IGNORE, buy, live, with_shares
+from tests.support.core.desk import DAY, FRIDAY, HALF_DAY, MINUTE, MONDAY, TUESDAY, of
+
+BACK = Session("2024-07-10", MONDAY.open_ns + 9 * DAY, MONDAY.close_ns + 9 * DAY)
+
+
+def dated(day: Session, told: ev.Activity, ex: str = "") -> ev.Activity:
+    """A line of that day, which the broker dates at midnight."""
+    return replace(told, id=f"{day.date} {told.id}", time_ns=day.open_ns - MIDNIGHT, ex_date=ex)
+
+
+def beside(account: Account, persons: dict[str, int], **own: int) -> DailyDesk:
+    """A desk that bought 20 AAA and 10 BBB, or other shares, beside those that a person had before."""
+    account.positions = {symbol: (count, Decimal(100)) for symbol, count in persons.items()}
+    d = live(account, IGNORE)
+    buy(d, account, **(own or {"AAA": 20, "BBB": 10}))
+    assert d.state.broker.foreign_held == persons
+    return d
+
+
+def holds(account: Account, **shares: int) -> None:
+    """The account has these shares now, the desk's and others'."""
+    account.positions = {symbol: (count, Decimal(100)) for symbol, count in shares.items()}
+
+
+def traded(account: Account, symbol: str, quantity: int, day: Session, price: str = "100") -> None:
+    """A person's order of that day, after the open, which was filled."""
+    name, side = f"hand-{len(account.orders)}", 1 if quantity > 0 else -1
+    account.by_hand(name, symbol, side, abs(quantity), day.open_ns + MINUTE)
+    account.fill(name, abs(quantity), price, day.open_ns + MINUTE)
+    account.fills.pop()  # the link passes on the desk's alone
+
+
+def starts_again(d: DailyDesk, account: Account) -> list[RaiseAlarm]:
+    """The first report, the sessions that were missed, and three reports with news alone; returns all alarms."""
+    now = BACK.open_ns - 31 * MINUTE
+    effects = d.put(account.report(now), ev.SessionEnded(now, TUESDAY.date))
+    account.orders.clear()
+    for day, before in ((HALF_DAY, TUESDAY), (FRIDAY, HALF_DAY)):
+        effects += d.put(ev.SessionScheduled(now, day, (BACK,), (before,)), ev.SessionEnded(now, day.date))
+    d.session = BACK
+    effects += d.put(ev.SessionScheduled(d.at(-30), BACK, (), (FRIDAY,)))
+    for minute in (-20, -19, -18):
+        effects += d.put(account.report(d.at(minute)))
+    return of(effects, RaiseAlarm)
+
+
+def sold_of(d: DailyDesk, account: Account, **prices: str) -> dict[str, Quantity]:
+    """What a flatten sells of each symbol; each order is filled at once."""
+    effects = d.put(ev.FlattenRequested(d.at(2), "out", "ann"))
+    sold: dict[str, Quantity] = {}
+    for second in range(10, 130, 10):
+        effects += d.quotes(2 + second / 60, **prices)
+        for order in of(effects, SubmitOrder):
+            sold[order.symbol] = sold.get(order.symbol, 0) + order.quantity
+            d.put(
+                account.fill(account.take(order, d.state.now_ns), order.quantity, prices[order.symbol], d.state.now_ns)
+            )
+        effects = d.put(account.report(d.state.now_ns + 1))
+    return sold
+
+
+@pytest.mark.parametrize("rules", [None, IGNORE])
+def test_shares_that_a_person_moved_in_days_ago_are_no_split_and_no_exit_sells_them(rules: Trading | None) -> None:
+    """Of 20 AAA that cost 2,000 USD 50 would be five for two, and the bars fell as by a split of five for four."""
+    d = with_shares(account := Account(), rules, AAA=20, BBB=10)
+    account.book(dated(TUESDAY, line("ACATS", "AAA", 30)))
+    account.positions["AAA"] = (50, Decimal(40))
+    fallen = tuple(bar("AAA", day, 80.0) for day in (LAST_FRIDAY, MONDAY))
+    d.put(ev.HistoryAdjusted(d.state.now_ns, "AAA", fallen))
+    assert "split_awaited" not in [alarm.name for alarm in starts_again(d, account)]
+    assert sold_of(d, account, AAA="80", BBB="100") == {"AAA": 20, "BBB": 10}
