@@ -413,7 +413,7 @@ def _readings(draft: Draft, line: Activity) -> list[tuple[Quantity, Quantity]]:
         if foreign_quantity >= after:
             readings.append((own_quantity, foreign_quantity - after + before))
     readings = list(dict.fromkeys(readings))
-    return readings if own_quantity > 0 and line.quantity and not _alike(readings) else readings[:1]
+    return readings if line.quantity and len(readings) > 1 and not _alike(readings) else readings[:1]
 
 
 def _changes(draft: Draft, line: Activity, shares: tuple[Quantity, Quantity]) -> bool:

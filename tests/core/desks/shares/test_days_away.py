@@ -90,3 +90,18 @@ def test_shares_that_a_person_moved_in_days_ago_are_no_split_and_no_exit_sells_t
     d.put(ev.HistoryAdjusted(d.state.now_ns, "AAA", fallen))
     assert "split_awaited" not in [alarm.name for alarm in starts_again(d, account)]
     assert sold_of(d, account, AAA="80", BBB="100") == {"AAA": 20, "BBB": 10}
+
+
+def test_after_a_bust_a_new_name_is_that_of_the_persons_shares() -> None:
+    """The purchase of 20 AAA never was: the five that get a new name are a person's."""
+    d = beside(account := Account(), {"AAA": 5})
+    fill = next(fill for fill in account.fills if fill.symbol == "AAA")
+    gone = replace(line("AMENDED_FILL", "AAA", -20, "2000"), order=fill.client_order_id, side=1)
+    account.book(dated(HALF_DAY, replace(gone, filled_ns=fill.filled_ns)))
+    account.lines += [dated(FRIDAY, line("NC", "AAA", -5)), dated(FRIDAY, line("NC", "AAAN", 5))]
+    holds(account, AAAN=5, BBB=10)
+    account.orders.clear()
+    account.fills.clear()
+    starts_again(d, account)
+    assert (d.held, d.state.broker.foreign_held, d.state.book.cash) == ({"BBB": 10}, {"AAAN": 5}, account.cash)
+    assert d.state.risk.reconciled
