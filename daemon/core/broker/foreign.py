@@ -366,6 +366,7 @@ def share_of(draft: Draft, line: Activity, *, cash: bool, replaces: bool) -> tup
     """
     owners, foreign = draft.broker.owners, draft.broker.foreign_held
     closes = owners.closes.get(line.symbol, ())
+    others_hold = foreign or _others_held(draft, line)
     if line.kind == "CIL" and line.symbol in owners.lieu:
         return (1, 1)  # by its fractions, see `_cash_part`
     came_back = line.quantity > 0 and any(
@@ -379,11 +380,11 @@ def share_of(draft: Draft, line: Activity, *, cash: bool, replaces: bool) -> tup
         return fitting[0] if len(fitting) == 1 else None
     if not closes and not foreign.get(line.symbol):
         strange = replaces and not _takes_the_place(draft, line) and _has_strange_shares(draft, line.symbol)
-        if (replaces and foreign and _holds_shares(draft)) or strange:
+        if (replaces and others_hold and _holds_shares(draft)) or strange:
             return None  # shares of a spin-off, or in place of what is not known to have left
         if cash and draft.broker.beyond_of(line.symbol):
             return None  # shares that no book has earned a part of it
-        desks = not foreign or draft.held(line.symbol) or line.symbol in draft.spec.symbols or not line.symbol
+        desks = not others_hold or draft.held(line.symbol) or line.symbol in draft.spec.symbols or not line.symbol
         return (1, 0) if desks else (0, 1)
     day = new_york_date(line.time_ns)
     if line.ex_date or not cash:
@@ -473,14 +474,19 @@ def take_spin_off_back(draft: Draft, line: Activity) -> bool:
 
     That is certain where others hold nothing else and held no shares at the last close. Returns whether it did so.
     """
-    foreign, day = draft.broker.foreign_held, new_york_date(line.time_ns).isoformat()
-    count = draft.counted(line.quantity)
+    foreign, count = draft.broker.foreign_held, draft.counted(line.quantity)
     others_hold = any(symbol != line.symbol for symbol in foreign) or not _holds_shares(draft)
-    earlier = [[one.others for one in history if one.date < day] for history in draft.broker.owners.closes.values()]
-    if others_hold or any(held[-1] for held in earlier if held) or not 0 < count <= foreign.get(line.symbol, 0):
+    if others_hold or _others_held(draft, line) or not 0 < count <= foreign.get(line.symbol, 0):
         return False
     hold_foreign(draft, line.symbol, -count)
     return True
+
+
+def _others_held(draft: Draft, line: Activity) -> bool:
+    """Return whether others held anything at the last close before the line, or wait for what replaces their shares."""
+    day = new_york_date(line.time_ns).isoformat()
+    earlier = [[one.others for one in history if one.date < day] for history in draft.broker.owners.closes.values()]
+    return any(held[-1] for held in earlier if held) or any(others for _, others in _recent_moves(draft, line).values())
 
 
 def may_be_the_desks(draft: Draft, symbol: str) -> bool:

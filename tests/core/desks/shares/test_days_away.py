@@ -105,3 +105,25 @@ def test_after_a_bust_a_new_name_is_that_of_the_persons_shares() -> None:
     starts_again(d, account)
     assert (d.held, d.state.broker.foreign_held, d.state.book.cash) == ({"BBB": 10}, {"AAAN": 5}, account.cash)
     assert d.state.risk.reconciled
+
+
+@pytest.mark.parametrize("spun_first", [True, False])
+def test_a_spin_off_is_not_the_desk_s_while_a_person_s_shares_change_their_name(*, spun_first: bool) -> None:
+    """The ledger does not say of which shares it is: the person had 10 AAA."""
+    d = beside(account := Account(), {"AAA": 10})
+    spun, named = line("SPIN", "SPN", 10), line("NC", "AAAN", 30)
+    lines = [line("NC", "AAA", -30), *((spun, named) if spun_first else (named, spun))]
+    account.lines += [dated(FRIDAY, told) for told in lines]
+    holds(account, AAAN=30, BBB=10, SPN=10)
+    assert "owner_unknown" in [alarm.name for alarm in starts_again(d, account)]
+    assert (d.held, d.state.broker.foreign_held) == ({"AAAN": 20, "BBB": 10}, {"AAAN": 10, "SPN": 10})
+
+
+def test_a_spin_off_is_not_the_desk_s_though_the_person_sold_before_the_desk_is_back() -> None:
+    """Of the 10 SPN of 20 AAA the person's 10 brought five."""
+    d = beside(account := Account(), {"AAA": 10}, AAA=10)
+    account.lines.append(dated(HALF_DAY, line("SPIN", "SPN", 10)))
+    traded(account, "AAA", -10, HALF_DAY)
+    holds(account, AAA=10, SPN=10)
+    assert "owner_unknown" in [alarm.name for alarm in starts_again(d, account)]
+    assert (d.held, d.state.broker.foreign_held) == ({"AAA": 10}, {"SPN": 10})
