@@ -1006,7 +1006,8 @@ def _split_before_its_fills(draft: Draft, event: BrokerReported, symbol: str) ->
 def _book_before_fills(draft: Draft, event: BrokerReported, lines: list[Activity], was: str, now: str) -> None:
     """Book these lines of shares formerly called `was` before the new fills of `now`, if there are any.
 
-    Fills that the report dates before the lines are booked first. A fill without a time counts as later.
+    Fills that the report dates before the lines are booked first, and so are orders of others that were sent before. A
+    fill without a time counts as later.
     """
     since_ns = min((line.time_ns for line in lines), default=0)
     fills_before_split = [fill for fill in event.fills if fill.symbol == was and fill.filled_ns < since_ns]
@@ -1019,6 +1020,9 @@ def _book_before_fills(draft: Draft, event: BrokerReported, lines: list[Activity
         if filled_quantities.get(fill.client_order_id, -1) == fill.cumulative_quantity:
             del filled_quantities[fill.client_order_id]  # all of it filled before
     if filled_quantities:
+        for order in (*event.ended_orders, *event.open_orders):
+            if order.symbol == was and order.submitted_ns < since_ns and own_or_guards(draft, order) is None:
+                absorb(draft, order)
         for line in in_order(lines, lambda line: line):
             _book_once(draft, line, event.positions)
 

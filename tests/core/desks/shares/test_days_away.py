@@ -127,3 +127,16 @@ def test_a_spin_off_is_not_the_desk_s_though_the_person_sold_before_the_desk_is_
     holds(account, AAA=10, SPN=10)
     assert "owner_unknown" in [alarm.name for alarm in starts_again(d, account)]
     assert (d.held, d.state.broker.foreign_held) == ({"AAA": 10}, {"SPN": 10})
+
+
+def test_what_a_person_bought_before_and_after_a_split_is_of_the_old_and_the_new_shares() -> None:
+    """One for ten of 20 of the desk and 10 of the person, who then buys four new ones."""
+    d = beside(account := Account(), {})
+    traded(account, "AAA", 10, TUESDAY)
+    account.lines += [dated(HALF_DAY, line("SPLIT", "AAA", -30)), dated(HALF_DAY, line("SPLIT", "AAA", 3))]
+    holds(account, AAA=3, BBB=10)
+    traded(account, "AAA", 4, FRIDAY, "1000")
+    names = {alarm.name for alarm in starts_again(d, account)}
+    assert names == {"foreign_order"}
+    assert (d.held, d.state.broker.foreign_held) == ({"AAA": 2, "BBB": 10}, {"AAA": 5})
+    assert (d.state.risk.reconciled, d.state.book.cash) == (True, account.cash)
