@@ -45,7 +45,7 @@ from daemon.core.risk.splits import (
     spin_offs_to_come,
     splits_commonly,
 )
-from daemon.core.session import new_york_date
+from daemon.core.session import new_york_date, new_york_minute
 from daemon.core.state import BROKER_MODES, ZERO, HeldAtClose, Owners
 from strategies.kit.quantity import FINEST, Quantity, exact, floor_to, whole_of
 from strategies.kit.units import MINUTE_NS
@@ -265,6 +265,7 @@ def _ignore(draft: Draft, report: BrokerOrder) -> bool:
     cash_usd = -report.side * (cost - order.cost) * (OPTION_MULTIPLIER if is_contract(report.symbol) else 1)
     draft.put_book(replace(old_book, cash=old_book.cash + cash_usd))
     hold_foreign(draft, report.symbol, report.side * (filled_quantity - order.filled))
+    _note_missed_trade(draft, report, report.side * (filled_quantity - order.filled))
     note_part(draft, filled_quantity - order.filled)
     gave_up = _drop_sold_shares(draft, report.symbol)
     with draft.because(SOLD_BY_OTHERS):
@@ -317,6 +318,7 @@ def hold_foreign(draft: Draft, symbol: str, quantity: Quantity) -> None:
 
 
 SEEN_NS = 10 * MINUTE_NS  # a report at most this long before a close shows who held what at the close
+CLOSES_MIN = 16 * 60  # of New York's day
 CLOSES_MAX = 64  # changes kept for each symbol; the oldest is dropped first
 PAID_WITHIN = timedelta(days=100)  # longest time from a dividend's ex-date to its payment
 BEGUN = "0"  # stands for a close while none is known: earlier than any date
@@ -356,6 +358,32 @@ def note_closes(draft: Draft) -> None:
     seen = over and session.close_ns - draft.broker.asked_ns <= SEEN_NS  # else earlier trades may be unreported
     alone_from = (owners.alone_from or close_date) if seen else UNSET
     _note(draft, replace(owners, noted=close_date or BEGUN, closes=closes, alone_from=alone_from))
+
+
+def _note_missed_trade(draft: Draft, report: BrokerOrder, change: Quantity) -> None:
+    """Note a trade of others on a day whose close the desk did not see: the order's, or that of the last report.
+
+    What is sent after a close trades on the next day.
+    """
+    late = new_york_minute(report.submitted_ns) >= CLOSES_MIN
+    sent_on = new_york_date(report.submitted_ns) + timedelta(days=late)
+    _note_missed(draft, report.symbol, max(sent_on, new_york_date(draft.broker.asked_ns)), change)
+
+
+def _note_missed(draft: Draft, symbol: str, changed_on: date, change: Quantity) -> None:
+    """Note what desk and others held since a `change` of the others' on a day whose close the desk did not see."""
+    owners, day = draft.broker.owners, changed_on.isoformat()
+    if not (owners.noted and owners.noted <= day < new_york_date(draft.now_ns).isoformat()):
+        return
+    history, now = owners.closes.get(symbol, ()), (draft.held(symbol), draft.broker.foreign_held.get(symbol, 0))
+    earlier, later = (tuple(one for one in history if (one.date < day) is before) for before in (True, False))
+    if not later:
+        later = (HeldAtClose(day, *now),)
+    else:
+        then = earlier[-1].others if earlier else 0
+        later = tuple(replace(one, others=one.others + change) for one in later)
+        later = later if later[0].date == day else (HeldAtClose(day, later[0].own, then + change), *later)
+    _note(draft, replace(owners, closes={**owners.closes, symbol: (*earlier, *later)[-CLOSES_MAX:]}))
 
 
 def share_of(draft: Draft, line: Activity, *, cash: bool, replaces: bool) -> tuple[Quantity, Quantity] | None:

@@ -129,6 +129,37 @@ def test_a_spin_off_is_not_the_desk_s_though_the_person_sold_before_the_desk_is_
     assert (d.held, d.state.broker.foreign_held) == ({"AAA": 10}, {"SPN": 10})
 
 
+@pytest.mark.parametrize(
+    ("before", "change", "ex", "paid"),
+    [(0, 20, FRIDAY, "40"), (20, -20, FRIDAY, "20"), (20, -20, HALF_DAY, "40")],
+)
+def test_a_dividend_is_divided_by_what_each_held_though_no_close_was_seen(
+    before: int, change: int, ex: Session, paid: str
+) -> None:
+    """The person trades AAA on Wednesday, 1 USD a share is paid on Friday: the desk's part is always that of its 20."""
+    d = beside(account := Account(), {"AAA": before} if before else {})
+    traded(account, "AAA", change, HALF_DAY)
+    account.book(dated(FRIDAY, line("DIV", "AAA", 0, paid), ex.date))
+    holds(account, AAA=20 + before + change, BBB=10)
+    starts_again(d, account)
+    assert (d.state.book.realized, d.state.book.cash) == (Decimal(20), account.cash)
+
+
+def test_an_order_of_yesterday_that_fills_today_has_no_part_of_todays_dividend() -> None:
+    """The desk is there all the time. 1 USD is paid for each of its own 20 AAA."""
+    d = beside(account := Account(), {"BBB": 5})
+    d.put(account.report(d.at(389)), account.report(d.at(391)))
+    account.by_hand("hand", "AAA", 1, 20, d.at(100))
+    d.put(account.report(d.at(392)), ev.SessionEnded(d.at(393), TUESDAY.date))
+    d.begin(HALF_DAY)
+    d.put(account.report(d.at(-20)))
+    account.fill("hand", 20, "100", d.at(1))
+    account.fills.pop()
+    account.book(dated(HALF_DAY, line("DIV", "AAA", 0, "20"), HALF_DAY.date))
+    d.put(account.report(d.at(2)))
+    assert (d.state.book.realized, d.state.broker.foreign_held) == (Decimal(20), {"AAA": 20, "BBB": 5})
+
+
 def test_what_a_person_bought_before_and_after_a_split_is_of_the_old_and_the_new_shares() -> None:
     """One for ten of 20 of the desk and 10 of the person, who then buys four new ones."""
     d = beside(account := Account(), {})
