@@ -44,6 +44,7 @@ from daemon.core.risk.splits import (
     purchases_around,
     spin_offs_to_come,
     splits_commonly,
+    was_counted,
 )
 from daemon.core.session import new_york_date, new_york_minute
 from daemon.core.state import BROKER_MODES, ZERO, HeldAtClose, Owners
@@ -51,6 +52,7 @@ from strategies.kit.quantity import FINEST, Quantity, exact, floor_to, whole_of
 from strategies.kit.units import MINUTE_NS
 
 NEW_NAME = ("NC", "SC")  # of the company, of its symbol
+SHARE_TRANSFERS = ("JNLS", "ACATS")  # their shares are not the desk's: see `hold_moved`
 FOREIGN = "foreign"  # an order's purpose
 STRANGE = " of others"  # suffix in `seen` of a contract that others traded and no book has (`halt`)
 SOLD_BY_OTHERS = Cause("foreign_order")
@@ -360,6 +362,23 @@ def note_closes(draft: Draft) -> None:
     _note(draft, replace(owners, noted=close_date or BEGUN, closes=closes, alone_from=alone_from))
 
 
+def hold_moved(draft: Draft, line: Activity) -> None:
+    """Count shares that a transfer brings as others', from its day on, unless they were taken over (`ignore`).
+
+    With `halt` they are in no book, and the report's later lines are about them too. Shares that a transfer takes may
+    be anybody's: the comparison judges them.
+    """
+    rule, symbol, count = draft.trading.broker.foreign_orders, line.symbol, draft.counted(line.quantity)
+    if count <= 0 or was_counted(draft, line):
+        return
+    if rule == "ignore":
+        hold_foreign(draft, symbol, count)
+        _note_missed(draft, symbol, new_york_date(line.time_ns), count)
+    elif rule == "halt":
+        beyond = {**(draft.broker.beyond or {}), symbol: draft.broker.beyond_of(symbol) + count}
+        draft.broker = replace(draft.broker, beyond=beyond)
+
+
 def _note_missed_trade(draft: Draft, report: BrokerOrder, change: Quantity) -> None:
     """Note a trade of others on a day whose close the desk did not see: the order's, or that of the last report.
 
@@ -485,7 +504,8 @@ def _has_strange_shares(draft: Draft, symbol: str) -> bool:
     all: for shares of it that are gone, and for spin-offs that are announced.
     """
     beyond, to_come = draft.broker.beyond or {}, draft.basket.to_come
-    brought = {line.symbol for line in draft.lines if line.quantity > 0 and beyond.get(line.symbol) == line.quantity}
+    lines = [line for line in draft.lines if line.kind not in SHARE_TRANSFERS and line.quantity > 0]
+    brought = {line.symbol for line in lines if beyond.get(line.symbol) == line.quantity}
     others = [one for one in beyond.keys() - {symbol, *to_come} - brought if not is_contract(one)]
     missing = {one for one in draft.broker.doubtful if draft.held(one) > 0 and draft.broker.available.get(one) == 0}
     gone = {it.symbol for it in draft.basket.leavers} | {one for one in missing - {*to_come} if not is_contract(one)}

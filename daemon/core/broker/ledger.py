@@ -18,10 +18,12 @@ from msgspec.structs import replace
 from daemon.core.book import COST_GRID, OPTION_MULTIPLIER, move_shares, rescale, without_income
 from daemon.core.broker.fills import is_ours, transfer
 from daemon.core.broker.foreign import (
+    SHARE_TRANSFERS,
     cash_of_the_desk,
     contracts_of_the_desk,
     dispute,
     hold_foreign,
+    hold_moved,
     lieu_fraction,
     may_be_the_desks,
     others_traded,
@@ -78,7 +80,6 @@ WITHHELD = "WH"  # tax, of dividends or interest
 CASH_IN_LIEU = "CIL"  # for the fraction of a share
 CORRECTION = "CORR"  # of an earlier line's cash
 INCOME = frozenset((*DIVIDENDS, *INTEREST, WITHHELD, CASH_IN_LIEU, CORRECTION))
-SHARE_TRANSFERS = ("JNLS", "ACATS")  # their shares are not the desk's: the comparison judges them
 TRANSFERS = frozenset(("CSD", "CSW", "JNL", "JNLC", "TRANS", "ACATC", CRYPTO_FEE, *SHARE_TRANSFERS))
 SPLITS = frozenset(("SPLIT", "SSP", "FSPLIT", "RSPLIT"))
 EXERCISED = ("OPEXC", "OPASN")
@@ -128,8 +129,9 @@ def in_order(lines: Iterable[Line], activity_of: Callable[[Line], Activity]) -> 
 
     Days come in turn, since a later line may take what an earlier one brought. Within a day those kinds come last that
     take what another kind brings, such as the split of renamed shares; within an action what leaves comes first, then
-    cash alone, then what comes. Shares of an exercise follow the contracts that ended for them, and cash for a fraction
-    follows all shares, whatever their days.
+    cash alone, then what comes. A transfer's shares come last of a day, since an action is of those held before it.
+    Shares of an exercise follow the contracts that ended for them, and cash for a fraction follows all shares, whatever
+    their days.
     """
     entries = [(line, it, new_york_date(it.time_ns)) for line in lines for it in (activity_of(line),)]
     ended_on: dict[str, date] = {}
@@ -147,6 +149,8 @@ def in_order(lines: Iterable[Line], activity_of: Callable[[Line], Activity]) -> 
             return max(day, ended_on.get(it.symbol, day)), 1, 0
         if it.kind == CASH_IN_LIEU:
             return date.max, 0, 0
+        if it.kind in SHARE_TRANSFERS:
+            return day, 3, 0
         return day, 2 if it.kind in later_kinds[day] else 0, _turn(it) if it.kind in REPLACING else 0
 
     return [line for line, _, _ in sorted(entries, key=place)]
@@ -247,6 +251,7 @@ def _book(draft: Draft, line: Activity) -> None:
         transfer(draft, line.amount)
         if line.kind in SHARE_TRANSFERS:
             note_moved(draft, line)
+            hold_moved(draft, line)
     elif line.kind in SPLITS and parse_occ(line.symbol) is None:
         draft.desk.holds.split(draft, line, ZERO)
     elif line.kind in REORGANISED and draft.desk.holds.reorganise(draft, line):

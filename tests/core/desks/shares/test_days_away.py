@@ -145,6 +145,27 @@ def test_a_dividend_is_divided_by_what_each_held_though_no_close_was_seen(
     assert (d.state.book.realized, d.state.book.cash) == (Decimal(20), account.cash)
 
 
+def test_a_dividend_is_divided_by_the_shares_that_a_person_moved_in_too() -> None:
+    d = beside(account := Account(), {})
+    account.book(dated(TUESDAY, line("ACATS", "AAA", 20)))
+    account.book(dated(FRIDAY, line("DIV", "AAA", 0, "40"), FRIDAY.date))
+    holds(account, AAA=40, BBB=10)
+    assert starts_again(d, account) == []
+    assert (d.state.book.realized, d.state.broker.foreign_held) == (Decimal(20), {"AAA": 20})
+
+
+@pytest.mark.parametrize(("ex", "paid"), [(HALF_DAY, "40"), (FRIDAY, "80")])
+def test_a_dividend_is_divided_at_its_day_whatever_the_person_did_later(ex: Session, paid: str) -> None:
+    """20 AAA come on Tuesday, told after the 40 that the person buys on Wednesday."""
+    d = beside(account := Account(), {})
+    traded(account, "AAA", 40, HALF_DAY)
+    account.book(dated(TUESDAY, line("ACATS", "AAA", 20)))
+    account.book(dated(FRIDAY, line("DIV", "AAA", 0, paid), ex.date))
+    holds(account, AAA=80, BBB=10)
+    starts_again(d, account)
+    assert (d.state.book.realized, d.state.broker.foreign_held) == (Decimal(20), {"AAA": 60})
+
+
 def test_an_order_of_yesterday_that_fills_today_has_no_part_of_todays_dividend() -> None:
     """The desk is there all the time. 1 USD is paid for each of its own 20 AAA."""
     d = beside(account := Account(), {"BBB": 5})
@@ -158,6 +179,18 @@ def test_an_order_of_yesterday_that_fills_today_has_no_part_of_todays_dividend()
     account.book(dated(HALF_DAY, line("DIV", "AAA", 0, "20"), HALF_DAY.date))
     d.put(account.report(d.at(2)))
     assert (d.state.book.realized, d.state.broker.foreign_held) == (Decimal(20), {"AAA": 20, "BBB": 5})
+
+
+def test_what_comes_of_shares_that_a_person_moved_in_is_not_the_desk_s_by_the_rule_halt() -> None:
+    """They are in no book: a dividend of 40 AAA and 40 shares of a spin-off may be anybody's."""
+    d = with_shares(account := Account(), AAA=20, BBB=10)
+    account.book(dated(TUESDAY, line("ACATS", "AAA", 20)))
+    account.book(dated(FRIDAY, line("DIV", "AAA", 0, "40"), FRIDAY.date))
+    account.lines.append(dated(FRIDAY, line("SPIN", "SPN", 40)))
+    holds(account, AAA=40, BBB=10, SPN=40)
+    names = [alarm.name for alarm in starts_again(d, account)]
+    assert (names.count("owner_unknown"), d.state.book.realized) == (2, Decimal(0))
+    assert sold_of(d, account, AAA="100", BBB="100", SPN="10") == {"AAA": 20, "BBB": 10}
 
 
 def test_what_a_person_bought_before_and_after_a_split_is_of_the_old_and_the_new_shares() -> None:
