@@ -47,7 +47,7 @@ from daemon.core.risk.splits import (
     was_counted,
 )
 from daemon.core.session import new_york_date, new_york_minute
-from daemon.core.state import BROKER_MODES, ZERO, HeldAtClose, Owners
+from daemon.core.state import BROKER_MODES, ZERO, HeldAtClose, Leaver, Owners
 from strategies.kit.quantity import FINEST, Quantity, exact, floor_to, whole_of
 from strategies.kit.units import MINUTE_NS
 
@@ -543,10 +543,23 @@ def may_be_the_desks(draft: Draft, symbol: str) -> bool:
 
 
 def _left_for(draft: Draft, line: Activity) -> dict[str, tuple[Quantity, Quantity]]:
-    """Return the shares (desk's, others') that the line's may replace: by symbol, else by number, else by kind."""
-    fitting = {name: parts for name, parts in _recent_moves(draft, line).items() if name.startswith(f"{line.kind} ")}
+    """Return the shares (desk's, others') that the line's may replace: by symbol, else by number, else by kind.
+
+    The desk's that were paid for are not replaced.
+    """
+    waiting = {it.symbol for it in draft.basket.leavers}
+    fitting = {
+        name: parts
+        for name, parts in _recent_moves(draft, line).items()
+        if name.startswith(f"{line.kind} ") and (not parts[0] or _moved_symbol(name) in waiting)
+    }
     same = {name: parts for name, parts in fitting.items() if _moved_symbol(name) == line.symbol}
     return same or {name: parts for name, parts in fitting.items() if sum(parts) == line.quantity} or fitting
+
+
+def awaits_shares(draft: Draft, leaver: Leaver) -> bool:
+    """Return whether the record of what left, of desk or others, has these shares: none have come for them yet."""
+    return any(name.startswith(f"{leaver.kind} {leaver.symbol} ") for name in draft.broker.owners.moves)
 
 
 def have_left_for(draft: Draft, line: Activity) -> bool:

@@ -13,6 +13,7 @@ from msgspec import UnsetType
 from msgspec.structs import replace
 
 from daemon.core.book import COST_GRID, rescale
+from daemon.core.broker.foreign import awaits_shares
 from daemon.core.broker.ledger import MERGED, SPLITS, SPUN_OFF, WORTHLESS, income
 from daemon.core.draft import EXIT, Draft
 from daemon.core.effects import RaiseAlarm
@@ -289,8 +290,12 @@ def _take_out(draft: Draft, leaver: Leaver) -> tuple[Decimal, Decimal]:
 
 
 def _leaver_for(draft: Draft, line: Activity) -> Leaver | None:
-    """Return the shares that the line's replace: same kind, preferring the same symbol, then the same number."""
+    """Return the shares that the line's replace: same kind, preferring the same symbol, then the same number.
+
+    Where others hold shares too, the line is the desk's part, and the record of both says which ones it replaces.
+    """
     fitting = [leaver for leaver in draft.basket.leavers if leaver.kind == line.kind]
+    fitting = [leaver for leaver in fitting if not awaits_shares(draft, leaver)] or fitting
     same = [leaver for leaver in fitting if leaver.symbol == line.symbol]
     as_many = [leaver for leaver in fitting if leaver.quantity == line.quantity]
     return next(iter(same or as_many or fitting), None)

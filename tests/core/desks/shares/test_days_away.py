@@ -204,3 +204,25 @@ def test_what_a_person_bought_before_and_after_a_split_is_of_the_old_and_the_new
     assert names == {"foreign_order"}
     assert (d.held, d.state.broker.foreign_held) == ({"AAA": 2, "BBB": 10}, {"AAA": 5})
     assert (d.state.risk.reconciled, d.state.book.cash) == (True, account.cash)
+
+
+def test_shares_of_a_merger_are_not_doubted_for_one_in_cash_days_before() -> None:
+    """BBB is paid for on Tuesday, and on Friday two MMM replace each of the 30 AAA, 10 of them a person's."""
+    d = beside(account := Account(), {"AAA": 10})
+    account.book(dated(TUESDAY, line("MA", "BBB", -10, "1000")))
+    account.lines += [dated(FRIDAY, line("MA", "AAA", -30)), dated(FRIDAY, line("MA", "MMM", 60))]
+    holds(account, MMM=60)
+    starts_again(d, account)
+    assert (d.held, d.state.broker.foreign_held) == ({"MMM": 40}, {"MMM": 20})
+    assert d.state.risk.reconciled
+
+
+def test_of_two_new_names_in_one_night_each_replaces_its_own_shares() -> None:
+    """The desk has as many of both, and a person 10 BBB."""
+    d = beside(account := Account(), {"BBB": 10}, AAA=20, BBB=20)
+    lines = [("AAA", -20), ("BBB", -30), ("BBBN", 30), ("AAAN", 20)]
+    account.lines += [dated(FRIDAY, line("NC", symbol, count)) for symbol, count in lines]
+    holds(account, AAAN=20, BBBN=30)
+    renamed = [alarm.detail.partition(";")[0] for alarm in starts_again(d, account)]
+    assert renamed == ["20 BBB became 20 BBBN", "20 AAA became 20 AAAN"]
+    assert (d.held, d.state.broker.foreign_held) == ({"AAAN": 20, "BBBN": 20}, {"BBBN": 10})
