@@ -280,13 +280,15 @@ def _split_by_positions(
     """Book the splits of these symbols by the broker's positions, before their ledger lines arrive.
 
     Where others hold shares too, the new ones are divided in proportion if the market shows the split as well
-    (`by_market`). Otherwise the quantity alone does not show whose they are, and the desk's quantity stays.
+    (`by_market`). Otherwise the quantity alone does not show whose they are, and the desk's quantity stays, as it does
+    where a line of the symbol is disputed.
     """
     broker_positions = {position.symbol: position for position in positions}
     for symbol in symbols:
         own_quantity, foreign_quantity = draft.held(symbol), draft.broker.foreign_held.get(symbol, 0)
         leaves = any(it.symbol == symbol for it in draft.basket.leavers)  # booked before: its cash is to come
-        if symbol not in broker_positions or leaves or (foreign_quantity and symbol not in by_market):
+        is_unclear = symbol in draft.broker.owners.disputed or (foreign_quantity and symbol not in by_market)
+        if symbol not in broker_positions or leaves or is_unclear:
             continue
         position = broker_positions[symbol]
         left_out = _paid_out(draft, position)

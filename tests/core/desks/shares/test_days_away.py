@@ -20,6 +20,7 @@ from tests.support.core.account import Account, line
 from tests.support.core.daily_desk import LAST_FRIDAY, MIDNIGHT, DailyDesk, bar
 from tests.support.core.daily_live import IGNORE, buy, live, with_shares
 from tests.support.core.desk import DAY, FRIDAY, HALF_DAY, MINUTE, MONDAY, TUESDAY, of
+from tests.support.core.fractions_desk import FRACTIONS
 
 BACK = Session("2024-07-10", MONDAY.open_ns + 9 * DAY, MONDAY.close_ns + 9 * DAY)
 
@@ -226,3 +227,14 @@ def test_of_two_new_names_in_one_night_each_replaces_its_own_shares() -> None:
     renamed = [alarm.detail.partition(";")[0] for alarm in starts_again(d, account)]
     assert renamed == ["20 BBB became 20 BBBN", "20 AAA became 20 AAAN"]
     assert (d.held, d.state.broker.foreign_held) == ({"AAAN": 20, "BBBN": 20}, {"BBBN": 10})
+
+
+def test_where_the_owner_of_a_split_is_not_known_an_exit_sells_what_the_book_has() -> None:
+    """A stock dividend of 10 AAA of the desk and 23 that a person moved in, 34.65: 34 and the cash for the rest."""
+    d = with_shares(account := Account(), FRACTIONS, AAA=10, BBB=10)
+    account.book(dated(TUESDAY, line("ACATS", "AAA", 23)))
+    account.lines.append(dated(BACK, line("SPLIT", "AAA", 1)))
+    account.book(dated(BACK, line("CIL", "AAA", 0, "61.90")))
+    holds(account, AAA=34, BBB=10)
+    assert "owner_unknown" in [alarm.name for alarm in starts_again(d, account)]
+    assert sold_of(d, account, AAA="95.2381", BBB="100") == {"AAA": 10, "BBB": 10}
