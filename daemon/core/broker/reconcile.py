@@ -758,7 +758,7 @@ def _take_over_lines(draft: Draft, event: BrokerReported) -> None:
     for activity in lines:
         if activity.status == ANNOUNCED:
             note_announcement(draft, activity)
-        elif activity.id in waiting_ids or _precedes(draft, activity):
+        elif activity.id in waiting_ids or _precedes(draft, activity, event.positions):
             waiting.append(activity)
         else:
             _book_once(draft, activity, event.positions, paid=activity.id in paid_ids)
@@ -795,17 +795,25 @@ def _without_passage(draft: Draft, event: BrokerReported) -> BrokerReported:
     return replace(event, activities=tuple([it for it in event.activities if it not in passed])) if passed else event
 
 
-def _precedes(draft: Draft, line: Activity) -> bool:
-    """Return whether a line brings shares of a new name or merger before any line takes the old ones away.
+def _precedes(draft: Draft, line: Activity, positions: tuple[BrokerPosition, ...]) -> bool:
+    """Return whether a line brings shares of a new name, merger or split before any line takes the old ones away.
 
-    Such a line waits for up to a day: booked alone, it would add shares to those that it replaces.
+    Such a line waits for up to a day: booked alone, it would add shares to those that it replaces. A split's brings all
+    the shares that the broker has; one that tells the change alone does not.
     """
-    if line.kind not in REPLACED or line.quantity <= 0 or line.amount or line.status == "pending":
+    symbol, of_split = line.symbol, line.kind in SPLITS
+    if not (of_split or line.kind in REPLACED) or line.quantity <= 0 or line.amount or line.status == "pending":
         return False
-    replaceable = draft.desk.holds.by_basket and draft.book.positions and draft.held(line.symbol) >= 0
+    replaceable = draft.desk.holds.by_basket and draft.book.positions and draft.held(symbol) >= 0
     if not replaceable or _is_seen(draft, line) or was_counted(draft, line):
         return False
-    leaves = any(it.kind == line.kind and it.quantity < 0 and it.status != ANNOUNCED for it in draft.lines)
+    brings_all = _quantity_of(symbol, positions) == line.quantity != draft.expected(symbol) > 0
+    if of_split and (not brings_all or was_taken_over(draft, line)):
+        return False
+    leaves = any(
+        it.kind == line.kind and it.quantity < 0 and it.status != ANNOUNCED and (it.symbol == symbol or not of_split)
+        for it in draft.lines
+    )
     has_left = any(it.kind == line.kind for it in draft.basket.leavers) or have_left_for(draft, line)
     days = new_york_date(draft.now_ns) - new_york_date(line.time_ns)
     return not leaves and not has_left and days <= timedelta(days=1)

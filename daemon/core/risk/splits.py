@@ -323,13 +323,14 @@ def note_positions(draft: Draft, positions: Iterable[BrokerPosition]) -> dict[st
     """Compare the broker's positions with the book: a symbol whose quantity differs keeps its mark until both agree.
 
     A quantity at a split's ratio for the same cost is a split without its ledger line yet, and so is any difference of
-    a symbol with cash in lieu; returns these symbols, each with a text for the operator. What refused orders of others
-    filled is no such difference.
+    a symbol with cash in lieu, or of which the broker has some though a line took all; returns these symbols, each with
+    a text for the operator. What refused orders of others filled is no such difference.
     """
     go_ex(draft)
     broker_positions = {position.symbol: position for position in positions}
     book_positions, basket = draft.book.positions, draft.basket
     lieu_symbols = {line.symbol for line in basket.early_lieu}
+    left_symbols = {leaver.symbol for leaver in basket.leavers}
     apart = tuple(
         symbol
         for symbol in book_positions
@@ -343,7 +344,12 @@ def note_positions(draft: Draft, positions: Iterable[BrokerPosition]) -> dict[st
         symbol
         for symbol, (old_quantity, new_quantity) in changed.items()
         if not _were_moved(draft, symbol, new_quantity - old_quantity)
-        and (symbol in splits or symbol in lieu_symbols or is_split(draft, symbol, broker_positions.get(symbol)))
+        and (
+            symbol in splits
+            or symbol in lieu_symbols
+            or (symbol in left_symbols and symbol in broker_positions)
+            or is_split(draft, symbol, broker_positions.get(symbol))
+        )
     )
     draft.basket = replace(basket, apart=apart, to_come=pending_splits, splits=splits, sure=sure)
     return {symbol: _split_text(draft, symbol, broker_positions.get(symbol)) for symbol in pending_splits}

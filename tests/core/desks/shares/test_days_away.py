@@ -229,6 +229,20 @@ def test_of_two_new_names_in_one_night_each_replaces_its_own_shares() -> None:
     assert (d.held, d.state.broker.foreign_held) == ({"AAAN": 20, "BBBN": 20}, {"BBBN": 10})
 
 
+@pytest.mark.parametrize("first", [-30, 300])
+def test_a_split_whose_two_lines_come_apart_gives_each_its_own(first: int) -> None:
+    """Ten for one of 20 AAA of the desk and 10 of a person."""
+    d = beside(account := Account(), {"AAA": 10})
+    lines = {count: dated(BACK, line("SPLIT", "AAA", count)) for count in (-30, 300)}
+    account.positions["AAA"] = (300, Decimal(10))
+    account.lines.append(lines.pop(first))
+    starts_again(d, account)
+    account.lines += lines.values()
+    d.put(account.report(d.at(-10)), account.report(d.at(-9)))
+    assert (d.held, d.state.broker.foreign_held) == ({"AAA": 200, "BBB": 10}, {"AAA": 100})
+    assert d.state.risk.reconciled
+
+
 def test_where_the_owner_of_a_split_is_not_known_an_exit_sells_what_the_book_has() -> None:
     """A stock dividend of 10 AAA of the desk and 23 that a person moved in, 34.65: 34 and the cash for the rest."""
     d = with_shares(account := Account(), FRACTIONS, AAA=10, BBB=10)
