@@ -416,7 +416,7 @@ def share_of(draft: Draft, line: Activity, *, cash: bool, replaces: bool) -> tup
     others_hold = foreign or _others_held(draft, line)
     if line.kind == "CIL" and line.symbol in owners.lieu:
         return (1, 1)  # by its fractions, see `_cash_part`
-    came_back = line.quantity > 0 and any(
+    came_back = line.quantity >= 0 and any(
         name.startswith(f"{line.kind} {line.symbol} ") for name in _recent_moves(draft, line)
     )
     if (replaces or came_back) and (leaver_parts := list(_left_for(draft, line).values())):

@@ -229,6 +229,17 @@ def test_of_two_new_names_in_one_night_each_replaces_its_own_shares() -> None:
     assert (d.held, d.state.broker.foreign_held) == ({"AAAN": 20, "BBBN": 20}, {"BBBN": 10})
 
 
+def test_cash_of_a_merger_is_whose_shares_left_though_they_left_days_before() -> None:
+    d = beside(account := Account(), {"AAA": 10})
+    account.lines.append(dated(FRIDAY, line("MA", "AAA", -30)))
+    holds(account, BBB=10)
+    starts_again(d, account)
+    two_days_ago = replace(BACK, date="2024-07-08", open_ns=BACK.open_ns - 2 * DAY)
+    account.book(dated(two_days_ago, line("MA", "AAA", 0, "3000")))
+    d.put(account.report(d.at(-10)), account.report(d.at(-9)))
+    assert (d.held, d.state.book.realized, d.state.book.cash) == ({"BBB": 10}, Decimal(0), account.cash)
+
+
 @pytest.mark.parametrize("first", [-30, 300])
 def test_a_split_whose_two_lines_come_apart_gives_each_its_own(first: int) -> None:
     """Ten for one of 20 AAA of the desk and 10 of a person."""
