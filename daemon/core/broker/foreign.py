@@ -38,8 +38,10 @@ from daemon.core.instruments.option_market import is_contract, option_terms, par
 from daemon.core.moves import Cause
 from daemon.core.orders import ACCEPTED, BROKER_STATUS, CANCELED, ENDED, Order, advance, in_words, parse_name
 from daemon.core.risk.splits import (
+    SPIN_OFF,
     SPLIT_RATIO,
     near_days,
+    note_spun_off,
     plain_ratio,
     purchases_around,
     spin_offs_to_come,
@@ -812,6 +814,8 @@ def forget_leavers(draft: Draft, symbol: str) -> None:
 def dispute(draft: Draft, line: Activity) -> None:
     """Book nothing of the line as the desk's: its cash is a transfer, its symbol takes no new risk."""
     owners = draft.broker.owners
+    if line.kind == SPIN_OFF:
+        note_spun_off(draft)
     if line.amount:
         transfer(draft, line.amount)
     if line.symbol not in owners.disputed:

@@ -229,6 +229,19 @@ def test_of_two_new_names_in_one_night_each_replaces_its_own_shares() -> None:
     assert (d.held, d.state.broker.foreign_held) == ({"AAAN": 20, "BBBN": 20}, {"BBBN": 10})
 
 
+def test_a_spin_off_whose_owner_is_not_known_is_waited_for_no_longer() -> None:
+    """It is announced. Its line came, and its shares are counted as others'."""
+    d = beside(account := Account(), {"AAA": 5})
+    account.lines.append(dated(BACK, line("SPIN", "SPN", 10)))
+    told = replace(line("SPIN", "BBB"), id=f"{BACK.date} SPIN BBB", status="announced", ex_date=BACK.date)
+    account.lines.append(replace(told, time_ns=BACK.open_ns - 31 * MINUTE))
+    holds(account, AAA=25, BBB=10, SPN=10)
+    names = [alarm.name for alarm in starts_again(d, account)]
+    assert names == ["owner_unknown", "position_changed"]
+    assert (d.held, d.state.broker.foreign_held) == ({"AAA": 20, "BBB": 10}, {"AAA": 5, "SPN": 10})
+    assert d.state.risk.reconciled
+
+
 def test_cash_of_a_merger_is_whose_shares_left_though_they_left_days_before() -> None:
     d = beside(account := Account(), {"AAA": 10})
     account.lines.append(dated(FRIDAY, line("MA", "AAA", -30)))
