@@ -862,7 +862,8 @@ def _strangers(draft: Draft, line: Activity, positions: tuple[BrokerPosition, ..
         leavers = draft.counted(-line.quantity - expected)
         return leavers if leavers >= 1 else 0
     quantity, beyond = _quantity_of(symbol, positions), draft.broker.beyond_of(symbol)
-    if beyond < 1 or quantity in (expected, expected + line.quantity):
+    without_fraction = expected - draft.broker.beside_fractions.get(symbol, 0)  # it may be this split's
+    if beyond < 1 or quantity in (expected, expected + line.quantity, without_fraction + line.quantity):
         return 0
     if line.quantity < 0 and _is_plain_split(expected + beyond, line.quantity):
         return beyond

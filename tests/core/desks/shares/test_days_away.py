@@ -15,7 +15,7 @@ from daemon.core import events as ev
 from daemon.core.effects import RaiseAlarm, SubmitOrder
 from daemon.core.limits import Trading
 from strategies.kit.contract import Session
-from strategies.kit.quantity import Quantity
+from strategies.kit.quantity import Quantity, exact
 from tests.support.core.account import Account, line
 from tests.support.core.daily_desk import LAST_FRIDAY, MIDNIGHT, DailyDesk, bar
 from tests.support.core.daily_live import IGNORE, buy, live, with_shares
@@ -264,6 +264,17 @@ def test_a_split_whose_two_lines_come_apart_gives_each_its_own(first: int) -> No
     account.lines += lines.values()
     d.put(account.report(d.at(-10)), account.report(d.at(-9)))
     assert (d.held, d.state.broker.foreign_held) == ({"AAA": 200, "BBB": 10}, {"AAA": 100})
+    assert d.state.risk.reconciled
+
+
+def test_a_stock_dividend_is_the_desk_s_though_its_fraction_was_counted_beside_before() -> None:
+    """Eleven for ten of its 21 AAA, 23.1: the broker shows them before the line."""
+    d = with_shares(account := Account(), AAA=21, BBB=10)
+    account.positions["AAA"] = (exact("23.1"), Decimal("90.9091"))
+    starts_again(d, account)
+    account.lines.append(dated(BACK, line("SPLIT", "AAA", exact("2.1"))))
+    assert of(d.put(account.report(d.at(-10)), account.report(d.at(-9))), RaiseAlarm) == []
+    assert (d.held, d.state.broker.beside_fractions) == ({"AAA": 23, "BBB": 10}, {"AAA": Decimal("0.1")})
     assert d.state.risk.reconciled
 
 
