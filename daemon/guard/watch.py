@@ -461,8 +461,9 @@ class Watch:
             sales = min(self._call_sales(look, symbol, holding), missing) if shared else 0
             missing -= sales
             expected, formerly_expected = holding - sales + others, exact(sum(former_parts.get(symbol, (0, 0))))
-            if type(expected) is int:  # a fraction, as from a reinvested dividend, is not the desk's
-                has, had, missing = whole_of(has), whole_of(had), whole_of(missing)
+            if type(holding) is int:  # a fraction, as from a reinvested dividend, is not the desk's
+                counts = (has, had, missing, expected, formerly_expected)
+                has, had, missing, expected, formerly_expected = map(whole_of, counts)
             if sales and has > expected:
                 bare[symbol] = f"{sales} were sold by a call that names no owner: they may be its own, or another's"
             if missing <= 0 or (not has and (self._closes or not account_now)):
@@ -477,9 +478,8 @@ class Watch:
             ):
                 continue  # by one look alone: an order filled while it was read
             elif differs:
-                mismatch = f"the account has {has}, expected are {expected}"
                 why = "a split" if parse_occ(symbol) is None else "its end, an exercise that leaves shares"
-                bare[symbol] = f"{mismatch}: {why}, another name, or a person"
+                bare[symbol] = f"the account has {has}, expected are {expected}: {why}, another name, or a person"
             elif look.changed is None:
                 bare[symbol] = "whether a corporate action changed what its price means is not known"
             elif root_of(symbol) in look.changed:

@@ -859,6 +859,14 @@ def test_a_desk_s_fraction_has_a_stop_of_its_own() -> None:
     assert "guard_unprotected" not in world.guard.alarms()
 
 
+@pytest.mark.parametrize(("held", "others"), [("14.4", "3.6"), ("14.4", "3"), ("14", "3.6")])
+def test_what_a_person_holds_beside_it_takes_no_fraction_of_the_desk_s_away(held: str, others: str) -> None:
+    world = World(held=exact(held), others=exact(others))
+    dies(world)
+    assert sum(Decimal(quantity) for _, quantity in rests(world)) == Decimal(held)
+    assert "guard_unprotected" not in world.guard.alarms()
+
+
 def test_less_than_a_share_has_the_fraction_s_stop_alone() -> None:
     world = World(held=exact("0.000000001"))
     dies(world)
