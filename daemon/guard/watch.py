@@ -510,7 +510,7 @@ class Watch:
         """
         over, names = list[BrokerOrder](), self._names()
         sales = [o for o in _open(look) if o.side < 0 and o.client_order_id.startswith(names)]
-        for symbol, holding in self._desk_holdings(look).items():
+        for symbol, (holding, _) in self._parts(look).items():
             own_sales = [order for order in sales if order.symbol == symbol]
             beyond = exact(sum(map(_rest_of, own_sales), -holding))
             for stop in sorted(own_sales, key=lambda order: (order.submitted_ns, order.client_order_id), reverse=True):

@@ -1261,6 +1261,23 @@ def test_of_two_stops_that_two_guards_rest_at_one_moment_the_later_one_ends(shar
     assert [type(action) for guard in world.guards for action in guard.acts()] == [Rest, Cancel] * 2
 
 
+def test_of_two_stops_for_what_a_person_left_of_the_desk_s_shares_the_later_one_ends() -> None:
+    """A person sells seven of the desk's eleven and buys six: the broker takes both stops of four."""
+    world = World(held=11, guards=2)
+    world.at_once = True
+    world.run(60)
+    world.guard.watch.take_beat(world.desk.beat(world.now_ns, world.broker), world.now_s, world.now_ns)
+    dead(world)
+    for name, side, quantity in (("sells", -1, 7), ("buys", 1, 6)):
+        world.run(60)
+        assert world.broker.put(SubmitOrder(name, "SPY", side, quantity, None, "", 0), world.now_ns)
+        world.broker.fill(name, quantity)
+    world.run(LATEST + 300)
+    names = [action.order.client_order_id for guard in world.guards for action in guard.acts() if type(action) is Rest]
+    assert len(names) == 2
+    assert world.broker.stops() == {"SPY": 4}
+
+
 def test_a_person_s_sale_beside_its_stop_takes_no_stop_away() -> None:
     world = World(others=10)
     dies(world)
