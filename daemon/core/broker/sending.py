@@ -459,8 +459,10 @@ def given_up(draft: Draft, hanging: Sequence[Order]) -> bool:
 def note_held_up(draft: Draft, symbol: str, surplus: Quantity, hanging: Sequence[Order]) -> None:
     """Raise an alarm that nothing is free to be sold, unless own orders that hang were reported before."""
     if all(order.purpose == "foreign" for order in hanging):
-        why = f"{symbol}: {surplus} to leave; others' orders hold them, or the broker lists none"
-        draft.alarm("exit_held_up", why, once=True, about=symbol)
+        why = "others' orders hold them, or the broker lists none"
+        if _lacks(draft, symbol) and (draft.expected(symbol) != draft.held(symbol) or draft.broker.refused_of(symbol)):
+            why = "the broker has fewer than desk and others should have, and whose are missing is not known yet"
+        draft.alarm("exit_held_up", f"{symbol}: {surplus} to leave; {why}", once=True, about=symbol)
 
 
 def in_the_way(draft: Draft) -> dict[str, Order]:

@@ -1069,3 +1069,17 @@ def test_shares_that_a_split_leaves_nothing_of_are_sold_for_its_cash_whatever_el
     book = d.state.book
     assert (d.held, book.cash, book.realized, d.state.basket.leavers) == ({"BBB": 80}, account.cash, Decimal(0), ())
     assert d.state.risk.reconciled
+
+
+def test_an_exit_that_waits_for_whose_shares_are_missing_says_so() -> None:
+    """One for ten of 7 and a person's 5: 1.2 are left, of which nobody knows whose they are before the line."""
+    account = Account()
+    account.positions["AAA"] = (5, Decimal(100))
+    d = with_shares(account, IGNORE, AAA=7, BBB=40)
+    account.positions["AAA"] = (exact("1.2"), Decimal(1000))
+    reported(d, account, -18)
+    d.put(ev.CloseRequested(d.at(-16), "AAA", 0, "out", "ann"), account.report(d.at(-15)))
+    told = [it.detail for it in of(d.quotes(0.1, AAA="1000", BBB="100"), RaiseAlarm) if it.name == "exit_held_up"]
+    assert told == [
+        "AAA: 7 to leave; the broker has fewer than desk and others should have, and whose are missing is not known yet"
+    ]
