@@ -151,7 +151,7 @@ def test_several_desks_stand_next_to_their_sum(
     answer = sheet(capsys, "--state-dir", daily, "--state-dir", minutes[0], "--from", "2024-10-01")
     parts = [desk["figures"] for desk in answer["desks"]]
     assert [desk["strategy"] for desk in answer["desks"]] == ["regime_switcher", "option_scalper"]
-    assert [desk["desk"] for desk in answer["desks"]] == ["daily0", "minutes0"]  # by the folders above
+    assert [desk["desk"] for desk in answer["desks"]] == [daily.parent.name, minutes[0].parent.name]
     assert answer["total"]["pnl_usd"] == pytest.approx(sum(part["pnl_usd"] for part in parts), abs=0.011)
     assert answer["total"]["trades"]["trades"] == sum(part["trades"]["trades"] for part in parts)
     page, desks = tmp_path / "sheet.html", tmp_path / "desks.toml"
