@@ -346,6 +346,7 @@ def on_session_scheduled(draft: Draft, event: SessionScheduled) -> None:
         calendar_close_ns=UNSET,
         trading_halts=UNSET,
         untraded=UNSET,
+        requoted=UNSET,
     )
     last = {work.order_id for work in draft.works.values()}
     old_ns = min(draft.now_ns, draft.broker.agreed_ns or draft.now_ns) - REPORTED_AGAIN_NS

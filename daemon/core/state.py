@@ -142,6 +142,7 @@ class SessionState(msgspec.Struct, frozen=True, gc=False):
     calendar_close_ns: int | UnsetType = UNSET  # calendar's close, where the broker's market closes earlier
     trading_halts: dict[str, TradingHalt] | UnsetType = UNSET  # the newest halt of each share in this session
     untraded: dict[str, str] | UnsetType = UNSET  # symbol -> the broker's reason not to trade it in this session
+    requoted: dict[str, int] | UnsetType = UNSET  # when a corporate action in this session dropped a share's quote
 
     def trading_halt(self, root: str) -> TradingHalt | None:
         """Return the halt of a share that lasts, None without one."""
@@ -151,6 +152,10 @@ class SessionState(msgspec.Struct, frozen=True, gc=False):
     def trading_refusal(self, symbol: str) -> str:
         """Return the broker's reason for not trading the symbol, "" without one."""
         return "" if isinstance(self.untraded, UnsetType) else self.untraded.get(symbol, "")
+
+    def requoted_ns(self, symbol: str) -> int:
+        """Return when a corporate action in this session dropped the share's quote; 0 without one."""
+        return 0 if isinstance(self.requoted, UnsetType) else self.requoted.get(symbol, 0)
 
     def reopened_ns(self, root: str) -> int:
         """Return when a share's newest halt ended; 0 without one, and while it lasts."""

@@ -276,11 +276,15 @@ def _worth_usd(draft: Draft, position: Position) -> Decimal:
 
 
 def _is_unseen(draft: Draft, position: Position, since_ns: int) -> bool:
-    """Return whether it was not quoted after that time, nor opened (or taken over), nor did a halt of it end."""
+    """Return whether it was not quoted after that time, nor opened (or taken over), nor did a halt of it end.
+
+    Nor did a corporate action drop its quote: the first of the new shares needs some time.
+    """
     quote = draft.quotes.get(position.symbol)
     if quote is not None and quote.quoted_ns > since_ns:
         return False  # most of the time
-    return max(position.opened_ns, draft.session.reopened_ns(root_of(position.symbol))) <= since_ns
+    session, symbol = draft.session, position.symbol
+    return max(position.opened_ns, session.reopened_ns(root_of(symbol)), session.requoted_ns(symbol)) <= since_ns
 
 
 def _report_no_agreement(draft: Draft, from_ns: int) -> None:

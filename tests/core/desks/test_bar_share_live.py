@@ -267,6 +267,20 @@ def test_a_split_that_the_ledger_tells_late_does_not_blind_the_desk() -> None:
     assert (of(effects, SubmitOrder), still(d)) == ([], ("", Decimal(10_000), {"SPY": 20, "QQQ": 10}))
 
 
+def test_a_split_that_is_booked_during_the_session_leaves_time_for_the_first_quote_of_the_new_shares() -> None:
+    d = over_the_night()
+    d.account.positions["SPY"] = (20, Decimal(50))
+    d.put(d.account.report(TUESDAY.open_ns - 20 * MINUTE))
+    halved(d, 0, 12)
+    book_split(d, 12)
+    d.put(ev.ClockTicked(TUESDAY.open_ns + 12 * MINUTE + 2 * SECOND))
+    assert still(d) == ("", Decimal(10_000), {"SPY": 20, "QQQ": 10})
+    for minute in (13, 15, 17):
+        d.put(d.account.report(TUESDAY.open_ns + minute * MINUTE + 3 * SECOND))
+    d.put(ev.ClockTicked(TUESDAY.open_ns + 17 * MINUTE + 6 * SECOND))
+    assert d.halted() == "blind: bars and quotes lost for 5 minutes while SPY, QQQ are held"
+
+
 def test_reports_that_stop_while_a_split_is_awaited_blind_it() -> None:
     d = over_the_night()
     d.account.positions["SPY"] = (20, Decimal(50))

@@ -343,6 +343,8 @@ def _stop_trading(draft: Draft, symbol: str) -> None:
     }
     draft.wanted = {s: goal for s, goal in draft.wanted.items() if s != symbol}
     draft.quotes = {s: quote for s, quote in draft.quotes.items() if s != symbol}
+    requoted = {} if isinstance(draft.session.requoted, UnsetType) else draft.session.requoted
+    draft.session = replace(draft.session, requoted={**requoted, symbol: draft.now_ns})
     for name, order in draft.orders.items():
         if order.symbol == symbol and order.purpose != "foreign":
             draft.cancel(name)
