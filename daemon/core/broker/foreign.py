@@ -48,7 +48,7 @@ from daemon.core.risk.splits import (
     splits_commonly,
     was_counted,
 )
-from daemon.core.session import new_york_date, new_york_minute
+from daemon.core.session import CLOSES_MIN, new_york_date, new_york_minute
 from daemon.core.state import BROKER_MODES, ZERO, HeldAtClose, Leaver, Owners
 from strategies.kit.quantity import FINEST, Quantity, exact, floor_to, whole_of
 from strategies.kit.units import MINUTE_NS
@@ -322,7 +322,6 @@ def hold_foreign(draft: Draft, symbol: str, quantity: Quantity) -> None:
 
 
 SEEN_NS = 10 * MINUTE_NS  # a report at most this long before a close shows who held what at the close
-CLOSES_MIN = 16 * 60  # of New York's day
 CLOSES_MAX = 64  # changes kept for each symbol; the oldest is dropped first
 PAID_WITHIN = timedelta(days=100)  # longest time from a dividend's ex-date to its payment
 BEGUN = "0"  # stands for a close while none is known: earlier than any date

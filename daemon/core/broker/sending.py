@@ -71,10 +71,7 @@ def sellable(draft: Draft, work: Work, side: int, surplus: Quantity, hanging: Se
         foreign = max(-side * foreign_net, 0) + broker.beyond_of(symbol)  # not the desk's
         held_back = may_be_free(hanging) - min(may_be_free(hanging), stop_quantity)
         coming = on_its_way(draft, symbol, side)
-        others: Quantity = 0
-        if _lacks(draft, symbol):
-            refused = max(draft.broker.refused_of(symbol), 0) if side < 0 else 0
-            others = max(max(-side * foreign_net, 0) + refused - _others_working(draft, symbol, side), 0)
+        others = _others_part(draft, symbol, side)
         quantity = max(min(free, available - others), min(free + held_back, available - max(foreign, others) - coming))
     if quantity > 0:
         free_quantity = abs(draft.held(symbol)) - working
@@ -96,10 +93,17 @@ def _lacks(draft: Draft, symbol: str) -> bool:
     return symbol in draft.broker.doubtful and beyond < max(refused, FINEST)
 
 
-def _others_working(draft: Draft, symbol: str, side: int) -> Quantity:
-    """Return what others' working orders hold back, which the available quantity leaves out already."""
-    orders = draft.broker.foreign.values()
-    return total(it.remaining for it in orders if (it.symbol, it.side) == (symbol, side) and it.status not in ENDED)
+def _others_part(draft: Draft, symbol: str, side: int) -> Quantity:
+    """Return how many of the available shares an exit leaves to others: none, unless the broker lacks some.
+
+    What others' working orders hold back is not available already.
+    """
+    if not _lacks(draft, symbol):
+        return 0
+    refused = max(draft.broker.refused_of(symbol), 0) if side < 0 else 0
+    orders = [it for it in draft.broker.foreign.values() if (it.symbol, it.side) == (symbol, side)]
+    working = total(it.remaining for it in orders if it.status not in ENDED)
+    return max(max(-side * (draft.expected(symbol) - draft.held(symbol)), 0) + refused - working, 0)
 
 
 def _is_netted(draft: Draft, symbol: str, side: int) -> bool:
