@@ -253,6 +253,7 @@ class Run:
         """The desk goes on from a copy of its journal: what it did since then is a person's to it."""
         self.persons += 1
         self.by_hand_ns = self.now_ns()
+        self.watch.restored()
         self.trouble_until(3600)
 
     def trouble_until(self, seconds: int) -> None:

@@ -641,6 +641,11 @@ class Watch:
         if session is not None and session.open_ns <= self._run.now_ns() < session.close_ns:
             self._closed_on[root_of(symbol)] = session.date
 
+    def restored(self) -> None:
+        """The journal is a copy from before: it may not know of a close that was told since."""
+        self._closing.clear()
+        self._closed_on.clear()
+
     def _closed_leave(self) -> None:
         """What a person closed leaves within its time, while nothing keeps it."""
         run, now_ns = self._run, self._run.now_ns()
