@@ -616,8 +616,9 @@ def part_of(
     if moves and line.kind != "OPTRD":
         _note_move(draft, line, own_quantity, foreign_quantity)
     cut, whole = None, own_quantity + foreign_quantity
+    joined = _both_hold(draft, line.symbol) if old != line.symbol else (0, 0)
     if line.quantity and line.kind != "OPTRD" and not (own_quantity and foreign_quantity):
-        note_fractions(draft, line.symbol, line.quantity, own_quantity, foreign_quantity)
+        note_fractions(draft, line.symbol, line.quantity, own_quantity, foreign_quantity, joined)
     if not foreign_quantity:
         return line
     if own_quantity:
@@ -639,7 +640,8 @@ def part_of(
         less = own_quantity / whole if draft.fractional else (cut.due - draft.counted(cut.due)) / cut.paid
         _note_lieu(draft, line.symbol, Decimal(less))
     elif own_quantity and (line.quantity > 0 or (line.quantity and not moves)):
-        note_fractions(draft, line.symbol, line.quantity + (0 if moves else whole), own_quantity, foreign_quantity)
+        total = line.quantity + (0 if moves else whole)
+        note_fractions(draft, line.symbol, total, own_quantity, foreign_quantity, joined)
     if line.amount != amount:
         transfer(draft, line.amount - amount)
     return replace(line, quantity=quantity, amount=amount) if own_quantity else None
@@ -753,21 +755,33 @@ def take_fraction(
 
 
 def note_fractions(
-    draft: Draft, symbol: str, total: Decimal, own_quantity: Quantity, foreign_quantity: Quantity
+    draft: Draft,
+    symbol: str,
+    total: Decimal,
+    own_quantity: Quantity,
+    foreign_quantity: Quantity,
+    joined: tuple[Quantity, Quantity] = (0, 0),
 ) -> None:
     """Keep which part of the coming cash in lieu is the desk's, for `total` new shares of both sides.
 
-    All or nothing where one holds alone: when the cash comes the other may hold the symbol too. An earlier line's part
-    ends: its cash has come, or there was none.
+    `joined`: what desk and others hold already of the symbol that the new shares are added to. All or nothing where one
+    holds alone: when the cash comes the other may hold the symbol too. An earlier line's part ends: its cash has come,
+    or there was none.
     """
-    whole = own_quantity + foreign_quantity
-    all_of_it, desks = total % FRACTION, (total * own_quantity / whole) % FRACTION
-    if not (own_quantity and foreign_quantity):
-        _note_lieu(draft, symbol, Decimal(own_quantity) / whole)
-    elif all_of_it:
-        _note_lieu(draft, symbol, desks / all_of_it)
+    desks = total * own_quantity / (own_quantity + foreign_quantity) if foreign_quantity else total
+    desks, all_of_it = desks + joined[0], total + sum(joined)
+    if desks in (0, all_of_it):
+        _note_lieu(draft, symbol, FRACTION if desks else ZERO)
+    elif all_of_it % FRACTION:
+        _note_lieu(draft, symbol, (desks % FRACTION) / (all_of_it % FRACTION))
     else:
         _forget_lieu(draft, symbol)
+
+
+def _both_hold(draft: Draft, symbol: str) -> tuple[Quantity, Quantity]:
+    """Return how many shares of the symbol desk and others hold, what lies beside counted as others'."""
+    others = draft.broker.foreign_held.get(symbol, 0) + draft.broker.beside_fractions.get(symbol, 0)
+    return draft.held(symbol), max(others, 0)
 
 
 def _note_lieu(draft: Draft, symbol: str, part: Decimal) -> None:

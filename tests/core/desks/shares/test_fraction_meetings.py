@@ -16,7 +16,7 @@ from daemon.core.state import Halt
 from strategies.kit.quantity import exact
 from tests.support.core.account import Account, line
 from tests.support.core.daily_desk import KEEP, SYMBOLS, DailyDesk, daily_desk, decided, orders
-from tests.support.core.daily_live import live, with_shares
+from tests.support.core.daily_live import buy, live, with_shares
 from tests.support.core.desk import SECOND, TUESDAY, alarms, of
 
 AT_100 = dict.fromkeys(SYMBOLS, "100")
@@ -263,6 +263,40 @@ def test_new_shares_that_are_cut_to_whole_ones_and_paid_for_are_no_loss(
     assert loss is not None
     # of what is cut in proportion with others the price is too high by what was cut: 583.33 USD for 500
     assert loss < (0.009 if other_shares and fractions == "on" else 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("own", "persons", "after", "paid"),
+    [
+        ({"AAA": 2.5, "BBB": 0.25}, {"AAA": "4.2"}, ("1", "2"), "50"),  # 1.5 and 2.1: 0.5 and 0.1 of 3.6 leave
+        ({"AAA": 2.5}, {"BBB": "7.5"}, ("1", "7"), "25"),  # 1.25 and 7.5
+        ({"BBB": 2.5}, {"AAA": "4.4"}, ("2", "2"), "50"),  # 2.5 and 2.2
+    ],
+)
+def test_cash_in_lieu_of_a_merger_is_for_what_each_holds_of_the_new_symbol_in_all(
+    own: dict[str, float], persons: dict[str, str], after: tuple[str, str], paid: str
+) -> None:
+    """Two AAA became one BBB, and the broker pays for what the account has of it beyond whole shares, 100 USD each."""
+    account = Account()
+    account.positions = {symbol: (exact(count), Decimal(100)) for symbol, count in persons.items()}
+    d = live(account, by_rule("ignore"))
+    buy(d, account, **own)
+    old, cost = account.positions.pop("AAA")[0], sum(it.cost for it in d.state.book.positions.values())
+    all_new = account.positions.get("BBB", (exact("0"),))[0] + old / 2
+    fraction = all_new % 1
+    account.positions["BBB"] = (exact(all_new - fraction), Decimal(100))
+    for kind, symbol, quantity, amount in (
+        ("MA", "AAA", -Decimal(old), "0"),
+        ("MA", "BBB", Decimal(old) / 2, "0"),
+        ("CIL", "BBB", Decimal(0), str(fraction * 100)),
+    ):
+        told = replace(line(kind, symbol, amount=amount), quantity=quantity, time_ns=TUESDAY.open_ns - 34_200 * SECOND)
+        account.book(told)
+    reported(d, account, -15, -14)
+    assert (d.held, d.state.broker.foreign_held) == ({"BBB": exact(after[0])}, {"BBB": exact(after[1])})
+    cost -= sum(it.cost for it in d.state.book.positions.values())
+    assert (d.state.book.realized + cost).quantize(Decimal("0.01")) == Decimal(paid)
+    assert (d.state.book.cash, d.state.risk.reconciled) == (account.cash, True)
 
 
 @pytest.mark.parametrize("fractions", ["on", "off"])
