@@ -77,7 +77,7 @@ EXPLAINED: dict[str, frozenset[str]] = {
     "disk": frozenset(("journal_damaged", "accept_broker")),
     "ledger": frozenset(("cash_difference",)),
     "bust unheard": frozenset(("cash_difference",)),  # where nobody can know which fill is meant
-    "correction unheard": frozenset(("cash_difference",)),
+    **dict.fromkeys(("correction unheard", "older correction"), frozenset(("cash_difference",))),  # of which fill?
     "prices": frozenset(("flatten", "operator", "accept_broker", "blind", "blind_hold", "shares_from_exercise")),
     "shares of both": frozenset(("foreign_order", "reconciliation")),
     "no report": frozenset(("flatten", "blind", "blind_hold")),
@@ -411,7 +411,7 @@ class Run:
     def halted(self, reason: str, detail: str) -> None:
         """The desk halted: by a limit of the market's own way, or by what happened before."""
         self.world.story.note("halted", {"reason": reason, "detail": detail})
-        if reason == "daily_loss" and self.splits:
+        if reason == "daily_loss":
             self.watch.lost(detail)
         if reason not in BY_LIMIT | self._explained() and not detail.startswith(AS_PLANNED):
             self.problem("halt", f"{reason}: {detail}"[:300])

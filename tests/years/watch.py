@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 from msgspec import UnsetType
 
 from daemon.alpaca_api.books import PositionChange
+from daemon.core.broker.exits import BY_PRICE
 from daemon.core.draft import EXIT, PROTECTION
 from daemon.core.effects import RaiseAlarm, SubmitOrder
 from daemon.core.events import BrokerReported, Event
@@ -139,6 +140,7 @@ class Watch:
         self._grave: list[tuple[int, str, str]] = []
         self._telling_ns = 0  # until then the program may have grave alarms to tell
         self._equity: tuple[str, Decimal] = ("", ZERO)
+        self._lost_on = ""  # the session in which the desk halted for a loss that there was
         self._cash_at_open = ZERO
         self._lost_ns = self._wide_ns = 0
         self._raised: Counter[str] = Counter()  # alarms of this session, by name
@@ -378,12 +380,14 @@ class Watch:
             self._run.problem("day_loss", text)
 
     def lost(self, detail: str) -> None:
-        """The desk halted for the day's loss: there is one at the market's own prices, whatever a split still owes."""
-        run, (_, start), now = self._run, self._equity, self._run.equity()
+        """The desk halted for the day's loss: is there one at the market's own prices, whatever a split still owes?"""
+        run, (date, start), now = self._run, self._equity, self._run.equity()
         limit = Decimal(str(self._state.trading.risk.daily_loss_max))
-        if now is None or start <= 0 or run.persons or run.money_moved or run.split:
+        if now is None or start <= 0:
             return
-        if (start - now) / start < limit - Decimal("0.01"):
+        if (start - now) / start >= limit - Decimal("0.01"):
+            self._lost_on = date
+        elif run.splits and not (run.persons or run.money_moved or run.split):
             run.problem("false_loss", f"{start - now:.2f} of {start:.2f} USD are lost today, and it says: {detail}")
 
     # --- each look ----------------------------------------------------------------------------------------------------
@@ -548,6 +552,8 @@ class Watch:
             self._elected.add(trade.symbol)
         if own is not None and own.reason in BY_LOSS and trade.symbol in self._elected:
             return  # the broker's stop met the wide bid: that loss is made, and its limit leaves at any price
+        if own is not None and own.reason in BY_PRICE and session.date == self._lost_on:
+            return  # so it does where the day's loss is one at the market's own prices
         least = (fair[0] + fair[1]) / 2 * (1 - Decimal(str(state.trading.risk.price_collar))) * CHEAP
         if trade.price < least and order.created_ns > wide[0].from_ns + 60 * SECOND_NS:
             run.problem("cheap", f"{trade.symbol} is sold at {trade.price}, it is worth {sum(fair) / 2:.2f}")
