@@ -616,7 +616,8 @@ def part_of(
     if moves and line.kind != "OPTRD":
         _note_move(draft, line, own_quantity, foreign_quantity)
     cut, whole = None, own_quantity + foreign_quantity
-    joined = _both_hold(draft, line.symbol) if old != line.symbol else (0, 0)
+    joins = moves and line.quantity > 0 and not draft.basket.left_by(line)
+    joined = _both_hold(draft, line.symbol) if joins else (0, 0)
     if line.quantity and line.kind != "OPTRD" and not (own_quantity and foreign_quantity):
         note_fractions(draft, line.symbol, line.quantity, own_quantity, foreign_quantity, joined)
     if not foreign_quantity:

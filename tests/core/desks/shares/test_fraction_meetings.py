@@ -273,28 +273,29 @@ def test_new_shares_that_are_cut_to_whole_ones_and_paid_for_are_no_loss(
         ({"BBB": 2.5}, {"AAA": "4.4"}, ("2", "2"), "50"),  # 2.5 and 2.2
     ],
 )
-def test_cash_in_lieu_of_a_merger_is_for_what_each_holds_of_the_new_symbol_in_all(
+def test_cash_in_lieu_of_new_shares_is_for_what_each_holds_of_their_symbol_in_all(
     own: dict[str, float], persons: dict[str, str], after: tuple[str, str], paid: str
 ) -> None:
-    """Two AAA became one BBB, and the broker pays for what the account has of it beyond whole shares, 100 USD each."""
+    """Two AAA brought one BBB, and the broker pays for what the account has of it beyond whole shares, 100 USD each."""
     account = Account()
     account.positions = {symbol: (exact(count), Decimal(100)) for symbol, count in persons.items()}
     d = live(account, by_rule("ignore"))
     buy(d, account, **own)
-    old, cost = account.positions.pop("AAA")[0], sum(it.cost for it in d.state.book.positions.values())
-    all_new = account.positions.get("BBB", (exact("0"),))[0] + old / 2
+    old = Decimal(account.positions.pop("AAA")[0])
+    cost = sum((it.cost for it in d.state.book.positions.values()), Decimal(0))
+    all_new = old / 2 + account.positions.get("BBB", (0, Decimal(0)))[0]
     fraction = all_new % 1
     account.positions["BBB"] = (exact(all_new - fraction), Decimal(100))
-    for kind, symbol, quantity, amount in (
-        ("MA", "AAA", -Decimal(old), "0"),
-        ("MA", "BBB", Decimal(old) / 2, "0"),
-        ("CIL", "BBB", Decimal(0), str(fraction * 100)),
-    ):
-        told = replace(line(kind, symbol, amount=amount), quantity=quantity, time_ns=TUESDAY.open_ns - 34_200 * SECOND)
-        account.book(told)
+    lines = [
+        line("MA", "AAA", exact(-old)),
+        line("MA", "BBB", exact(old / 2)),
+        line("CIL", "BBB", 0, str(fraction * 100)),
+    ]
+    for told in lines:
+        account.book(replace(told, time_ns=TUESDAY.open_ns - 34_200 * SECOND))
     reported(d, account, -15, -14)
     assert (d.held, d.state.broker.foreign_held) == ({"BBB": exact(after[0])}, {"BBB": exact(after[1])})
-    cost -= sum(it.cost for it in d.state.book.positions.values())
+    cost -= sum((it.cost for it in d.state.book.positions.values()), Decimal(0))
     assert (d.state.book.realized + cost).quantize(Decimal("0.01")) == Decimal(paid)
     assert (d.state.book.cash, d.state.risk.reconciled) == (account.cash, True)
 
