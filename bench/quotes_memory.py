@@ -15,11 +15,13 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
+from numpy.typing import NDArray
 
 from daemon.core.instruments.option_market import bid_ask_cents_array, price_array
 from daemon.core.limits import Paper
@@ -43,7 +45,7 @@ def day_table(session: Session, later: tuple[Session, ...], spot: float, random:
     strikes = round(spot) - STRIKES // 2 + np.arange(STRIKES, dtype=np.float64)
     rights = np.array([1.0, -1.0])
     minutes_left = np.arange(minutes)[::-1]
-    columns: dict[str, list[object]] = {name: [] for name in ("expiration", "strike", "right", "bid", "ask")}
+    columns: dict[str, list[NDArray[Any]]] = {name: [] for name in ("expiration", "strike", "right", "bid", "ask")}
     for number, expiry in enumerate(later[:EXPIRIES], start=1):
         years = (minutes_left + 390 * number)[None, None, :] / YEAR_MIN
         mids = price_array(path[None, None, :], strikes[None, :, None], years, VOLATILITY, rights[:, None, None])
@@ -54,7 +56,7 @@ def day_table(session: Session, later: tuple[Session, ...], spot: float, random:
         columns["strike"].append(np.broadcast_to(strikes[None, :, None], shape).ravel())
         columns["right"].append(np.broadcast_to(np.array(["CALL", "PUT"])[:, None, None], shape).ravel())
         columns["expiration"].append(np.full(bid.size, expiry.date))
-    arrays = {name: np.concatenate(parts) for name, parts in columns.items()}  # type: ignore[arg-type]
+    arrays = {name: np.concatenate(parts) for name, parts in columns.items()}
     count = arrays["bid"].size
     ends = np.datetime64(session.open_ns, "ns") + np.arange(1, minutes + 1) * np.timedelta64(MINUTE_NS, "ns")
     local = pa.array(ends).cast(pa.timestamp("ns", "UTC")).cast(pa.timestamp("ms", str(NEW_YORK)))

@@ -26,8 +26,9 @@ CLOSED = "16:05"
 def played(cash: int, models: Path, folder: Path) -> dict[str, Any]:
     """Two days of an account."""
     paper = Paper()
-    rates = {"taf_per_share": paper.share_taf_usd, "reg_rate": paper.sec_rate, "cat_per_share": paper.share_cat_usd}
-    rules = dataclasses.replace(IN_FULL, **rates)
+    rules = dataclasses.replace(
+        IN_FULL, taf_per_share=paper.share_taf_usd, reg_rate=paper.sec_rate, cat_per_share=paper.share_cat_usd
+    )
     with daily_stage(HALF_DAY, BEGIN, folder, models, cash=cash, rules=rules) as stage:
         bought(stage)
         jump(stage, NEXT_DAY, BEGIN)

@@ -31,7 +31,7 @@ def pytest_collection_finish() -> None:
     """Let nothing pause it: the project's own tests are traced for another purpose."""
     import tests.conftest
 
-    tests.conftest.untraced = contextlib.nullcontext
+    tests.conftest.untraced = contextlib.nullcontext  # type: ignore[assignment]
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -19,7 +19,8 @@ from typing import Any
 from playwright.sync_api import Browser
 
 from bench.bench_dashboard import REPOSITORY, play
-from tests.support.browser import chromium, dashboard, free_port
+from tests.support.browser import chromium, dashboard
+from tests.support.ports import free_port
 
 PAINTED = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
 MONEY = '#money [data-figure="Equity"]'

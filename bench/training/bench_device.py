@@ -228,7 +228,7 @@ def profile(device: str, cases: tuple[Case, ...]) -> dict[str, Any]:
 def summed(profile_: Any, device: str, pieces: int, wall_s: float) -> dict[str, Any]:
     """What a profile has: kernels a piece, their microseconds, and the five that take most of them."""
     if device.startswith("cuda"):
-        events = [event for event in profile_.events() if event.device_type == torch.autograd.DeviceType.CUDA]
+        events = [event for event in profile_.events() if event.device_type == torch.profiler.DeviceType.CUDA]
     else:
         events = [event for event in profile_.events() if event.name.startswith("aten::")]
     spent: dict[str, list[float]] = {}
@@ -254,6 +254,9 @@ AGENT_ENVIRONMENTS, QUICK_ENVIRONMENTS = 4096, 32
 
 class Standardised(nn.Module):
     """Columns of raw observations less their mean, in deviations, within five of them."""
+
+    mean: Tensor
+    scale: Tensor
 
     def __init__(self, rows: Tensor) -> None:
         super().__init__()

@@ -12,25 +12,27 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from strategies.daily_rebalancer import SPEC
 from strategies.golden import golden_observations
 from strategies.registry import strategy
-from training.desks.daily.networks.rebalancer import IDENTITY as DAILY_IDENTITY
 from training.desks.daily.networks.rebalancer import RebalancerActorCritic
 from training.desks.daily.networks.regime import RegimeActorCritic
 from training.desks.scalper.network import IDENTITY, ActorCritic, LstmActorCritic
 from training.export.ensemble import together
 from training.export.export import onnx_bytes, session_of
+from training.rl.layers import Scaling
 
-NETWORKS = {
+STOCKS = Scaling.identity(SPEC.observation_shape[0])
+NETWORKS: dict[str, tuple[str, Callable[[int], Any]]] = {
     "option_scalper mlp": ("option_scalper", lambda seed: ActorCritic(IDENTITY, seed)),
     "option_scalper lstm": ("option_scalper", lambda seed: LstmActorCritic(IDENTITY, seed)),
-    "daily_rebalancer mlp": ("daily_rebalancer", lambda seed: RebalancerActorCritic(DAILY_IDENTITY, seed)),
+    "daily_rebalancer mlp": ("daily_rebalancer", lambda seed: RebalancerActorCritic(STOCKS, seed)),
     "regime_switcher gru": ("regime_switcher", RegimeActorCritic),
 }
 SEEDS = (1, 3, 10)

@@ -21,7 +21,7 @@ from stable_baselines3 import SAC, TD3
 from torch import nn
 
 from bench.training import bench_dqn, bench_off_policy, train_daily, train_ours, train_peers
-from bench.training.train_daily import REBALANCER, SWITCHER, SWITCHING, DailySize
+from bench.training.train_daily import SWITCHING, DailySize
 from bench.training.train_work import (
     BARS,
     BRISK,
@@ -38,6 +38,8 @@ from bench.training.train_work import (
     update_rate,
     versions,
 )
+from strategies.daily_rebalancer import SPEC as REBALANCER
+from strategies.regime_switcher import SPEC as SWITCHER
 from tests.support.planted.flipping import share_of_optimum as share_of_flipping
 from tests.support.rl.planted_sizing import PlantedSizing, SizingVecEnv
 from tests.support.rl.planted_sizing import share_of_optimum as share_of_sizing
@@ -101,10 +103,10 @@ def our_trainer(name: str, precision: str, size: Size) -> Trainer | Rounds:
     if name in {REBALANCER.name, SWITCHER.name}:
         c = size.work if name == REBALANCER.name else size.switching
         return train_daily.trainer(ProcessGroup(), name, c, precision, DailySize(recorded=recorded(size)))
-    c = off_policy(name)
-    agent = build(name, bench_off_policy.TASK.inputs, c, seed=1, precision=precision)
-    place = PlantedSizing(bench_off_policy.TASK, c.environments, 1)
-    return OffPolicyTrainer(agent, place, c, total_steps=10**9, seed=1)
+    recipe = off_policy(name)
+    agent = build(name, bench_off_policy.TASK.inputs, recipe, seed=1, precision=precision)
+    place = PlantedSizing(bench_off_policy.TASK, recipe.environments, 1)
+    return OffPolicyTrainer(agent, place, recipe, total_steps=10**9, seed=1)
 
 
 def our_speed(name: str, precision: str, size: Size) -> Rate:
@@ -260,6 +262,7 @@ def parts(name: str, precision: str, size: Size) -> dict[str, float]:
     if isinstance(trainer, Trainer):
         timers.wrap(trainer.network, "forward", "collect: policy", within="forward, loss")
     else:
+        assert isinstance(trainer, DqnTrainer | OffPolicyTrainer)
         learner = trainer.dqn if isinstance(trainer, DqnTrainer) else trainer.agent
         timers.wrap(learner, "values" if isinstance(learner, Dqn) else "act", "collect: policy")
         timers.wrap(learner, "update", "forward, backward")

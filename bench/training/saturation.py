@@ -53,14 +53,14 @@ def main() -> None:
     def market(span: tuple[str, str], rows: int, seed: int) -> ForecastMarket:
         days = [day for day, date in enumerate(data.table.dates) if span[0] <= date <= span[1]]
         return ForecastMarket(
-            data.table, outlook, days[0], days[-1], data.rules,
+            data.table, outlook, days[0], days[-1], data.trading,
             count=max(1, rows // plan.portfolio), portfolio=plan.portfolio, seed=seed, episode=plan.episode,
         )  # fmt: skip
 
     c = replace(plan.coefficients(options.agent), **changes)
     accounts = market(LEARNS, c.environments, 1000)
     c = replace(c, environments=accounts.rows)
-    scaling = RowScaling.of(rows_of(market(LEARNS, 1024, 1), 64, 1), weight_max(data.rules))
+    scaling = RowScaling.of(rows_of(market(LEARNS, 1024, 1), 64, 1), weight_max(data.trading))
     agent = build(options.agent, AGENT_WIDTH, c, seed=1001, precision="bf16", scaling=scaling)
     trainer, explained = OffPolicyTrainer(agent, accounts, c, total_steps=options.steps, seed=1001), []
     while not trainer.done:
