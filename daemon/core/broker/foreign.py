@@ -13,7 +13,7 @@ the desk.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import date, timedelta
 from decimal import ROUND_FLOOR, Decimal
 from typing import NamedTuple
@@ -56,6 +56,7 @@ from strategies.kit.units import MINUTE_NS
 NEW_NAME = ("NC", "SC")  # of the company, of its symbol
 SHARE_TRANSFERS = ("JNLS", "ACATS")  # their shares are not the desk's: see `hold_moved`
 FOREIGN = "foreign"  # an order's purpose
+SETTLED = " settled"  # suffix in `seen` of a contract that ended by the positions, before its line
 STRANGE = " of others"  # suffix in `seen` of a contract that others traded and no book has (`halt`)
 SOLD_BY_OTHERS = Cause("foreign_order")
 
@@ -854,11 +855,11 @@ def contracts_of_the_desk(draft: Draft, line: Activity, *, exercised: bool) -> t
     """
     foreign, own_quantity = draft.broker.foreign_held.get(line.symbol, 0), abs(draft.held(line.symbol))
     count = whole_of(abs(exact(line.quantity)) or own_quantity + abs(foreign))
-    if not own_quantity and not foreign and _is_settled(draft, line.symbol, count):
+    in_no_book = not own_quantity and not foreign
+    if in_no_book and _has_ended(draft, line):
         return 0, 0
     foreign_count = min(count, whole_of(abs(foreign)))
-    strange = bool(draft.broker.foreign_held) or line.symbol + STRANGE in draft.broker.seen
-    if not own_quantity and not foreign and strange:
+    if in_no_book and (draft.trading.broker.foreign_orders != "adopt" or draft.broker.foreign_held):
         foreign_count = count
     own_count = min(count - foreign_count, whole_of(own_quantity))
     if foreign:
@@ -874,8 +875,11 @@ def contracts_of_the_desk(draft: Draft, line: Activity, *, exercised: bool) -> t
 
 def others_traded(draft: Draft, root: str) -> bool:
     """Return whether others traded contracts of this underlying that no book has."""
-    contracts = [name.removesuffix(STRANGE) for name in draft.broker.seen if name.endswith(STRANGE)]
-    return _of_root(root, contracts)
+    return _of_root(root, _contracts_in_no_book(draft))
+
+
+def _contracts_in_no_book(draft: Draft) -> list[str]:
+    return [name.removesuffix(STRANGE) for name in draft.broker.seen if name.endswith(STRANGE)]
 
 
 def cash_of_the_desk(draft: Draft, line: Activity, own_count: Quantity, foreign_count: Quantity) -> Decimal:
@@ -889,12 +893,6 @@ def cash_of_the_desk(draft: Draft, line: Activity, own_count: Quantity, foreign_
     if desks != line.amount:
         transfer(draft, line.amount - desks)
     return desks
-
-
-def _is_settled(draft: Draft, symbol: str, count: int) -> bool:
-    """Return whether the shares of so many contracts were booked from the positions."""
-    shares = count * OPTION_MULTIPLIER
-    return any(settled_without(draft, root_of(symbol), share_count) is not None for share_count in (shares, -shares))
 
 
 def settled_without(draft: Draft, root: str, shares: int) -> tuple[tuple[str, int], ...] | None:
@@ -948,6 +946,45 @@ def shares_of_the_desk(draft: Draft, line: Activity) -> Activity | None:
     return part_of(draft, line, *((1, 0) if own_contracts else (0, 1)), moves=True)
 
 
+def _has_ended(draft: Draft, line: Activity) -> bool:
+    """Return whether the line's contract, or what became of it, was taken from the broker's positions before."""
+    ended = f"{line.symbol}{SETTLED}" in draft.broker.seen
+    return ended or any(was_counted(draft, replace(line, symbol=it)) for it in (line.symbol, root_of(line.symbol)))
+
+
+def precedes_its_contract(draft: Draft, line: Activity, quantities: Mapping[str, Quantity]) -> bool:
+    """Return whether shares of an exercise or assignment come before the line of the contract that ended for them.
+
+    That line says whose they are. It is to come for a contract of this strike that the broker, with these `quantities`,
+    has no more, and for one of others that no book has.
+    """
+    shares, debts = whole_shares(line), draft.broker.owners.owed
+    if settled_without(draft, line.symbol, shares) is not None:
+        return False
+    if sum(sum(debts[symbol]) for symbol in debts if _has_its_price(symbol, line)) * OPTION_MULTIPLIER >= abs(shares):
+        return False
+    held = (symbol for symbol in {*draft.book.positions, *draft.broker.foreign_held} if is_contract(symbol))
+    gone = [
+        symbol
+        for symbol in held
+        if option_terms(symbol)[1] * draft.expected(symbol) * shares > 0
+        and quantities.get(symbol, 0) != draft.expected(symbol)
+    ]
+    strange = () if was_counted(draft, line) else _contracts_in_no_book(draft)
+    return any(_has_its_price(symbol, line) for symbol in (*gone, *strange))
+
+
+def is_owed(draft: Draft, line: Activity) -> bool:
+    """Return whether a contract ended, by a line, for these shares of an exercise or assignment."""
+    return any(_has_its_price(symbol, line) for symbol in draft.broker.owners.owed)
+
+
+def _has_its_price(symbol: str, line: Activity) -> bool:
+    """Return whether the line's shares have the strike of this contract as their price."""
+    shares = abs(whole_shares(line))
+    return _of_root(line.symbol, (symbol,)) and Decimal(repr(option_terms(symbol)[0])) * shares == abs(line.amount)
+
+
 def _ended_for(draft: Draft, line: Activity) -> str | None:
     """Return the contract that ended for these shares, by its strike, then by their number; None if it is not clear.
 
@@ -958,9 +995,7 @@ def _ended_for(draft: Draft, line: Activity) -> str | None:
     ended_contracts = [
         symbol for symbol in ended_contracts if option_terms(symbol)[1] * line.quantity > 0
     ] or ended_contracts
-    same_price = [
-        symbol for symbol in ended_contracts if Decimal(repr(option_terms(symbol)[0])) * shares == abs(line.amount)
-    ]
+    same_price = [symbol for symbol in ended_contracts if _has_its_price(symbol, line)]
     if not same_price and len(ended_contracts) > 1:
         return None
     as_many = [symbol for symbol in same_price if sum(debts[symbol]) * OPTION_MULTIPLIER == shares]

@@ -18,12 +18,14 @@ from msgspec.structs import replace
 from daemon.core.book import COST_GRID, OPTION_MULTIPLIER, move_shares, rescale, without_income
 from daemon.core.broker.fills import is_ours, transfer
 from daemon.core.broker.foreign import (
+    SETTLED,
     SHARE_TRANSFERS,
     cash_of_the_desk,
     contracts_of_the_desk,
     dispute,
     hold_foreign,
     hold_moved,
+    is_owed,
     lieu_fraction,
     may_be_the_desks,
     others_traded,
@@ -39,7 +41,7 @@ from daemon.core.broker.on_broker import on_contract_expired
 from daemon.core.broker.sending import has_lapsed
 from daemon.core.draft import Draft
 from daemon.core.events import Activity, ContractExpired, LedgerBooked
-from daemon.core.instruments.option_market import OccContract, parse_occ
+from daemon.core.instruments.option_market import OccContract, option_terms, parse_occ, root_of
 from daemon.core.moves import Cause
 from daemon.core.risk.guards import revalue
 from daemon.core.risk.splits import (
@@ -195,8 +197,8 @@ def on_ledger_booked(draft: Draft, event: LedgerBooked) -> None:
 
 def book_activity(draft: Draft, line: Activity) -> None:
     """Book one line of the ledger, except shares that were taken over with the broker's positions."""
-    if line.kind == "OPTRD" and was_counted(draft, line):
-        return  # shares and cash were taken over together
+    if line.kind == "OPTRD" and was_counted(draft, line) and not is_owed(draft, line):
+        return  # shares and cash were taken over together, and the contract with them
     was_taken = line.kind in REORGANISED and was_counted(draft, line)
     if was_taken and not (line.kind in SPUN_OFF and take_spin_off_back(draft, line)):
         if line.kind in SPUN_OFF and line.quantity > 0 and may_be_the_desks(draft, line.symbol):
@@ -400,6 +402,9 @@ def settle_without_ledger(draft: Draft, broker_quantities: Mapping[str, Quantity
     for symbol, contract in sorted(over.items()):
         of_roots.setdefault(contract.root, {})[symbol] = contract
     for root, contracts in sorted(of_roots.items(), key=lambda item: _is_of_both(draft, item[1])):
+        first_expiry = min(contract.expiry for contract in contracts.values())
+        if any(root_of(it) == root and option_terms(it)[2] >= first_expiry for it in draft.broker.owners.owed):
+            continue  # the lines have begun to come
         exercised_symbols = _exercise_choice(
             draft, contracts, broker_quantities.get(root, 0) - draft.expected(root), cash - draft.book.cash
         )
@@ -464,6 +469,7 @@ def _settle(draft: Draft, symbol: str, contract: OccContract, *, exercised: bool
     """End the contracts of desk and others; each side gets the shares of its own contracts."""
     own_count, foreign_count = whole_of(draft.held(symbol)), whole_of(draft.broker.foreign_held.get(symbol, 0))
     shares_per_contract = contract.right * OPTION_MULTIPLIER if exercised else 0
+    draft.first_time(symbol + SETTLED)
     if exercised:
         shares = (contract.root, shares_per_contract * (own_count + foreign_count))
         draft.broker = replace(draft.broker, settled=(*draft.broker.settled, shares))

@@ -43,6 +43,7 @@ from daemon.core.broker.foreign import (
     note_closes,
     note_fractions,
     note_strangers,
+    precedes_its_contract,
 )
 from daemon.core.broker.ledger import (
     AMENDED,
@@ -79,7 +80,7 @@ from daemon.core.events import (
     BrokerSnapshot,
     OrderRejected,
 )
-from daemon.core.instruments.option_market import parse_occ
+from daemon.core.instruments.option_market import parse_occ, root_of
 from daemon.core.moves import Cause
 from daemon.core.orders import ENDED, FENCE, SUBMITTED, UNKNOWN, Order, advance
 from daemon.core.risk.guards import UNRECONCILED_NS, deficit, revalue
@@ -571,12 +572,13 @@ def _foreign_symbols(
     """Return the symbols whose difference others may have caused and no ledger line will explain.
 
     None while an exercise or a merger may explain it: options lapsed, or own shares are missing while others came.
-    Awaited splits are left out; with `ignore` so are symbols with a late fill, and missing own shares if no cash came
-    (`paid`).
+    Awaited splits and shares that the desk's contracts are owed are left out; with `ignore` so are symbols with a late
+    fill, and missing own shares if no cash came (`paid`).
     """
     if lapsed_positions(draft, quantities):
         return ()  # shares and cash of an exercise: the lines will show whose they are
-    candidates = [symbol for symbol in differing if symbol not in draft.basket.to_come]
+    owed = {root_of(contract) for contract, (own, _) in draft.broker.owners.owed.items() if own}
+    candidates = [symbol for symbol in differing if symbol not in draft.basket.to_come and symbol not in owed]
     missing = {symbol for symbol in candidates if _lacks_own(draft, symbol, quantities.get(symbol, 0))}
     if missing and any(quantities.get(symbol, 0) > draft.expected(symbol) for symbol in candidates):
         return ()  # a merger may bring cash too, and others' orders are known by the next report
@@ -799,9 +801,12 @@ def _precedes(draft: Draft, line: Activity, positions: tuple[BrokerPosition, ...
     """Return whether a line brings shares of a new name, merger or split before any line takes the old ones away.
 
     Such a line waits for up to a day: booked alone, it would add shares to those that it replaces. A split's brings all
-    the shares that the broker has; one that tells the change alone does not.
+    the shares that the broker has; one that tells the change alone does not. Shares of an exercise wait for the line of
+    its contract.
     """
     symbol, of_split = line.symbol, line.kind in SPLITS
+    if line.kind == "OPTRD" and line.status not in (*UNBOOKED, *AMENDED) and not _is_seen(draft, line):
+        return precedes_its_contract(draft, line, {it.symbol: exact(it.quantity) for it in positions})
     if not (of_split or line.kind in REPLACED) or line.quantity <= 0 or line.amount or line.status == "pending":
         return False
     replaceable = draft.desk.holds.by_basket and draft.book.positions and draft.held(symbol) >= 0

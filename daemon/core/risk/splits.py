@@ -568,7 +568,7 @@ def replaced_symbols(draft: Draft, positions: Iterable[BrokerPosition]) -> set[s
         for symbol, quantity in quantities.items()
         if quantity > draft.expected(symbol) and is_paid_for(draft, symbol)
     }
-    coming_symbols = {line.symbol for line in draft.broker.waiting_lines if line.quantity > 0}
+    coming_symbols = {it.symbol for it in draft.broker.waiting_lines if it.quantity > 0 and it.kind != "OPTRD"}
     if coming_symbols:
         held_symbols = {*draft.book.positions, *draft.broker.foreign_held}
         paid_symbols |= (held_symbols - quantities.keys()) | (coming_symbols & quantities.keys())

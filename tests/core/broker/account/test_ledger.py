@@ -604,6 +604,110 @@ def test_the_cash_says_that_a_person_s_contract_became_the_shares_and_not_the_de
     assert (d.held, d.state.broker.foreign_held) == ({}, {"SPY": 100})
 
 
+# --- lines of an exercise that come one after the other ---
+
+
+def comes(d: Desk, account: Account, minute: float, *told: ev.Activity) -> None:
+    """Lines come whose cash and shares the account has; three reports say so."""
+    account.lines += told
+    for second in (0, 11, 22):
+        d.put(account.report(d.at(minute, second)))
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("first", ["contract", "shares"])
+def test_shares_that_the_desk_s_contract_is_owed_are_its_own_until_their_line_comes(rule: str, first: str) -> None:
+    d = left_open(account := Account("60000"), RULES[rule])
+    del account.positions[CALL]
+    account.positions["SPY"] = (100, Decimal(500))
+    account.cash -= 50_000
+    lines = [line("OPEXC", CALL, -1), line("OPTRD", "SPY", 100, "-50000")]
+    for minute, told in enumerate(lines if first == "contract" else reversed(lines)):
+        comes(d, account, 391 + minute, told)
+    agreed(d, account, 393)
+    assert (d.held, d.state.broker.foreign_held) == ({"SPY": 100}, {})
+    assert (d.state.book.realized, d.state.book.transfers) == (Decimal(-200), Decimal(0))
+    assert "position_changed" not in alarms(d.effects)
+    assert (list(d.state.broker.settled), d.state.broker.owners.owed) == ([], {})
+
+
+def test_shares_that_are_told_before_the_contracts_of_both_wait_for_them() -> None:
+    d, account = with_a_person(CALL)
+    account.positions = {"SPY": (200, Decimal(500))}  # two of four
+    account.cash -= 100_000
+    comes(d, account, 392, line("OPTRD", "SPY", 200, "-100000"))
+    assert (d.held, d.state.broker.foreign_held) == ({CALL: 1}, {CALL: 3})
+    comes(d, account, 393, line("OPEXC", CALL, -2), line("OPEXP", CALL, -2))
+    agreed(d, account, 394)
+    assert (d.held, d.state.broker.foreign_held) == ({}, {"SPY": 200})  # who exercised some alone is the person
+    assert "owner_unknown" not in alarms(d.effects)
+
+
+def test_shares_of_a_person_s_contract_whose_line_came_are_not_those_of_the_desk_s_that_lapsed() -> None:
+    """One of its three is exercised at 495; the desk's call ended worthless, which no line tells yet."""
+    other = CALL.replace("500", "495")
+    d, account = with_a_person(other)
+    account.positions = {"SPY": (100, Decimal(495))}
+    account.cash -= 49_500
+    comes(d, account, 392, line("OPEXC", other, -1), line("OPEXP", other, -2))
+    assert (d.held, d.state.broker.foreign_held) == ({CALL: 1}, {})
+    comes(d, account, 393, line("OPTRD", "SPY", 100, "-49500"), line("OPEXP", CALL, -1))
+    agreed(d, account, 394)
+    assert (d.held, d.state.broker.foreign_held) == ({}, {"SPY": 100})
+    assert "shares_from_exercise" not in alarms(d.effects)
+
+
+@pytest.mark.parametrize("symbol", [CALL, CALL.replace("500", "495")])
+@pytest.mark.parametrize("shares_first", [False, True])
+def test_of_shares_of_a_contract_in_no_book_and_of_the_desk_s_it_sells_its_own(
+    symbol: str, *, shares_first: bool
+) -> None:
+    """A person bought one call by hand, which halts the desk; both calls are exercised."""
+    d = left_open(account := Account("150000"))
+    account.fill(account.by_hand("ann-1", symbol, 1, 1, d.at(2)), 1, "3.00", d.at(2))
+    d.put(account.report(d.at(390, 5)))
+    strike = int(symbol[10:]) // 1000
+    account.positions = {"SPY": (200, Decimal(498))}
+    account.cash -= 50_000 + 100 * strike
+    ends = [line("OPEXC", CALL, -1), replace(line("OPEXC", symbol, -1), id="another 1")]
+    shares = [line("OPTRD", "SPY", 100, "-50000"), replace(line("OPTRD", "SPY", 100, f"-{strike}00"), id="another 2")]
+    for minute, told in enumerate((shares, ends) if shares_first else (ends, shares)):
+        comes(d, account, 391 + minute, *told)
+    d.begin(HALF_DAY, "2024-07-05")
+    d.put(account.report(d.at(-5)))
+    assert [(it.symbol, it.side, it.quantity) for it in of(d.tick(0) + d.tick(1), SubmitOrder)] == [("SPY", -1, 100)]
+
+
+def test_cash_of_the_desk_s_contract_that_comes_late_is_its_gain_though_a_person_holds_shares() -> None:
+    d, account = with_a_person("SPY")
+    del account.positions[CALL]
+    account.cash += 150  # bought at 2.00
+    comes(d, account, 392)
+    assert d.held == {}
+    comes(d, account, 393, line("OPCSH", CALL, -1, "150"))
+    assert (d.state.book.realized, d.state.book.transfers) == (Decimal(-50), Decimal(0))
+    agreed(d, account, 394)
+
+
+@pytest.mark.parametrize("shares_first", [False, True])
+def test_shares_of_an_exercise_on_the_evening_of_an_acceptance_are_booked(*, shares_first: bool) -> None:
+    """A person bought 2 SPY by hand, which was accepted in the morning; the call of that day is exercised."""
+    d = left_open(account := Account("60000"), HOLD)
+    account.positions["SPY"] = (2, Decimal(500))
+    account.cash -= 1000
+    d.put(ev.AcceptBrokerRequested(d.at(391), "they are there", "ann"), account.report(d.at(391, 1)))
+    assert d.held == {CALL: 1, "SPY": 2}
+    del account.positions[CALL]
+    account.positions["SPY"] = (102, Decimal(500))
+    account.cash -= 50_000
+    today_ns = TUESDAY.open_ns - 34_200 * SECOND
+    lines = [line("OPEXC", CALL, -1), line("OPTRD", "SPY", 100, "-50000")]
+    for minute, told in enumerate(reversed(lines) if shares_first else lines):
+        comes(d, account, 392 + minute, replace(told, time_ns=today_ns))
+    agreed(d, account, 394)
+    assert d.held == {"SPY": 102}
+
+
 # --- the shares afterwards ----------------------------------------------------------------------------------------
 
 
