@@ -118,6 +118,8 @@ T = TypeVar("T")
 ADOPTED = Cause("taken_over")
 UNBOOKED = ("pending", ANNOUNCED)  # statuses of lines that move nothing yet
 REPLACED = (*NEW_NAME, *MERGED)  # kinds of lines that replace shares by others
+OF_CASH = ""  # in place of a symbol, for the day on which cash was taken over
+TAKEN_LINES_MAX = 10  # newest lines of which some may be of cash that was taken over
 SETTLE_NS = 10 * SECOND_NS  # wait before a difference is judged, or a fence after it was lifted
 OPEN_NS = 2 * MINUTE_NS  # margin around a session within which the broker's clock may differ from the calendar
 
@@ -629,18 +631,20 @@ def _take_adjusted_back(draft: Draft, event: BrokerReported) -> None:
 
 
 def _note_taken_cash(draft: Draft, cash: Decimal) -> None:
-    """Note cash that was taken over as a transfer: its ledger line may come later."""
+    """Note cash that was taken over as a transfer: its ledger lines may come later."""
     former = draft.broker.taken_cash
     if cash:
         amounts = (*(() if isinstance(former, UnsetType) else former), cash)
         draft.broker = replace(draft.broker, taken_cash=amounts[-ADJUSTED_MAX:])
+        note_takeover_day(draft, OF_CASH)
 
 
 def _lines_of_taken_cash(draft: Draft, event: BrokerReported) -> tuple[Collection[str], Collection[str]]:
     """Return the ids of new lines whose cash was taken over before, and of lines that wait for the next report.
 
-    Booked with their cash, the former would count it twice. Lines of a fitting amount wait where the report is older
-    than a fill or than another report: its cash cannot decide then.
+    Booked with their cash, the former would count it twice: lines of an amount that was taken over, or some of its day
+    or earlier that sum to what would be too much, in two reports. Lines wait where the report is older than a fill or
+    than another report, or where its cash fits neither reading: it cannot decide then.
     """
     amounts, broker = draft.broker.taken_cash, draft.broker
     if isinstance(amounts, UnsetType):
@@ -648,18 +652,26 @@ def _lines_of_taken_cash(draft: Draft, event: BrokerReported) -> tuple[Collectio
     lines = [
         line for line in event.activities if line.status not in (*UNBOOKED, *AMENDED) and not _is_seen(draft, line)
     ]
-    fitting = [line for line in lines if line.amount in amounts][-ADJUSTED_MAX:]
+    exact_lines = [line for line in lines if line.amount in amounts][-ADJUSTED_MAX:]
+    fitting = [line for line in lines if line.amount and was_counted(draft, replace(line, symbol=OF_CASH))]
+    unsure_ids = [line.id for line in lines if line in exact_lines or (line in fitting and not line.quantity)]
     if broker.filled or event.asked_ns < broker.asked_ns:
-        return (), [line.id for line in fitting]
+        return (), unsure_ids
     twice = _told_cash(draft) + sum((line.amount for line in lines), ZERO) - event.cash
-    some = next((some for some in _combinations_of(fitting) if sum(line.amount for line in some) == twice), ())
+    readings = chain(_combinations_of(exact_lines), (tuple(fitting),), _combinations_of(fitting[-TAKEN_LINES_MAX:]))
+    some = next((some for some in readings if sum(line.amount for line in some) == twice), ()) if twice else ()
     if not twice or not some:
-        return (), ()
+        return (), unsure_ids if twice else ()
+    others = [line for line in some if line not in exact_lines]
+    if any(line not in broker.waiting_lines for line in others):  # its cash may come a moment later
+        return (), [line.id for line in some]
     left = list(amounts)
     for line in some:
         if line.amount in left:
             left.remove(line.amount)
-    draft.broker = replace(broker, taken_cash=tuple(left) or UNSET)
+    if others and left:
+        left[-1] -= sum((line.amount for line in others), ZERO)
+    draft.broker = replace(broker, taken_cash=tuple(amount for amount in left if amount) or UNSET)
     return [line.id for line in some], ()
 
 

@@ -320,6 +320,55 @@ def test_after_the_broker_s_word_nothing_is_taken_back() -> None:
     agreed(d, account, 7)
 
 
+def accepted(account: Account, cash: str) -> Desk:
+    """A desk whose person accepted that the account has this much more cash."""
+    d = at_broker(account)
+    account.cash += Decimal(cash)
+    d.put(ev.AcceptBrokerRequested(d.at(1), "they are there", "ann"), account.report(d.at(1, 1)))
+    return d
+
+
+INTEREST, FEE = line("INT", amount="20.00"), line("FEE", amount="-12.30")
+
+
+@pytest.mark.parametrize("told", [((INTEREST, FEE),), ((INTEREST,), (FEE,)), ((FEE,), (INTEREST,))])
+@pytest.mark.parametrize("unexplained", ["0", "333"])
+def test_lines_whose_cash_was_accepted_as_one_sum_are_not_booked_again(
+    told: tuple[tuple[ev.Activity, ...], ...], unexplained: str
+) -> None:
+    d = accepted(account := Account(), str(Decimal(unexplained) + Decimal("7.70")))
+    for minute, lines in enumerate(told):
+        account.lines += lines
+        d.put(account.report(d.at(2 + minute)))
+        agreed(d, account, 2 + minute, 15)
+    assert (d.state.book.realized, d.halted()) == (Decimal(0), "accept_broker")
+    account.book(line("FEE", amount="-0.40"))
+    agreed(d, account, 5)
+    assert d.state.book.realized == Decimal("-0.40")
+
+
+@pytest.mark.parametrize("cash", ["20", "15"])
+def test_a_line_of_accepted_cash_waits_while_the_cash_of_another_line_hides_it(cash: str) -> None:
+    """The fee is of after the acceptance, and its line comes last."""
+    d = accepted(account := Account(), cash)
+    account.lines.append(INTEREST)
+    account.cash += FEE.amount
+    d.put(account.report(d.at(2)), account.report(d.at(2, 11)))
+    account.lines.append(FEE)
+    d.put(account.report(d.at(3)))
+    agreed(d, account, 3, 15)
+    assert d.state.book.realized == FEE.amount
+
+
+def test_a_line_of_after_an_acceptance_that_comes_a_moment_before_its_cash_is_booked() -> None:
+    d = accepted(account := Account(), "333")
+    account.lines.append(INTEREST)
+    agreed(d, account, 2)
+    account.cash += INTEREST.amount
+    agreed(d, account, 2, 15)
+    assert d.state.book.realized == INTEREST.amount
+
+
 def test_an_order_on_its_way_while_the_broker_s_word_is_accepted_is_cancelled_when_it_arrives() -> None:
     d = at_broker(account := Account())
     d.bar(0)
