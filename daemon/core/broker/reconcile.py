@@ -573,14 +573,14 @@ def _foreign_symbols(
 ) -> Sequence[str]:
     """Return the symbols whose difference others may have caused and no ledger line will explain.
 
-    None while an exercise or a merger may explain it: options lapsed, or own shares are missing while others came.
-    Awaited splits and shares that the desk's contracts are owed are left out; with `ignore` so are symbols with a late
+    None while an exercise or a merger may explain it: options lapsed, the desk's contracts are owed shares that differ,
+    or own shares are missing while others came. Awaited splits are left out; with `ignore` so are symbols with a late
     fill, and missing own shares if no cash came (`paid`).
     """
-    if lapsed_positions(draft, quantities):
-        return ()  # shares and cash of an exercise: the lines will show whose they are
     owed = {root_of(contract) for contract, (own, _) in draft.broker.owners.owed.items() if own}
-    candidates = [symbol for symbol in differing if symbol not in draft.basket.to_come and symbol not in owed]
+    if lapsed_positions(draft, quantities) or not owed.isdisjoint(differing):
+        return ()  # shares and cash of an exercise: the lines will show whose they are
+    candidates = [symbol for symbol in differing if symbol not in draft.basket.to_come]
     missing = {symbol for symbol in candidates if _lacks_own(draft, symbol, quantities.get(symbol, 0))}
     if missing and any(quantities.get(symbol, 0) > draft.expected(symbol) for symbol in candidates):
         return ()  # a merger may bring cash too, and others' orders are known by the next report

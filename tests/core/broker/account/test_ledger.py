@@ -631,6 +631,19 @@ def test_shares_that_the_desk_s_contract_is_owed_are_its_own_until_their_line_co
     assert (list(d.state.broker.settled), d.state.broker.owners.owed) == ([], {})
 
 
+def test_what_lapsed_of_a_person_is_not_taken_over_with_the_cash_of_shares_that_the_desk_is_owed() -> None:
+    """The person's puts ended worthless, and their line comes last."""
+    d, account = with_a_person(other := CALL.replace("C", "P"))
+    account.positions = {"SPY": (100, Decimal(500))}
+    account.cash -= 50_000
+    comes(d, account, 392, line("OPEXC", CALL, -1))
+    comes(d, account, 393, line("OPTRD", "SPY", 100, "-50000"))
+    assert (d.held, d.state.book.positions["SPY"].cost) == ({"SPY": 100}, Decimal(50_000))
+    comes(d, account, 394, line("OPEXP", other, -3))
+    agreed(d, account, 395)
+    assert (d.state.book.realized, d.state.book.transfers) == (Decimal(-200), Decimal(0))
+
+
 def test_shares_that_are_told_before_the_contracts_of_both_wait_for_them() -> None:
     d, account = with_a_person(CALL)
     account.positions = {"SPY": (200, Decimal(500))}  # two of four
