@@ -391,18 +391,34 @@ def _note_missed_trade(draft: Draft, report: BrokerOrder, change: Quantity) -> N
     _note_missed(draft, report.symbol, max(sent_on, new_york_date(draft.broker.asked_ns)), change)
 
 
-def _note_missed(draft: Draft, symbol: str, changed_on: date, change: Quantity) -> None:
-    """Note what desk and others held since a `change` of the others' on a day whose close the desk did not see."""
+def holdings_of(draft: Draft, symbol: str) -> tuple[Quantity, Quantity]:
+    """Return what desk and others hold of the symbol."""
+    return draft.held(symbol), draft.broker.foreign_held.get(symbol, 0)
+
+
+def note_delivered(draft: Draft, symbol: str, delivered_on: date, before: tuple[Quantity, Quantity]) -> None:
+    """Note what desk and others hold since contracts became shares on a day whose close the desk did not see.
+
+    `before`: what they held until then. Not where the desk is alone.
+    """
+    own_change, change = (now - then for now, then in zip(holdings_of(draft, symbol), before, strict=True))
+    others = change or before[1] or symbol in draft.broker.owners.closes
+    if others and (own_change or change):
+        _note_missed(draft, symbol, delivered_on, change, own_change)
+
+
+def _note_missed(draft: Draft, symbol: str, changed_on: date, change: Quantity, own_change: Quantity = 0) -> None:
+    """Note what both held since a `change` of the others', and one of the desk's, on a day whose close nobody saw."""
     owners, day = draft.broker.owners, changed_on.isoformat()
     if not (owners.noted and owners.noted <= day < new_york_date(draft.now_ns).isoformat()):
         return
-    history, now = owners.closes.get(symbol, ()), (draft.held(symbol), draft.broker.foreign_held.get(symbol, 0))
+    history, now = owners.closes.get(symbol, ()), holdings_of(draft, symbol)
     earlier, later = (tuple(one for one in history if (one.date < day) is before) for before in (True, False))
     if not later:
         later = (HeldAtClose(day, *now),)
     else:
         then = earlier[-1].others if earlier else 0
-        later = tuple(replace(one, others=one.others + change) for one in later)
+        later = tuple(replace(one, own=one.own + own_change, others=one.others + change) for one in later)
         later = later if later[0].date == day else (HeldAtClose(day, later[0].own, then + change), *later)
     _note(draft, replace(owners, closes={**owners.closes, symbol: (*earlier, *later)[-CLOSES_MAX:]}))
 

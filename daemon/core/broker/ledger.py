@@ -25,9 +25,11 @@ from daemon.core.broker.foreign import (
     dispute,
     hold_foreign,
     hold_moved,
+    holdings_of,
     is_owed,
     lieu_fraction,
     may_be_the_desks,
+    note_delivered,
     others_traded,
     part_of,
     settled_without,
@@ -206,6 +208,7 @@ def book_activity(draft: Draft, line: Activity) -> None:
         line = replace(line, quantity=ZERO)
         if not line.amount:
             return
+    before = holdings_of(draft, line.symbol)
     if line.status in AMENDED:
         draft.alarm("ledger_amended", f"{line.kind} {line.id}: {line.status}; the next comparison judges it")
     elif line.kind in SPLITS and was_taken_over(draft, line):
@@ -214,6 +217,9 @@ def book_activity(draft: Draft, line: Activity) -> None:
         _amend_fill(draft, line)
     elif (share := _of_the_desk(draft, line)) is not None:
         _book(draft, share)
+
+    if line.kind == "OPTRD":
+        note_delivered(draft, line.symbol, new_york_date(line.time_ns), before)
 
 
 def _of_the_desk(draft: Draft, line: Activity) -> Activity | None:
@@ -469,6 +475,7 @@ def _settle(draft: Draft, symbol: str, contract: OccContract, *, exercised: bool
     """End the contracts of desk and others; each side gets the shares of its own contracts."""
     own_count, foreign_count = whole_of(draft.held(symbol)), whole_of(draft.broker.foreign_held.get(symbol, 0))
     shares_per_contract = contract.right * OPTION_MULTIPLIER if exercised else 0
+    before = holdings_of(draft, contract.root)
     draft.first_time(symbol + SETTLED)
     if exercised:
         shares = (contract.root, shares_per_contract * (own_count + foreign_count))
@@ -482,3 +489,4 @@ def _settle(draft: Draft, symbol: str, contract: OccContract, *, exercised: bool
             draft.now_ns, symbol, own_count, contract.root, shares_per_contract * own_count, contract.strike
         )
         on_contract_expired(draft, over)
+    note_delivered(draft, contract.root, date.fromisoformat(contract.expiry), before)

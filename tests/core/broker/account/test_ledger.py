@@ -19,6 +19,7 @@ from tests.support.core.desk import (
     BUY_CALL,
     BUY_PUT,
     CALL,
+    FRIDAY,
     HALF_DAY,
     PUT,
     SECOND,
@@ -719,6 +720,25 @@ def test_shares_of_an_exercise_on_the_evening_of_an_acceptance_are_booked(*, sha
         comes(d, account, 392 + minute, replace(told, time_ns=today_ns))
     agreed(d, account, 394)
     assert d.held == {"SPY": 102}
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_what_comes_of_shares_of_an_exercise_that_the_desk_was_away_from_is_divided_by_them(*, told: bool) -> None:
+    """One call of the desk and three of a person became 400 SPY, which pay 1 USD each on Friday and split after it."""
+    d, account = with_a_person(CALL)
+    account.positions = {"SPY": (400, Decimal(500))}
+    account.cash -= 200_000
+    d.begin(FRIDAY, "2024-07-05")
+    lines = [line("OPEXC", CALL, -4), line("OPTRD", "SPY", 400, "-200000")]
+    account.lines += [replace(it, time_ns=HALF_DAY.open_ns - 34_200 * SECOND) for it in lines if told]
+    d.put(account.report(d.at(-30)), account.report(d.at(-29)))
+    account.book(replace(line("DIV", "SPY", 0, "400"), time_ns=d.at(-570), ex_date="2024-07-05"))
+    account.book(replace(line("SPLIT", "SPY", 400), time_ns=d.at(-570)))
+    account.positions = {"SPY": (800, Decimal(250))}
+    agreed(d, account, -20)
+    assert (d.held, d.state.broker.foreign_held) == ({"SPY": 200}, {"SPY": 600})
+    assert d.state.book.realized == Decimal(-200 + 100)
+    assert "owner_unknown" not in alarms(d.effects)
 
 
 # --- the shares afterwards ----------------------------------------------------------------------------------------
