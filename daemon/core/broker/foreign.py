@@ -57,7 +57,7 @@ NEW_NAME = ("NC", "SC")  # of the company, of its symbol
 SHARE_TRANSFERS = ("JNLS", "ACATS")  # their shares are not the desk's: see `hold_moved`
 FOREIGN = "foreign"  # an order's purpose
 SETTLED = " settled"  # suffix in `seen` of a contract that ended by the positions, before its line
-STRANGE = " of others"  # suffix in `seen` of a contract that others traded and no book has (`halt`)
+STRANGE = " of others"  # suffix in `seen` of a symbol that others traded: theirs are in no book (`halt`)
 SOLD_BY_OTHERS = Cause("foreign_order")
 
 
@@ -86,7 +86,7 @@ def on_foreign_order(draft: Draft, report: BrokerOrder, adopted_order: Order | N
     elif rule == "ignore":
         action, sells_own = "ignored", _ignore(draft, report)
     else:
-        if report.filled and is_contract(report.symbol) and not draft.held(report.symbol):
+        if report.filled:
             draft.first_time(report.symbol + STRANGE)
         _note_refused(draft, report)
         _refuse(draft, report, "was not sent by this desk")
@@ -890,8 +890,8 @@ def contracts_of_the_desk(draft: Draft, line: Activity, *, exercised: bool) -> t
 
 
 def others_traded(draft: Draft, root: str) -> bool:
-    """Return whether others traded contracts of this underlying that no book has."""
-    return _of_root(root, _contracts_in_no_book(draft))
+    """Return whether others traded this underlying or its contracts, and no book has theirs."""
+    return root + STRANGE in draft.broker.seen or _of_root(root, _contracts_in_no_book(draft))
 
 
 def _contracts_in_no_book(draft: Draft) -> list[str]:

@@ -29,6 +29,7 @@ from daemon.core.broker.fills import (
 )
 from daemon.core.broker.foreign import (
     NEW_NAME,
+    STRANGE,
     can_hold,
     dispute,
     drop_sold_shares,
@@ -48,6 +49,8 @@ from daemon.core.broker.foreign import (
 from daemon.core.broker.ledger import (
     AMENDED,
     CASH_IN_LIEU,
+    CONTRACT_CASH,
+    CONTRACT_ENDS,
     INCOME,
     MERGED,
     REORGANISED,
@@ -859,6 +862,8 @@ def _book_once(draft: Draft, line: Activity, positions: tuple[BrokerPosition, ..
         return
     if strangers:
         note_strangers(draft, line, strangers)
+    if line.kind in (*CONTRACT_ENDS, CONTRACT_CASH) and line.symbol + STRANGE in draft.broker.seen:
+        hold_foreign(draft, line.symbol, _ending_of_others(draft, line, positions))
     with draft.because(cause_of(line)):
         book_activity(draft, line)
 
@@ -887,6 +892,18 @@ def _strangers(draft: Draft, line: Activity, positions: tuple[BrokerPosition, ..
     before = draft.counted(quantity - line.quantity - expected)  # where positions show the split
     fitting = [it for it in {beyond, before} if it >= 1 and _is_plain_split(expected + it, line.quantity)]
     return fitting[0] if len(fitting) == 1 else None
+
+
+def _ending_of_others(draft: Draft, line: Activity, positions: tuple[BrokerPosition, ...]) -> int:
+    """Return how many contracts that the line ends are others' and in no book: the report ends more than are missing.
+
+    Theirs end first.
+    """
+    kinds = (*CONTRACT_ENDS, CONTRACT_CASH)
+    to_come = [it for it in draft.lines if it.kind in kinds and it.symbol == line.symbol and not _is_seen(draft, it)]
+    count, ended = (whole_of(total(abs(exact(it.quantity)) for it in lines)) for lines in ([line], [line, *to_come]))
+    missing = whole_of(draft.expected(line.symbol) - exact(_quantity_of(line.symbol, positions)))
+    return max(min(count, ended - missing), 0) if draft.held(line.symbol) > 0 else 0
 
 
 def _is_plain_split(quantity: Quantity, change: Decimal) -> bool:

@@ -692,6 +692,38 @@ def test_of_shares_of_a_contract_in_no_book_and_of_the_desk_s_it_sells_its_own(
     assert [(it.symbol, it.side, it.quantity) for it in of(d.tick(0) + d.tick(1), SubmitOrder)] == [("SPY", -1, 100)]
 
 
+@pytest.mark.parametrize("later", [False, True])
+def test_contracts_that_a_person_exercised_early_are_not_the_desk_s_of_the_same_name(*, later: bool) -> None:
+    """They bought two by hand, which halts the desk; its own lapsed, by a line of that report or a later one."""
+    d = left_open(account := Account("150000"))
+    account.fill(account.by_hand("ann-1", CALL, 1, 2, d.at(2)), 2, "3.00", d.at(2))
+    d.put(account.report(d.at(390, 5)))
+    account.positions = {"SPY": (200, Decimal(500))}
+    if later:
+        account.positions[CALL] = (1, Decimal(2))
+    account.cash -= 100_000
+    end = line("OPEXP", CALL, -1)
+    comes(d, account, 391, line("OPEXC", CALL, -2), line("OPTRD", "SPY", 200, "-100000"), *([] if later else [end]))
+    assert d.held == ({CALL: 1} if later else {})
+    account.positions.pop(CALL, None)
+    comes(d, account, 392, *([end] if later else []))
+    d.begin(HALF_DAY, "2024-07-05")
+    effects = d.put(account.report(d.at(-5))) + d.tick(0) + d.tick(1)
+    assert (of(effects, SubmitOrder), d.held, "shares_from_exercise" in alarms(d.effects)) == ([], {}, False)
+
+
+def test_shares_that_a_person_bought_by_hand_are_no_exercise_of_the_call_that_lapsed_meanwhile() -> None:
+    """100 SPY at 497 halt the desk; its call is struck at 500, and its line comes on the next day."""
+    d = left_open(account := Account("150000"))
+    account.fill(account.by_hand("ann-1", "SPY", 1, 100, d.at(2)), 100, "497.00", d.at(2))
+    del account.positions[CALL]
+    comes(d, account, 391)
+    comes(d, account, 392, line("OPEXP", CALL, -1))
+    d.begin(HALF_DAY, "2024-07-05")
+    effects = d.put(account.report(d.at(-5))) + d.tick(0) + d.tick(1)
+    assert (of(effects, SubmitOrder), d.held, "shares_from_exercise" in alarms(d.effects)) == ([], {}, False)
+
+
 def test_cash_of_the_desk_s_contract_that_comes_late_is_its_gain_though_a_person_holds_shares() -> None:
     d, account = with_a_person("SPY")
     del account.positions[CALL]
