@@ -51,6 +51,7 @@ from daemon.core.broker.ledger import (
     CASH_IN_LIEU,
     CONTRACT_CASH,
     CONTRACT_ENDS,
+    EXERCISED,
     INCOME,
     MERGED,
     REORGANISED,
@@ -850,6 +851,8 @@ def _book_once(draft: Draft, line: Activity, positions: tuple[BrokerPosition, ..
         line = replace(line, amount=ZERO)
         if not line.quantity or line.kind in INCOME:
             return
+    if line.kind in CONTRACT_ENDS and not line.amount and _was_end_counted(draft, line, positions):
+        return
     if line.amount:
         adjustments = _adjustments(draft)
         _keep_adjustments(draft, adjustments.amounts, (*adjustments.told, line.amount))
@@ -892,6 +895,13 @@ def _strangers(draft: Draft, line: Activity, positions: tuple[BrokerPosition, ..
     before = draft.counted(quantity - line.quantity - expected)  # where positions show the split
     fitting = [it for it in {beyond, before} if it >= 1 and _is_plain_split(expected + it, line.quantity)]
     return fitting[0] if len(fitting) == 1 else None
+
+
+def _was_end_counted(draft: Draft, line: Activity, positions: tuple[BrokerPosition, ...]) -> bool:
+    """Return whether the contracts that the line ends were taken over before with the shares that they became."""
+    symbols = (line.symbol, root_of(line.symbol)) if line.kind in EXERCISED else (line.symbol,)
+    counted = all(was_counted(draft, replace(line, symbol=symbol)) for symbol in symbols)
+    return counted and _quantity_of(line.symbol, positions) == draft.expected(line.symbol)
 
 
 def _ending_of_others(draft: Draft, line: Activity, positions: tuple[BrokerPosition, ...]) -> int:

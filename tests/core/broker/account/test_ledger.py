@@ -712,6 +712,23 @@ def test_contracts_that_a_person_exercised_early_are_not_the_desk_s_of_the_same_
     assert (of(effects, SubmitOrder), d.held, "shares_from_exercise" in alarms(d.effects)) == ([], {}, False)
 
 
+def test_contracts_of_a_person_that_were_taken_over_as_shares_do_not_end_again_by_their_line() -> None:
+    """A person exercises two of three calls beside the desk's before the last day: the positions tell it first."""
+    account = Account("200000")
+    account.positions[CALL] = (3, Decimal(2))
+    d = at_broker(account, Broker(foreign_orders="ignore"))
+    d.bar(0)
+    name = account.take(sent(d.answer(BUY_CALL)), d.state.now_ns)
+    d.put(account.fill(name, count := int(account.orders[name].quantity), "2.00", d.at(1)))
+    account.positions |= {CALL: (count + 1, Decimal(2)), "SPY": (200, Decimal(500))}
+    account.cash -= 100_000
+    comes(d, account, 2)
+    assert (d.held, d.state.broker.foreign_held) == ({CALL: count}, {CALL: 1, "SPY": 200})
+    comes(d, account, 3, line("OPEXC", CALL, -2), line("OPTRD", "SPY", 200, "-100000"))
+    agreed(d, account, 4)
+    assert (d.held, d.state.broker.foreign_held) == ({CALL: count}, {CALL: 1, "SPY": 200})
+
+
 def test_shares_that_a_person_bought_by_hand_are_no_exercise_of_the_call_that_lapsed_meanwhile() -> None:
     """100 SPY at 497 halt the desk; its call is struck at 500, and its line comes on the next day."""
     d = left_open(account := Account("150000"))
