@@ -23,6 +23,7 @@ STREAMS = ("trade_updates",)
 AUTH_TIMEOUT_S = 10.0  # real seconds, as on the data streams
 STRANGERS_MAX = 32  # most sockets that have not authenticated yet
 OUTBOX_FRAMES = 10_000  # frames that may wait for one client; more cuts it
+OTHER_SESSION = {"code": 406, "message": "connection limit exceeded"}  # the words of the market-data streams
 MESSAGE_MAX = 1 << 20  # bytes of one client message
 
 
@@ -167,20 +168,25 @@ class TradeSessions(Generic[C]):
             self.listen(connection, fields)
 
     def authenticate(self, connection: C, fields: Json) -> None:
-        """Check the credentials."""
+        """Check the credentials; right ones of an account that has another session are refused with a code."""
         key, secret = credentials(fields)
         number = self.admitted(connection, key, secret)
         if number is not None:
             connection.key, connection.number = key, number
         status = "unauthorized" if number is None else "authorized"
-        self._reply(connection, {"stream": "authorization", "data": {"status": status, "action": "authenticate"}})
+        data: Json = {"status": status, "action": "authenticate"}
+        if number is None and self.accounts.number(key, secret) is not None and self._has_other(connection, key):
+            data |= OTHER_SESSION
+        self._reply(connection, {"stream": "authorization", "data": data})
 
     def admitted(self, connection: C, key: str, secret: str) -> str | None:
         """Return the account number of these credentials; None if they are wrong or the account has another session."""
         number = self.accounts.number(key, secret)
-        other = any(c is not connection for c in self.alive(key))
         strange = connection.number not in {"", number}
-        return None if other or strange else number
+        return None if strange or self._has_other(connection, key) else number
+
+    def _has_other(self, connection: C, key: str) -> bool:
+        return any(c is not connection for c in self.alive(key))
 
     def listen(self, connection: C, fields: Json) -> None:
         """Subscribe an authenticated client to its streams."""

@@ -96,5 +96,7 @@ async def test_a_second_session_of_an_account_is_unauthorized_while_the_first_li
     async with served(server.routes()) as address, listening(f"ws://{address}/stream", "PKONE"):
         async with connected(f"ws://{address}/stream") as second:
             told = await second.ask({"action": "auth", "key": "PKONE", "secret": "one"})
-        assert told["data"]["status"] == "unauthorized"
+            wrong = await second.ask({"action": "auth", "key": "PKONE", "secret": "two"})
+        assert (told["data"]["status"], told["data"]["code"]) == ("unauthorized", 406)
+        assert wrong["data"] == {"status": "unauthorized", "action": "authenticate"}
         assert server.listeners("PKONE") == 1

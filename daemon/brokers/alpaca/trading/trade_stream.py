@@ -22,6 +22,8 @@ from daemon.pacing import back_off_s
 
 STREAM = "trade_updates"
 TAKEN = "HTTP 429 on the upgrade"  # the answer to a connection beyond the account's only one
+OTHER_SESSION = "another connection has the account's trade updates"  # the same in the handshake
+CONNECTION_LIMIT = 406  # the code that says so, as on the market-data streams
 FRAME_MAX = 4 * 1024 * 1024  # bytes: an update beyond the library's 1 MiB costs no connection
 _JITTER = random.SystemRandom()
 _SILENT = logging.getLogger("daemon.brokers.alpaca.trading.trade_stream.frames")
@@ -45,6 +47,10 @@ class StreamDeadlines:
 
 class Unauthorized(Exception):
     """The broker refused the keys, or to listen with them."""
+
+
+class OtherSession(Exception):
+    """The keys are right, and another connection of the account has its updates."""
 
 
 class NotListening(Exception):
@@ -89,12 +95,12 @@ class TradeStream:
             detail, least_s = await self._visit()
             was_stable = self._listening and now_s() - began_s >= self._deadlines.longest_pause_s
             failures = 1 if was_stable else failures + 1
+            if detail in (TAKEN, OTHER_SESSION):
+                self._is_taken = True
+                self._on_taken(detail)
             if self._listening or (was_taken and not self._is_taken):
                 self._listening = False
                 self._on_state(False, detail)
-            if detail == TAKEN:
-                self._is_taken = True
-                self._on_taken(detail)
             pause_s = self._pause_s(failures, least_s)
             self._log("trade_stream_lost", detail=detail, retry_s=round(pause_s, 1))
             await asyncio.sleep(pause_s)
@@ -129,6 +135,8 @@ class TradeStream:
         except Unauthorized as refusal:
             self._log("trade_stream_unauthorized", detail=str(refusal))
             return str(refusal), waits.unauthorized_s
+        except OtherSession:
+            return OTHER_SESSION, waits.throttled_s
         except InvalidStatus as refusal:
             status = refusal.response.status_code
             return (TAKEN, waits.throttled_s) if status == 429 else (f"HTTP {status} on the upgrade", 0.0)
@@ -140,12 +148,14 @@ class TradeStream:
     # --- the handshake --------------------------------------------------------------------------------------------
 
     async def _shake_hands(self, socket: ClientConnection) -> None:
-        """Authenticate, then listen. Raises Unauthorized, NotListening."""
+        """Authenticate, then listen. Raises Unauthorized, OtherSession, NotListening."""
         key_id, secret_key = self._keys
         # the order that alpaca-py sends
         login = {"action": "authenticate", "data": {"key_id": key_id, "secret_key": secret_key}}
         await socket.send(msgspec.json.encode(login).decode())
         answer = await self._reply(socket, "authorization")
+        if answer.get("code") == CONNECTION_LIMIT:
+            raise OtherSession
         if text(answer.get("status")) != "authorized":
             raise Unauthorized("the trade stream refused the keys: check them and that they belong to this endpoint")
         await socket.send(msgspec.json.encode({"action": "listen", "data": {"streams": [STREAM]}}).decode())

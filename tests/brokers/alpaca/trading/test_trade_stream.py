@@ -223,6 +223,24 @@ async def test_keys_that_are_refused_once_the_connection_is_free_are_not_told_as
     assert listener.states == [False]
 
 
+async def test_right_keys_whose_account_has_another_connection_are_not_told_as_refused() -> None:
+    async def script(socket: ServerConnection, listener: Heard) -> None:
+        await socket.recv()
+        if listener.visits < 3:
+            data = {"status": "unauthorized", "action": "authenticate", "code": 406}
+            await socket.send(json.dumps({"stream": "authorization", "data": data}))
+        else:
+            await socket.send(json.dumps(AUTHORIZED))
+            await socket.recv()
+            await socket.send(json.dumps(LISTENING))
+        await socket.wait_closed()
+
+    async with scripted(script) as listener:
+        await listener.until(lambda: listener.states == [True])
+    assert listener.taken == ["another connection has the account's trade updates"] * 2
+    assert "trade_stream_unauthorized" not in listener.names()
+
+
 async def test_a_server_that_says_nothing_is_left_at_the_deadline() -> None:
     async def script(socket: ServerConnection, listener: Heard) -> None:
         if listener.visits == 1:  # mute after connect
