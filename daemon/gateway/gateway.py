@@ -111,7 +111,8 @@ ALL = "account"
 """Stands for all sub-accounts in the place of a name."""
 QUOTE_S = 5.0  # an older price is requested anew before a purchase at the market
 CANCEL_TRIES = 3  # tries of a panic, where the broker refuses a cancel
-CLOSE_TRIES = 3  # the same, where a position is not closed: more take longer than a person's command waits
+CLOSE_TRIES = 3  # the same, where a position is not closed
+PANIC_S = 50.0  # until a panic answers with what is open by then, and goes on: a person's command waits a minute
 LOOK_UP_S = 1.0  # between two look-ups of an unanswered order
 REPORT_GAP_S = 2.0  # between two reports
 EXIT_GAP_S = 0.25  # between two reports where an exit waits
@@ -304,9 +305,13 @@ class Gateway:
         self._order_change = asyncio.Event()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        self._begin(work)
+
+    def _begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._on_task_end)
+        return task
 
     def _on_task_end(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
@@ -1457,12 +1462,17 @@ class Gateway:
         self._log("gateway_panic", of=account, by=by)
         if account == ALL:
             await self.halt("panic", "everything in the account is closed", by)
-            names = [*(name for name in self.books.accounts if name != MAIN), MAIN]
-            rows_of_each = await asyncio.gather(*(self._flatten(name) for name in names))  # none waits for another's
-            return [row for rows in rows_of_each for row in rows]
+            return await self._flatten_each([*(name for name in self.books.accounts if name != MAIN), MAIN])
         self._person_halts[account] = Halted(self.now_ns(), "panic", f"all of {account} is closed", by)
         await self.do(Suspended(self.now_ns(), account, True))
-        return await self._flatten(account)
+        return await self._flatten_each([account])
+
+    async def _flatten_each(self, names: Sequence[str]) -> list[Json]:
+        """Flatten these at once, so that none waits for another; after `PANIC_S` return the rows of what is open."""
+        works = {name: self._begin(self._flatten(name)) for name in names}
+        await asyncio.wait(works.values(), timeout=PANIC_S)
+        rows_of_each = (work.result() if work.done() else self._rows_of_held(name) for name, work in works.items())
+        return [row for rows in rows_of_each for row in rows]
 
     async def _flatten(self, account: str) -> list[Json]:
         """Cancel and close all; return a row for each position, and for each purchase that still works or filled."""
@@ -1471,8 +1481,20 @@ class Gateway:
             rows = await self.close_all(account, cancel_orders=True)
         finally:
             self._panics.discard(account)
+        return rows + self._rows_of_purchases(account)
+
+    def _rows_of_held(self, account: str) -> list[Json]:
+        """Return the rows of what a panic under way has not closed yet."""
+        words = "not closed yet, and its tries go on: look at `rltrader-gateway status`, and give the panic again"
+        rows: list[Json] = [
+            {"symbol": symbol, "status": 504, "body": {"message": f"{text(holding.qty)} of {account}: {words}"}}
+            for symbol, holding in self.books.accounts[account].holdings.items()
+        ]
+        return rows + self._rows_of_purchases(account)
+
+    def _rows_of_purchases(self, account: str) -> list[Json]:
         words = {True: "is not cancelled", False: "filled, and the news of it has not come"}
-        return rows + [
+        return [
             {"symbol": o.symbol, "status": 504, "body": {"message": f"purchase {o.name} {words[o.open]}: try again"}}
             for o in self.books.purchases((account,))
         ]

@@ -937,6 +937,27 @@ async def test_in_a_panic_of_the_account_none_waits_for_anothers_hanging_cancels
         assert [row["status"] for row in await closing] == [504, 200]
 
 
+async def test_a_panic_whose_calls_all_hang_answers_within_a_minute_with_what_is_open(tmp_path: Path) -> None:
+    names = ("AX", "BX", "CX")
+    async with stage(tmp_path, symbols=names) as s:
+        for symbol in names:
+            await s.place("a", 1, symbol=symbol)
+            await s.place("b", 2, symbol=symbol)
+        await s.until(lambda: len(s.held("a")) == len(s.held("b")) == len(names))
+        s.broker.faults.add("http_hang", where={"method": "DELETE"}, seconds=600, moment="before", times=99)
+        async with asyncio.timeout(55):
+            rows = await s.gateway.panic("account", "anna")
+        assert [(row["symbol"], row["body"]["message"].partition(":")[0]) for row in rows] == [
+            *((symbol, "1 of a") for symbol in names),
+            *((symbol, "2 of b") for symbol in names),
+        ]
+        s.broker.faults.clear()
+        await asyncio.sleep(60)  # its last tries end
+        assert {row["status"] for row in await s.gateway.panic("account", "anna")} == {200}
+        await s.until(lambda: not s.broker.account.positions)
+        await s.settled()
+
+
 @pytest.mark.parametrize(("desk", "sold", "left"), [(10, 3, 7), (3, 3, 0), (2, 5, 0), (0, 4, 0)])
 async def test_what_main_is_short_of_is_bought_as_far_as_the_account_is_short(
     tmp_path: Path, desk: int, sold: int, left: int
