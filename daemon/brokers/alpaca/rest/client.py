@@ -526,7 +526,7 @@ def _exchange(work: Callable[[], object], hide: Callable[[str], str], address: s
     except StatusError as error:
         failure = _failure(error.reply, hide, address)
     except (NewConnectionError, ProtocolError, SSLError) as error:
-        failure = Unanswered(hide(f"no connection: {_innermost(error)}"[:300]))
+        failure = Unanswered(hide(f"no connection to {address}: {_innermost(error)}"[:300]))
     except (TimeoutError, TimeoutHTTPError) as error:
         failure = Unanswered(hide(f"no answer in time: {_innermost(error)}"[:300]))
     except (Redirected, HTTPError, OSError, ValueError, RecursionError) as error:
