@@ -308,6 +308,11 @@ class Ledgers(msgspec.Struct):
         prefixes = dict(new)
         return [*new, *(pair for pair in self.guards if pair[0] not in prefixes and self.works(pair[1]))]
 
+    def other_account(self, number: str) -> str:
+        """Return, in words, that the keys open this account, and not the journal's, with the cure."""
+        cure = "use that account's keys, or another gateway.state_dir"
+        return f"the keys open account {number}, and the journal is of account {self.number}: {cure}"
+
     @property
     def former_halt_words(self) -> str:
         """Words of this halt, to append to those of one that replaces it; "" without a halt."""

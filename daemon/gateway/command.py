@@ -112,7 +112,7 @@ async def opening(settings: GatewaySettings, upstream: Upstream, now_ns: int) ->
     number = wire.required_text(account, "account_number")
     expected = settings.gateway.account_number
     if expected and number != expected:
-        raise ConfigError(f"the keys open account {number}, gateway.account_number is {expected}")
+        raise ConfigError(f"the keys open account {number}, gateway.account_number is {expected}: correct either")
     capital = capital_of(settings)
     _require_cents(capital)
     event = Opened(
@@ -408,7 +408,7 @@ async def _account_findings(
         account, positions = await upstream.reads.account(), await upstream.reads.positions()
         number, cash = wire.text(account.get("account_number")), wire.decimal(account.get("cash"), "cash")
         if number != books.number:
-            raise ConfigError(f"the keys open account {number}, and the journal is of account {books.number}")
+            raise ConfigError(books.other_account(number))
         fresh = as_there_is(newcomers(settings, books, now_ns), cash, books)
         begins = [f"{move.target} begins with {move.cash} USD of {MAIN}'s" for move in fresh]
         begins += unlike_file(settings, books)

@@ -277,7 +277,7 @@ class Gateway:
         """Raise ConfigError for another account than the journal's, Malformed without its number."""
         number = wire.required_text(row, "account_number")
         if number != self.books.number:
-            raise ConfigError(f"the keys open account {number}, and the journal is of account {self.books.number}")
+            raise ConfigError(self.books.other_account(number))
 
     async def do(self, event: AnyGatewayEvent) -> None:
         """Step an event, wait until it is durable, and carry out its effects."""

@@ -28,6 +28,7 @@ from daemon.gateway.config import AccountLimits, SubAccountTable
 from daemon.gateway.events import MAIN
 from strategies.kit.units import MINUTE_NS
 
+_IN_FILE = "gateway.toml may allow it, from the gateway's next start on"
 WIDE_SHARE, WIDE_OPTION = Decimal("0.1"), Decimal("0.5")  # part of the middle; a wider quote is no price
 
 
@@ -381,10 +382,10 @@ def only_figure_denies(view: OrderView, account: str, order: Ticket, old_order: 
 def _of_its_kind(table: SubAccountTable, symbol: str) -> None:
     kind = "options" if is_contract(symbol) else "shares"
     if kind not in table.kinds:
-        raise _denial(f"sub_account.{table.name}.kinds is {list(table.kinds)}: no {kind}")
+        raise _denial(f"sub_account.{table.name}.kinds is {list(table.kinds)}: no {kind}; {_IN_FILE}")
     root = root_of(symbol)
     if table.symbols and root not in table.symbols:
-        raise _denial(f"sub_account.{table.name}.symbols has no {root}")
+        raise _denial(f"sub_account.{table.name}.symbols is {list(table.symbols)}: no {root}; {_IN_FILE}")
 
 
 def _can_be_paid(view: OrderView, account: str, order: Ticket, cost: Decimal, back: Decimal) -> None:

@@ -153,7 +153,7 @@ def require_capital(event: Opened) -> None:
         parts = ", ".join(f"{name} {usd}" for name, usd in event.capital.items())
         kept = f", {free:.2f} of it free of orders and short positions" if free < cash else ""
         raise ConfigError(
-            f"the account has {cash} USD in cash{kept}, and the capital of all is {whole} ({parts}): lower it"
+            f"the account has {cash:.2f} USD in cash{kept}, and the capital of all is {whole} ({parts}): lower it"
         )
 
 
@@ -268,9 +268,9 @@ def shared_symbols(tables: Iterable[SubAccountTable]) -> list[str]:
         for other in subs[place + 1 :]:
             if not set(one.kinds) & set(other.kinds):
                 continue
-            common = set(one.symbols) & set(other.symbols)
-            anything = not one.symbols or not other.symbols
-            if common or anything:
+            lists = [set(table.symbols) for table in (one, other) if table.symbols]  # none is any symbol
+            common = set.intersection(*lists) if lists else set()
+            if common or not lists:
                 where = ", ".join(sorted(common)) or "any symbol"
                 words.append(
                     f"{one.name} and {other.name} may both trade {where}: where one rests a stop, the other's purchase "

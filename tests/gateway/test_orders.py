@@ -194,10 +194,11 @@ async def test_a_limit_over_all_denies_new_risk_in_words_and_never_an_exit(
 
 async def test_a_sub_account_trades_its_kinds_and_symbols_alone(tmp_path: Path) -> None:
     subs = (table("a", kinds=("options",), symbols=("SPY",)), table("b", symbols=("QQQ",)))
+    cure = "gateway.toml may allow it, from the gateway's next start on"
     async with stage(tmp_path, *subs, symbols=("QQQ",)) as s:
-        assert (await s.refused("a", 1))[2] == "gateway: sub_account.a.kinds is ['options']: no shares"
+        assert (await s.refused("a", 1))[2] == f"gateway: sub_account.a.kinds is ['options']: no shares; {cure}"
         await s.place("a", 1, symbol=CALL, type="limit", limit_price="9")
-        assert (await s.refused("b", 1))[2] == "gateway: sub_account.b.symbols has no SPY"
+        assert (await s.refused("b", 1))[2] == f"gateway: sub_account.b.symbols is ['QQQ']: no SPY; {cure}"
         await s.place("b", 1, symbol="QQQ")
 
 
