@@ -266,7 +266,7 @@ class Guarded:
             self._broken("guard_entry", f"{old_entries} work, silent for {quiet_s:.0f} s")
         sold = defaultdict[str, Decimal](Decimal)
         for it in working:
-            if it.side == "sell" and it.qty is not None:
+            if it.side == "sell" and it.qty is not None and run.sells(it):
                 sold[it.symbol] += it.qty - it.filled_qty
         bare = [it for it, quantity in own.items() if sold[it] < quantity and beat.holds[it].stop is not None]
         if bare and "guard_unprotected" not in alarms and run.world.market.session_at(now_ns) is not None:

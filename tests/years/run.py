@@ -357,6 +357,10 @@ class Run:
         self.by_hand_ns, self._guard_closed = self.now_ns(), True
         self.trouble_until(600)
 
+    def sells(self, _order: Any) -> bool:
+        """Whether a sale that works sells what the desk holds: in an account of its own any may."""
+        return True
+
     def own_by_trades(self) -> dict[str, Decimal]:
         """What the desk holds by the server's trades, also while it is dead."""
         return self.watch.own()

@@ -47,17 +47,20 @@ from tests.chaos.gateway.boundaries import BOUNDARIES, NONE, put
 from tests.chaos.gateway.person import Person
 from tests.support.desks.live_desk import books
 from tests.support.paths import FIXTURE_MODELS
-from tests.years import acts, together
+from tests.years import acts, guard, together
 from tests.years.desk import DeskLives, take_the_place_of_threads
 from tests.years.desks import CASH_USD, SCALPER, SYMBOLS, UNDERLYING, market_of, tables
+from tests.years.gateway.guarded import GuardedStation
 from tests.years.gateway.lives import NAME, GatewayLives
 from tests.years.gateway.plan import (
     ACTS,
+    ALL_AWAY,
     BOUNDARY,
     BROKER,
     COMPANY,
     FLIP,
     GATEWAY,
+    GUARD,
     LEFT_OUT,
     MERGER,
     OF_A_DESK,
@@ -95,6 +98,8 @@ RULES = {
     "stuck": "a program does not move",
     "replay": "a journal does not step again",
     "leak": "a key stands in a file",
+    **guard.RULES,
+    "guard_shared": "the guard closes or fences an account that others trade in",
 }
 """Every rule by its name."""
 
@@ -228,6 +233,7 @@ class Floor(Person):
         self.off = False  # the host is
         self.apart_ns = 0
         self.panics = self.flipped = 0
+        self.guard: GuardedStation | None = None
         self.left_out = ""  # a desk that the gateway's file does not have
         self.one_file = asyncio.Lock()  # held while that file changes
         self.untold = False  # money is gone that no line tells, and no person has said so yet
@@ -318,6 +324,8 @@ class Floor(Person):
         }  # fmt: skip
         for name in self.plan.desks:
             sections[f"sub_account.{name}"] = {"capital": CASH_USD[name], "kinds": KINDS.get(name, ("shares",))}
+            if name == self.plan.guarded:
+                sections[f"sub_account.{name}"]["guard_prefix"] = guard.PREFIX
             for file, word in zip(("APCA_API_KEY_ID", "APCA_API_SECRET_KEY"), self._keys(name), strict=True):
                 path = keys_dir / name / file
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -352,12 +360,25 @@ class Floor(Person):
                 "alarms": {"command": ["/bin/true"]},
             }
             file_sections["paths"] |= {"state_dir": str(folder / "desk")}
+            if name == self.plan.guarded:
+                for section, key, value in (*self.plan.guard, (GUARD, "drop_dir", str(self.folder / guard.FOLDER))):
+                    file_sections.setdefault(section, {})[key] = value
+                file_sections.pop("world", None)
             (folder / "config.toml").write_text(toml_of(file_sections))
             desk = DeskLives(
                 world.loop, world.network, folder, folder / "config.toml", self._keys(name), self._note(name), name
             )
             self.stations.append(Station(self, name, desk))
+            if name == self.plan.guarded:
+                self._lay_guard(self.stations[-1], file_sections, at_server)
         yield
+
+    def _lay_guard(self, station: Station, tables: dict[str, Any], at_server: dict[str, Any]) -> None:
+        """Make the guard of a desk: its file is the desk's, but for the gateway's addresses."""
+        guard.give_key()
+        config = self.folder / "guard.toml"
+        config.write_text(toml_of({**tables, "alpaca": {**tables["alpaca"], **at_server}}))
+        self.guard = GuardedStation(self, station, tables, config)
 
     def _boundary(self, boundary: int) -> None:
         """The gateway is at a boundary of its work: it dies there if that was set."""
@@ -406,6 +427,8 @@ class Floor(Person):
                 everybody = [self.gateway, *self.stations]
                 for station in everybody:
                     station.desk.start()
+                if self.guard is not None:
+                    self.guard.guarded.start()
                 works = [asyncio.ensure_future(work) for work in (self._look(), self._nights(), self._on_call())]
                 doing: list[asyncio.Task[None]] = []
                 for it in self.plan.happenings:
@@ -419,10 +442,14 @@ class Floor(Person):
                     if work.done() and not work.cancelled() and work.exception() is not None:
                         raise work.exception()  # type: ignore[misc]
                     work.cancel()
+                if self.guard is not None:
+                    self.guard.guarded.lives.stop()
                 for station in (*self.stations, self.gateway):
                     await station.stop()
 
     def _tell(self, line: Any) -> str:
+        if self.guard is not None and self.guard.guarded.is_guards():
+            self.guard.guarded.tell(line)
         self.world.story.note("alarm", {"alarm": line.alarm, "detail": line.detail})
         return ""
 
@@ -436,7 +463,10 @@ class Floor(Person):
                 if self.chance.random() < 0.5:
                     await station.stop()
                 station.desk.kill(again=False)
-            await self.world.until(following.open_ns - MORNING_MIN * MINUTE_NS)
+            morning_ns = following.open_ns - MORNING_MIN * MINUTE_NS
+            if self.guard is not None:
+                await self.guard.guarded.over_night(morning_ns - 20 * MINUTE_NS)
+            await self.world.until(morning_ns)
             self.off = False
             for station in self._shuffled():
                 if not station.desk.running:
@@ -458,6 +488,8 @@ class Floor(Person):
             await self._person_does(it.what, self.sessions[it.day], chance)
         elif it.who == COMPANY:
             await self._acts(it, chance)
+        elif it.who == GUARD:
+            await self._befall_guard(it, chance)
         else:
             await self._befall(it, chance)
         self.met[f"{it.who} {it.what}"] += 1
@@ -484,9 +516,7 @@ class Floor(Person):
         if actor == PERSON and chance.random() < 0.5:
             self._hand(symbol, str(chance.randint(1, 9)), "buy")
         elif actor == PERSON:
-            desks = sum(
-                (positions.get(symbol, Decimal(0)) for positions in self._desk_positions().values()), Decimal(0)
-            )
+            desks = sum((positions.get(symbol, Decimal(0)) for positions in self.desk_positions().values()), Decimal(0))
             self._hand(symbol, str(int(self.account.quantity(symbol) - desks)), "sell")
         elif actor and not self.off:
             act = chance.choice(ACTS[GATEWAY] if actor == GATEWAY else OF_A_DESK)
@@ -546,6 +576,20 @@ class Floor(Person):
             await asyncio.gather(*(one.away(chance.uniform(60.0, 900.0)) for one in everybody))
         else:
             await acts.ACTS[it.what](station, chance)  # type: ignore[arg-type]
+
+    async def _befall_guard(self, it: Happening, chance: random.Random) -> None:
+        assert self.guard is not None
+        run: Any = self.guard
+        if it.what == ALL_AWAY:
+            both = (self.gateway, self.guard.station)
+            for one in both:
+                one.desk.kill(power=True, again=False)
+            await asyncio.gather(*(one.away(chance.uniform(300.0, 3 * 3600.0)) for one in both))
+        elif it.what in guard.GUARD:
+            await guard.GUARD[it.what](run, self.guard.guarded, chance)
+        else:
+            station: Any = self.guard.station
+            await acts.ACTS[it.what](station, chance)
 
     async def _flip(self, chance: random.Random) -> None:
         """Flip a bit of the gateway's journal under a kill; a person resumes. What moved inside nobody else knows."""
@@ -679,6 +723,9 @@ class Floor(Person):
         """Compare sum and server, books and sub-accounts; they may differ while news is on its way."""
         now_ns = self.now_ns()
         self._note_calls()
+        if self.guard is not None:
+            self._epochs()
+            self.guard.guarded.look()
         for symbol, position in self.account.positions.items():
             if position.qty < 0:
                 self.problem("short", f"the account has {position.qty} {symbol}")
@@ -779,7 +826,10 @@ class Floor(Person):
         return result
 
     def _note_calls(self) -> None:
-        """Remember whose the orders of close calls are, which bear the server's names: a desk's, or a panic's."""
+        """Remember whose the orders of close calls are, which bear the server's names, and the guard's."""
+        for sent in self.account.orders.values() if self.plan.guarded else ():
+            if sent.client_order_id.startswith(f"{guard.PREFIX}-"):
+                self.closing_calls[sent.id] = self.plan.guarded
         gateway = self.lives.gateway
         for order in () if gateway is None else gateway.books.orders.values():
             if order.closing and order.id:
@@ -829,7 +879,7 @@ class Floor(Person):
         """Of a share whose company acted in parts each desk has what its trades come to, but for a fraction."""
         amended = {row.fields.get("symbol") for row in self.account.activities if row.fields.get("status") in AMENDED}
         untold = [text for _, kind, text in self.world.story.lines if kind == "log" and "gateway_line_unowned" in text]
-        for name, positions in self._desk_positions().items():
+        for name, positions in self.desk_positions().items():
             for symbol in sorted({symbol for symbol, _, _ in self.splits} - amended):
                 if any(f" {symbol}:" in text for text in untold):  # nobody announced it in time: it is main's, and told
                     continue
@@ -837,7 +887,7 @@ class Floor(Person):
                 if abs(has - comes_to) >= 1:
                     self.problem("split", f"{name} has {has} {symbol}, its trades come to {comes_to}")
 
-    def _desk_positions(self) -> dict[str, Mapping[str, Decimal]]:
+    def desk_positions(self) -> dict[str, Mapping[str, Decimal]]:
         """What each desk holds by the server's trades."""
         self._note_calls()
         owners, result = gateway_verdict.owners(self.account, self._epochs(), self.closing_calls), {}

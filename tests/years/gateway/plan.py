@@ -11,10 +11,11 @@ from typing import Any
 
 from tests.chaos.gateway.boundaries import BOUNDARIES
 from tests.chaos.gateway.plan import of_broker
-from tests.years.desks import FORECAST, ONLINE, REBALANCER, SCALPER, SWITCHER
-from tests.years.schedule import FIRST_YEAR, LAST_YEAR
+from tests.years.desks import DAILY, FORECAST, ONLINE, REBALANCER, SCALPER, SWITCHER
+from tests.years.schedule import FIRST_YEAR, LAST_YEAR, OF_GUARD, Row
+from tests.years.schedule import guard as guard_of
 
-GATEWAY, BROKER, PERSON, COMPANY = "gateway", "broker", "person", "company"
+GATEWAY, BROKER, PERSON, COMPANY, GUARD = "gateway", "broker", "person", "company", "guard"
 BOUNDARY = "killed where "
 DAYS = (2, 4)  # sessions of a run
 OFTEN = (0.2, 2.5)  # troubles a session of a run, of each who
@@ -42,6 +43,13 @@ UNTOLD = "cash without a line"
 UNTOLDS = 0.4  # of the runs: money goes that no line will tell; drawn apart too
 SETTINGS, LEFT_OUT = "settings changed", "a desk left out"
 CHANGES = 0.4  # of the runs: a person changes the gateway's file between two lives; drawn apart too
+GUARDS = 0.5  # of the runs: one of the desks has a guard on another host; drawn apart too
+BARE: tuple[Row, ...] = (  # each stop of a fraction is for the day: a desk that is away in the morning has none
+    ("basket", "fractions", "on"),
+    ("protection", "rest_at_broker", True),
+    ("protection", "disaster_stop", 0.2),
+)
+ALL_AWAY = "desk and gateway away"
 LIMITED = 0.4  # of the runs: the account, or a desk, has limits at the gateway
 
 
@@ -68,6 +76,8 @@ class Plan:
     happenings: tuple[Happening, ...]
     tables: tuple[tuple[str, str, Any], ...] = ()  # of the gateway's file: table, key, value
     protected: bool = False  # some of the desks rest stops
+    guarded: str = ""  # the desk that a guard on another host watches
+    guard: tuple[Row, ...] = ()  # settings of both, and whether the guard may close all: as a schedule's tables
 
     def without(self, places: set[int]) -> Plan:
         """The same without some of what happens."""
@@ -93,9 +103,12 @@ def draw(seed: int, days: int = 0) -> Plan:
     happenings += _over_night(seed, days, "splits", SPLITS, (SPLIT,))
     happenings += _over_night(seed, days, "mergers", MERGERS, (MERGER, SPIN_OFF))
     happenings += _flips(seed, days) + _untold(seed, days) + _changes(seed, days)
+    guarded, guard_rows, of_guard = _guard(seed, days, desks)
+    happenings += of_guard
     order = tuple(sorted(happenings, key=lambda it: (it.day, it.minute)))
     at_broker = chance.random() < AT_BROKER
-    return Plan(seed, first, days, desks, at_broker, order, _limits(desks, chance), chance.random() < 0.6)
+    tables, protected = _limits(desks, chance), chance.random() < 0.6
+    return Plan(seed, first, days, desks, at_broker, order, tables, protected, guarded, guard_rows)
 
 
 def _over_night(seed: int, days: int, name: str, often: float, whats: tuple[str, ...]) -> list[Happening]:
@@ -126,6 +139,22 @@ def _changes(seed: int, days: int) -> list[Happening]:
         return []
     whats = (SETTINGS, SETTINGS, LEFT_OUT)
     return [_at(chance.randrange(days), GATEWAY, chance.choice(whats), chance) for _ in range(chance.randint(1, 2))]
+
+
+def _guard(seed: int, days: int, desks: tuple[str, ...]) -> tuple[str, tuple[Row, ...], list[Happening]]:
+    """A guard of one of the desks in some of the runs, and what happens to it, its desk and the gateway."""
+    chance = random.Random(f"guard behind a gateway {seed}")
+    if chance.random() >= GUARDS:
+        return "", (), []
+    desk, number, rows = chance.choice(desks), 0, list[Row]()
+    while not rows:  # a quarter of its runs has one
+        rows, number = guard_of(desk, 1000 * seed + number, days)[0], number + 1
+    rows += BARE if desk in DAILY and chance.random() < 0.5 else ()
+    count = chance.randint(1, 2 * days)
+    whats = (*OF_GUARD, ALL_AWAY, ALL_AWAY)
+    happenings = [_at(chance.randrange(days), GUARD, chance.choice(whats), chance) for _ in range(count)]
+    happenings += [Happening(days - 1, -30.0, GUARD, "away", chance.randrange(10**6))]
+    return desk, tuple(rows), happenings
 
 
 def _limits(desks: tuple[str, ...], chance: random.Random) -> tuple[tuple[str, str, Any], ...]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from tests.chaos.gateway.boundaries import BOUNDARIES, TAKEN, UPDATED
 from tests.support.paths import REPOSITORY
 from tests.years.desks import ONLINE, SCALPER, SWITCHER
 from tests.years.gateway.__main__ import measure
-from tests.years.gateway.plan import BOUNDARY, GATEWAY, PERSON, Happening, Plan, draw
+from tests.years.gateway.plan import ALL_AWAY, BARE, BOUNDARY, GATEWAY, GUARD, PERSON, Happening, Plan, draw
 
 HALF_DAY = "2024-07-03"
 DESKS = (SCALPER, ONLINE, SWITCHER)
@@ -44,3 +45,17 @@ def test_equal_seeds_tell_the_same_story_whatever_the_order_of_sets() -> None:
 
 def test_a_plan_depends_on_its_seed_alone() -> None:
     assert draw(5) == draw(5) != draw(6)
+
+
+def test_a_guard_protects_its_desk_behind_the_gateway_and_leaves_the_others_alone() -> None:
+    seconds = {"beat_s": 30, "silence_s": 180, "alarm_s": 90, "act_s": 300, "look_s": 60}
+    table = {"prefix": "guard", "act": "protect", **seconds}
+    rows = (*((GUARD, key, value) for key, value in table.items()), ("world", "guard_closes", True), *BARE)
+    happenings = (Happening(1, -30.0, GUARD, ALL_AWAY, 5), Happening(1, 20.0, PERSON, "trade"))
+    desks = (ONLINE, SWITCHER)  # of one symbol
+    plan = Plan(7, "2024-07-08", 2, desks, at_broker=False, happenings=happenings, guarded=SWITCHER, guard=rows)
+    outcome = measure(plan)[0]
+    assert outcome.problems == ()
+    assert outcome.met["guard rest"] > 0
+    alarms = [json.loads(text)["alarm"] for _, kind, text in outcome.story if kind == "alarm"]
+    assert {"desk_silent", "guard_acts", "guard_acted", "desk_heard"} <= set(alarms)
