@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from decimal import Decimal
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,7 +78,7 @@ def run(settings: DeskSettings, tape: Path, speed: float | None, chosen: QuoteCh
     with _progress(screen) as bar:  # the log starts inside, so that its lines stay above the progress bar
         if screen.is_terminal:
             hidden = frozenset(("replay_remark",)) if Console().is_terminal else frozenset[str]()  # is in the table
-            log = Log(_quieter(settings.log.level), settings.log.format, also=_first_trades(), quiet_events=hidden)
+            log = Log(_quieter(settings.log.level), settings.log.format, also=first_trades(screen), quiet_events=hidden)
         else:
             log = Log(settings.log.level, settings.log.format)
         results: list[tuple[Summary, list[Decimal], FinalResult]] = []
@@ -105,10 +106,23 @@ def run(settings: DeskSettings, tape: Path, speed: float | None, chosen: QuoteCh
     return code
 
 
-def _first_trades() -> Callable[[str], bool]:
-    """Return a filter that passes the first closed trades and baskets, to print above the progress bar."""
-    numbers_left = iter(range(TRADES_MOST))
-    return lambda name: name in TRADED and next(numbers_left, None) is not None
+def first_trades(screen: Console) -> Callable[[str], bool]:
+    """Return a filter that passes the first closed trades and baskets, to print above the progress bar.
+
+    At the next one it says on the screen that no other follows.
+    """
+    numbers = count()
+
+    def passes(name: str) -> bool:
+        if name not in TRADED:
+            return False
+        number = next(numbers)
+        if number == TRADES_MOST:
+            text = f"… the first {TRADES_MOST} trades and baskets are shown here; the journal has all"
+            screen.print(text, soft_wrap=True)
+        return number < TRADES_MOST
+
+    return passes
 
 
 def _quieter(level: str) -> str:

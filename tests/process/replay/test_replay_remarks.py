@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import sqlite3
@@ -12,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from daemon.cli.start.replay import TRADES_MOST, first_trades
 from daemon.core.session import new_york_text
 from daemon.journal.journal import FILE
 from tests.support.desks.desk_run import bundled_rows, environment, log_of, rltraderd, summary_of, tape_rows, write_tape
@@ -75,6 +78,14 @@ def test_a_terminal_sees_each_closed_trade_when_it_was_on_the_tape_and_what_come
     assert ("EARLIER run" in first.stdout, "EARLIER run" in again.stdout) == (False, True)
     assert ("Nothing was replayed" in again.stdout, "replay_remark" in again.stderr) == (True, False)  # printed once
     assert ("bars/s" in first.stdout, "bars/s" in again.stdout) == (True, False)
+
+
+def test_a_terminal_that_sees_no_further_trades_is_told_so_once() -> None:
+    shown = io.StringIO()
+    passes = first_trades(Console(file=shown))
+    assert [passes("trade_closed") for _ in range(TRADES_MOST + 2)] == [True] * TRADES_MOST + [False] * 2
+    assert not passes("order_filled")
+    assert shown.getvalue() == "… the first 100 trades and baskets are shown here; the journal has all\n"
 
 
 def earlier(row: str, hours: int = 5) -> str:
