@@ -128,12 +128,12 @@ def test_without_keys_a_desk_of_the_simulator_is_made(desk: Path, capsys: pytest
         "desk": {"strategy": "regime_switcher"},
         "paths": {"state_dir": "state/sim"},
     }
-    assert re.search(r"first dry run in state/first: 1,500 bars of \S+, whose prices are made up: \d+ decisions", text)
+    assert re.search(r"first dry run in runs/first: 1,500 bars of \S+, whose prices are made up: \d+ decisions", text)
     assert re.search(r"start its broker: +\S*rltrader-simulator --accounts regime --env sim.env\n", text)
     assert re.search(r"before each new simulator: +rm -r state/sim\n", text)
-    assert re.search(r"look at it: +\S*rltrader-dashboard --state-dir state/first\n", text)
+    assert re.search(r"look at it: +\S*rltrader-dashboard --state-dir runs/first\n", text)
     assert not list(desk.glob(".rltrader-init*"))
-    assert ctl.main(["verify", "--state-dir", "state/first"]) == 0  # it was made elsewhere, and moved
+    assert ctl.main(["verify", "--state-dir", "runs/first"]) == 0  # it was made elsewhere, and moved
 
 
 def test_a_paper_account_gets_keys_for_this_user_alone_bars_and_a_check(

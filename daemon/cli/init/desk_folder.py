@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from daemon.cli.init.account import FOLDER, LIVE, NONE
 from daemon.config.load import KEYS, Credentials, defaults
 from daemon.host.whole_files import write_whole
+from daemon.library.library import RUNS
 from daemon.models.__main__ import version_words
 from daemon.models.shipped import PACKAGED, USUAL
 from daemon.tapes.span_options import usual_span
@@ -266,13 +267,13 @@ def _move(part: Path, target: Path) -> None:
 
 
 def first_state(folder: Path) -> Path:
-    """Return an unused state directory for the first dry run, within the desk's folder."""
+    """Return an unused state directory for the first dry run, where `rltrader runs` looks within the desk's folder."""
     names = ("first", *(f"first-{number}" for number in range(2, 1000)))
-    return next(STATE / name for name in names if not (folder / STATE / name).exists())
+    return next(RUNS / name for name in names if not (folder / RUNS / name).exists())
 
 
 def _parts(stage_folder: Path) -> Iterator[Path]:
-    for outer in (USUAL, STATE):
+    for outer in (USUAL, RUNS):
         if (stage_folder / outer).is_dir():
             yield from (outer / inner.name for inner in sorted((stage_folder / outer).iterdir()))
     yield from (part for part in (Path(FOLDER), CONFIG) if (stage_folder / part).exists())
