@@ -20,7 +20,7 @@ import msgspec
 
 from daemon.core.state import State
 from daemon.dashboard.bar_history import BarHistory
-from daemon.dashboard.newest import Lines, Newest, entered_of, newest_decision, newest_lines, raised_on, read_on
+from daemon.dashboard.newest import Lines, Newest, entered_of, newest_decision, newest_lines, raised_of, read_on
 from daemon.engine.desks_file import DESKS_HELP, desks_at
 from daemon.engine.follow import Follower
 from daemon.engine.recover import code_digest
@@ -224,9 +224,10 @@ def _status(picture: Picture) -> DeskStatus:
     state = picture.state
     if state is None:
         return unreadable_desk("", picture.problem or "its journal is still being read")
-    alarms = raised_on(picture.newest, state)
+    status = status_of(state, picture.desk)
+    alarms, _ = raised_of(picture.newest, state, status.mode)
     return replace(
-        status_of(state, picture.desk),
+        status,
         process=picture.process,
         problem=picture.problem,
         alarms=sum(alarm.count for alarm in alarms),

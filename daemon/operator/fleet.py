@@ -37,7 +37,7 @@ class FleetLine(msgspec.Struct, frozen=True):
     drawdown: float
     holds: str
     orders: int
-    alarms: int  # of the New York day of the newest event
+    alarms: int  # of the New York day of the newest event; on the page, of recorded data, of the whole run
     alarm: str  # the newest one's name
     time: float  # newest event, seconds since 1970 UTC
     lag_s: float | None  # since the newest event, below 0 where that is ahead of this host; None for recorded data

@@ -457,6 +457,7 @@ def test_the_fleet_is_each_desk_s_own_word(served: Served, replay: Played) -> No
     (line,) = fleet["desks"]
     assert (line["equity_usd"], line["money"], line["running"]) == (float(money), "recorded data", False)
     assert [total["equity_usd"] for total in fleet["totals"]] == [float(money)]
+    assert line["alarms"] == served.json("/api/health")["alarms"]  # of recorded data those of the whole run
 
 
 def test_a_spark_is_the_equity_at_times_of_even_distance(served: Served, replay: Played) -> None:

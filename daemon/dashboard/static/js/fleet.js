@@ -84,7 +84,7 @@ function sum(total, { desks, totals }) {
         ? ["P&L", gain(total.day_usd), dated(total.session)]
         : ["P&L", el("span", { class: "muted" }, "not comparable"), `newest sessions from ${dated(days[0])} to ${dated(days.at(-1))}`],
       ["Exposure", percent(total.exposure), usd(total.exposed_usd)],
-      ["Alarms", number(total.alarms), "of the newest day"],
+      ["Alarms", number(total.alarms), total.money === RECORDED ? `of the whole ${total.desks === 1 ? "run" : "runs"}` : "of the newest day"],
     ]),
     ...(accounts.length ? [parts(accounts)] : []),
   );
