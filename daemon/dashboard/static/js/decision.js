@@ -4,7 +4,7 @@
 import { interval, priceChart } from "./charts.js";
 import { card, chooser, el, empty, figures, more, pair, table } from "./dom.js";
 import { ask, resource } from "./feed.js";
-import { clock, count, day, moment, number, output, percent, quantity, signed, span, usd, words } from "./format.js";
+import { clock, count, day, moment, number, output, percent, quantity, reading, signed, span, usd, words } from "./format.js";
 import { gates } from "./gates.js";
 import { headTables } from "./heads.js";
 import { heatmap } from "./heatmap.js";
@@ -282,7 +282,7 @@ function reasons(data) {
   if (found) {
     const largest = found.features.map((part, place) => [part, place]).filter(([part]) => part !== 0).sort((a, b) => Math.abs(b[0]) - Math.abs(a[0]));
     const of = continuous(data.probabilities) ? found.of : output(found.of);
-    for (const [part, place] of largest) lines.push(`${data.features[place]}, now ${number(data.rows.at(-1)?.[place], 3)}, ${part > 0 ? "supported" : "opposed"} ${of} (${signed(part, 3)}).`);
+    for (const [part, place] of largest) lines.push(`${data.features[place]}, now ${reading(data.rows.at(-1)?.[place])}, ${part > 0 ? "supported" : "opposed"} ${of} (${signed(part, 3)}).`);
     if (!largest.length) lines.push(`The answer for ${of} depends on no single input.`);
   } else if (data.pending) lines.push("What mattered to the policy is still being computed.");
   return lines.length > 0 && [el("h3", {}, "Why"), el("ol", { class: "why" }, lines.slice(0, REASONS).map((text) => el("li", {}, text)))];

@@ -59,6 +59,9 @@ export const left = (total, part) => (total === null ? null : (Math.round(100 * 
 
 export const count = (value, one, many = `${one}s`) => `${number(value)} ${value === 1 ? one : many}`;
 
+// A number that the policy saw, with the digits that count: 0.414, −0.000392.
+export const reading = (value) => (value && Math.abs(value) < 0.1 ? exact(Number(value).toPrecision(3)) : number(value, 3));
+
 // All that a float32 holds.
 export const exact = (value) => String(Number(Number(value).toPrecision(8))).replace("-", "−");
 
