@@ -278,7 +278,9 @@ def _import(load: Callable[[], ModuleType], path: Path) -> ModuleType:
     except SyntaxError as error:
         raise OwnStrategyError(f"{error.filename}, line {error.lineno}: {error.msg}: correct that line") from error
     except (Exception, SystemExit) as error:
-        own_frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_own(frame.filename)]
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_own(frame.filename)]
+        root = str(_module_of(path)[0])  # what the kit or a library refuses was asked for by a line below it
+        own_frames = [frame for frame in frames if frame.filename.startswith(root + os.sep)] or frames
         where = f"{own_frames[-1].filename}, line {own_frames[-1].lineno}" if own_frames else str(path)
         cure = "correct it there"
         if isinstance(error, ModuleNotFoundError) and error.name:

@@ -77,6 +77,7 @@ def test_the_contract_hash_keeps_it_apart_from_any_other(tmp_path: Path) -> None
         ("x = (\n", r"mine_d\.py, line \d+: '\(' was never closed: correct that line"),
         ("import no_such_library\n", r"mine_d\.py, line 1: .*ModuleNotFoundError.*: install no_such_library, or corr"),
         ("x = 1\ny = x / 0\n", r"mine_d\.py, line 2: cannot be imported: ZeroDivisionError: division by zero"),
+        ("import json\n\njson.loads('{')\n", r"mine_d\.py, line 3: cannot be imported: JSONDecodeError"),
         ("import sys\nsys.exit(3)\n", r"mine_d\.py, line 2: cannot be imported: SystemExit: 3"),
         ("x = 1\n", r"mine_d\.py: has no STRATEGY: give it STRATEGY = StrategyEntry\(\.\.\.\)"),
         ("STRATEGY = 5\n", r"mine_d\.py: STRATEGY is no StrategyEntry"),
