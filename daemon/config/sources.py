@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from daemon.core.limits import AUTO
 from daemon.engine.state_dir import peek
 from daemon.host.own_files import StateDirError
-from daemon.host.whole_files import read_problem
+from daemon.host.whole_files import read_problem, toml_problem
 from daemon.journal.rows import STRATEGY_FROM, JournalError
 from strategies.kit.entry import OwnStrategyError
 from strategies.registry import STRATEGIES, VARIABLE, add, entry, is_known, names, own, same_file
@@ -78,7 +78,7 @@ class Merged:
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path}: {read_problem(error)}: check the path given with --config") from error
         except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"{path}: is not valid TOML: {error}: correct that line") from error
+            raise ConfigError(f"{path}: {toml_problem(error)}") from error
         for section, keys in tables.items():
             if isinstance(keys, dict) and section in self._sections:
                 for key, value in keys.items():

@@ -16,7 +16,7 @@ import msgspec
 
 from daemon.host.own_files import StateDirError
 from daemon.host.state_place import STATE_DIR, WHOLE_PATH
-from daemon.host.whole_files import read_problem
+from daemon.host.whole_files import read_problem, toml_problem
 from daemon.journal.journal import FILE
 from daemon.journal.reader import ROTATING
 
@@ -98,7 +98,7 @@ def _tables(path: Path) -> list[Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise DesksFileError(f"{path}: {read_problem(error)}: check the path given with --desks") from error
     except tomllib.TOMLDecodeError as error:
-        raise DesksFileError(f"{path}: is not valid TOML: {error}: correct that line") from error
+        raise DesksFileError(f"{path}: {toml_problem(error)}") from error
     for key in content:
         if key != TABLE:
             raise DesksFileError(f"{path}: {key} is unknown: expected [[{TABLE}]] tables alone: correct or remove it")

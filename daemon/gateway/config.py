@@ -27,7 +27,7 @@ from daemon.config.load import KEYS, NO_STRATEGY, ConfigError, defaults, load
 from daemon.config.sources import error_parts, refusal, value_text, variable
 from daemon.config.tables import DeskSettings, SymbolText, like
 from daemon.gateway.events import MAIN
-from daemon.host.whole_files import read_problem, write_whole
+from daemon.host.whole_files import read_problem, toml_problem, write_whole
 
 KIND = Literal["shares", "options"]
 SHARED_TABLES = ("alpaca", "clock", "feed", "log", "alarms", "metrics")
@@ -135,7 +135,7 @@ def load_gateway(path: Path, environment: Mapping[str, str] | None = None) -> Ga
         cure = "name it with --config; rltrader-gateway init writes one" if missing else "mend it, or name another"
         raise ConfigError(f"{path}: {read_problem(error)}: {cure}") from error
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: is not valid TOML: {error}: correct that line") from error
+        raise ConfigError(f"{path}: {toml_problem(error)}") from error
     table_names = ("gateway", "account", "sub_account", *SHARED_TABLES)
     strange = sorted(tables.keys() - set(table_names))
     if strange:

@@ -133,3 +133,9 @@ def read_problem(error: OSError | UnicodeDecodeError) -> str:
     if isinstance(error, FileNotFoundError):
         return "no such file"
     return f"cannot be read ({error.strerror if isinstance(error, OSError) else error})"
+
+
+def toml_problem(error: ValueError) -> str:
+    """Return why a file is no TOML, with the cure; a name without quotes is the most frequent mistake."""
+    quotes = " (text stands in quotes)" if str(error).startswith("Invalid value") else ""
+    return f"is not valid TOML: {error}: correct that line{quotes}"

@@ -401,6 +401,10 @@ def test_trading_is_its_tables_and_survives_the_journal() -> None:
         ),
         ("[risk.more]\ngap = 3\n", "risk.more (from {file}) is unknown: did you mean"),
         ("risk = 3\n", "risk is 3 (from {file}): expected a table: write [risk]"),
+        (
+            "[desk]\nstrategy = online_dqn\n",
+            "{file}: is not valid TOML: Invalid value (at line 2, column 12): correct that line (text stands in ",
+        ),
         ("[risk]\ngap_min = \n", "{file}: is not valid TOML: Invalid value (at line 2, column 11)"),
         ("[risk]\n[risk]\n", "{file}: is not valid TOML: Cannot declare ('risk',) twice (at line 2, column 6)"),
     ],
