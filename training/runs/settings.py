@@ -339,7 +339,7 @@ def _split_note(settings: Settings, data: TaskData) -> str:
         return ""
     return (
         f"{settings.bars.name} can be decided on in {len(dates)} sessions from {dates[0]} to {dates[-1]}, too few to "
-        f"{settings.walk}: they are split 60/20/20, with nothing left out"
+        f"{settings.walk}: they are split 60/20/20 instead, and none is left out"
     )
 
 

@@ -125,7 +125,7 @@ def test_tests_are_years_from_the_end_and_a_short_file_is_split_with_a_line_that
     assert note == (
         f"stocks.csv can be decided on in 30 sessions from {shares.train[0]} to {shares.test[-1]}, too few to train on "
         "252 sessions and more, validate on 252, test on a calendar year, 401 left out between spans: they are split "
-        "60/20/20, with nothing left out"
+        "60/20/20 instead, and none is left out"
     )
     with pytest.raises(HistoryError, match="folds = 2 needs 1306 before the first tested year"):
         folds_of(replace(other, folds=2), stocks)

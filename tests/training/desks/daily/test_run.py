@@ -119,7 +119,7 @@ def test_a_run_of_the_rebalancer_ends_with_a_version_that_the_daemon_opens(rebal
         "train": (usable[0], usable[11]), "validate": (usable[12], usable[15]), "test": (usable[16], usable[19]),
     }  # fmt: skip
     assert "20 sessions from " in rebalancer.errors
-    assert "they are split 60/20/20, with nothing left out" in rebalancer.errors
+    assert "they are split 60/20/20 instead, and none is left out" in rebalancer.errors
     assert "turnover" in manifest.metrics["test"]
     assert "win_rate" not in manifest.metrics["test"]  # orders filled are no trades that could be won
     assert sorted(path.name for path in rebalancer.version.iterdir()) == [
