@@ -365,6 +365,13 @@ def open_things(state: State[Any]) -> list[str]:
     return orders + [f"position {p.quantity} {p.symbol}" for p in state.book.positions.values()]
 
 
+def closed_in_words(session: Session | None, now_ns: int) -> str:
+    """Return what to add to the status line while the market is closed: when the next session opens."""
+    if session is None or now_ns >= session.open_ns:
+        return ""
+    return f"; market closed, the session opens {new_york_text(session.open_ns)}"
+
+
 EVERY_S = 5.0
 HALF_HOUR_NS = 1_800 * SECOND_NS
 
@@ -393,9 +400,9 @@ class StatusLine:
         known_ns, logged_ns = 0, 0
         while True:
             state = self._engine.machine.state
-            line = in_one_line(status_of(state, name))
-            self._service.status(line)
             session, half_hours = state.session.session, clock.now_ns() // HALF_HOUR_NS
+            line = in_one_line(status_of(state, name)) + closed_in_words(session, clock.now_ns())
+            self._service.status(line)
             if half_hours > logged_ns and session is not None and not state.session.ended:
                 logged_ns = half_hours
                 self._log("alive", status=line)
