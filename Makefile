@@ -107,7 +107,7 @@ dashboard: .venv/.installed-daemon-$(RUNTIME)
 	@tape="$(TAPE)"; [ -n "$$tape" ] || exit 2; \
 	state=$$(mktemp -d -t rltrader-demo.XXXXXX); shown=$$(.venv/bin/python -m daemon.models $(STRATEGY)); \
 	RLTRADER_POLICY__VERSION=$${shown%% *} .venv/bin/rltraderd --dry-run --strategy $(STRATEGY) --bars "$$tape" --state-dir "$$state"; \
-	.venv/bin/rltrader-dashboard --state-dir "$$state" --models-dir onnx_models
+	.venv/bin/rltrader-dashboard --state-dir "$$state" --models-dir onnx_models --runs-dir "$$state" $(addprefix --runs-dir ,$(wildcard runs))
 
 .venv/.installed-docs: pyproject.toml constraints.txt .venv/.installed-tests
 	@echo "== installing the tools of the site into .venv"

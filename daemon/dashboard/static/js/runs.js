@@ -76,7 +76,7 @@ export function mount(main, { view, keep }) {
     const runs = all.runs.filter((run) => !strategy || run.strategy === strategy);
     const key = KEYS[sort];
     runs.sort((a, b) => (key ? key(a) - key(b) || 0 : a.id.localeCompare(b.id)));
-    list.show([runs, chosen], () => (runs.length ? lines(runs, chosen, pick) : empty(["No run here. Start one in a terminal: ", el("code", {}, "rltrader runs start dry-run")])));
+    list.show([runs, chosen], () => (runs.length ? lines(runs, chosen, pick) : empty(["No run in the folders of runs: ./runs and paths.state_dir where this dashboard was started, or each --runs-dir. Start one in a terminal: ", el("code", {}, "rltrader runs start dry-run")])));
     const states = all.runs.filter((run) => chosen.includes(run.id)).map((run) => [run.id, run.ended_s]);
     if (chosen.length < FEWEST) {
       asked = "";
