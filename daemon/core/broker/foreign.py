@@ -798,8 +798,8 @@ def note_fractions(
 
 def _both_hold(draft: Draft, symbol: str) -> tuple[Quantity, Quantity]:
     """Return how many shares of the symbol desk and others hold, what lies beside counted as others'."""
-    others = draft.broker.foreign_held.get(symbol, 0) + draft.broker.beside_fractions.get(symbol, 0)
-    return draft.held(symbol), max(others, 0)
+    own, others = holdings_of(draft, symbol)
+    return own, max(others + draft.broker.beside_fractions.get(symbol, 0), 0)
 
 
 def _note_lieu(draft: Draft, symbol: str, part: Decimal) -> None:

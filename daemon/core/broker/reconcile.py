@@ -122,6 +122,7 @@ T = TypeVar("T")
 ADOPTED = Cause("taken_over")
 UNBOOKED = ("pending", ANNOUNCED)  # statuses of lines that move nothing yet
 REPLACED = (*NEW_NAME, *MERGED)  # kinds of lines that replace shares by others
+TAKES_CONTRACTS = (*CONTRACT_ENDS, CONTRACT_CASH)  # kinds of lines that end contracts
 OF_CASH = ""  # in place of a symbol, for the day on which cash was taken over
 TAKEN_LINES_MAX = 10  # newest lines of which some may be of cash that was taken over
 SETTLE_NS = 10 * SECOND_NS  # wait before a difference is judged, or a fence after it was lifted
@@ -865,7 +866,7 @@ def _book_once(draft: Draft, line: Activity, positions: tuple[BrokerPosition, ..
         return
     if strangers:
         note_strangers(draft, line, strangers)
-    if line.kind in (*CONTRACT_ENDS, CONTRACT_CASH) and line.symbol + STRANGE in draft.broker.seen:
+    if line.kind in TAKES_CONTRACTS and line.symbol + STRANGE in draft.broker.seen:
         hold_foreign(draft, line.symbol, _ending_of_others(draft, line, positions))
     with draft.because(cause_of(line)):
         book_activity(draft, line)
@@ -909,11 +910,11 @@ def _ending_of_others(draft: Draft, line: Activity, positions: tuple[BrokerPosit
 
     Theirs end first.
     """
-    kinds = (*CONTRACT_ENDS, CONTRACT_CASH)
-    to_come = [it for it in draft.lines if it.kind in kinds and it.symbol == line.symbol and not _is_seen(draft, it)]
-    count, ended = (whole_of(total(abs(exact(it.quantity)) for it in lines)) for lines in ([line], [line, *to_come]))
-    missing = whole_of(draft.expected(line.symbol) - exact(_quantity_of(line.symbol, positions)))
-    return max(min(count, ended - missing), 0) if draft.held(line.symbol) > 0 else 0
+    symbol, lines = line.symbol, draft.lines
+    to_come = [it for it in lines if it.kind in TAKES_CONTRACTS and it.symbol == symbol and not _is_seen(draft, it)]
+    count, ended = (whole_of(total(abs(exact(it.quantity)) for it in some)) for some in ([line], [line, *to_come]))
+    missing = whole_of(draft.expected(symbol) - exact(_quantity_of(symbol, positions)))
+    return max(min(count, ended - missing), 0) if draft.held(symbol) > 0 else 0
 
 
 def _is_plain_split(quantity: Quantity, change: Decimal) -> bool:
